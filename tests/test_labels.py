@@ -1,0 +1,103 @@
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from emomm_lib.labels import (
+    GRIDS,
+    Corpus,
+    mosi_intensity_to_score,
+    nearest_step,
+    on_grid,
+    polarity,
+    score_to_label,
+)
+
+GRID = [Fraction(k, 5) for k in range(-5, 6)]
+EXPECTED = {
+    Corpus.CH_SIMS: [(-1.0, -0.8), (-0.6, -0.4, -0.2), (0.0,), (0.2, 0.4, 0.6), (0.8, 1.0)],
+    Corpus.CMU_MOSI: [(-1.0, -0.8, -0.6), (-0.4, -0.2), (0.0,), (0.2, 0.4), (0.6, 0.8, 1.0)],
+}
+# Thousandths are exact enough to hit every tie (odd multiples of 0.1).
+THOUSANDTHS = st.integers(-1000, 1000).map(lambda k: Fraction(k, 1000))
+
+
+def nearest(score: Fraction) -> Fraction:
+    """The grid point of the least distance, the one farther from zero in a tie."""
+    return min(GRID, key=lambda point: (abs(score - point), -abs(point)))
+
+
+@pytest.mark.parametrize("corpus", Corpus)
+def test_each_class_has_exactly_the_scores_of_appendix_a1(corpus):
+    assert [GRIDS[corpus].scores(label) for label in range(5)] == EXPECTED[corpus]
+    for label, scores in enumerate(EXPECTED[corpus]):
+        assert score_to_label(scores, corpus).tolist() == [label] * len(scores)
+
+
+@pytest.mark.parametrize("corpus", Corpus)
+@pytest.mark.parametrize("step", range(-5, 5))
+def test_labels_change_at_the_published_boundaries_and_nowhere_else(corpus, step):
+    low, high = score_to_label([step / 5, (step + 1) / 5], corpus)
+    together = any({step / 5, (step + 1) / 5} <= set(scores) for scores in EXPECTED[corpus])
+    assert (low == high) == together and high - low in (0, 1)
+
+
+@pytest.mark.parametrize("corpus", Corpus)
+@pytest.mark.parametrize("step", range(-5, 5))
+def test_the_middle_between_two_grid_points_is_the_boundary_and_goes_away_from_zero(corpus, step):
+    middle, gap = (2 * step + 1) / 10, 1e-6
+    low, high = score_to_label([step / 5, (step + 1) / 5], corpus)
+    assert score_to_label([middle - gap, middle + gap], corpus).tolist() == [low, high]
+    assert score_to_label(middle, corpus) == (high if middle > 0 else low)
+
+
+@given(THOUSANDTHS)
+def test_nearest_step_equals_brute_force_over_the_eleven_grid_points(score):
+    assert nearest_step(float(score)) == nearest(score) * 5
+
+
+@given(st.integers(-3000, 3000).map(lambda k: Fraction(k, 1000)))
+def test_mosi_intensity_is_divided_by_three_and_put_on_the_nearest_grid_point(intensity):
+    score = mosi_intensity_to_score(float(intensity))
+    assert score == float(nearest(intensity / 3)) and on_grid(score)
+
+
+@given(THOUSANDTHS, st.sampled_from(Corpus))
+def test_negating_a_score_mirrors_its_class(score, corpus):
+    assert score_to_label(float(-score), corpus) == 4 - score_to_label(float(score), corpus)
+
+
+@given(THOUSANDTHS, THOUSANDTHS, st.sampled_from(Corpus))
+def test_a_higher_score_never_has_a_lower_class(one, two, corpus):
+    low, high = score_to_label(sorted((float(one), float(two))), corpus)
+    assert low <= high
+
+
+@given(THOUSANDTHS)
+def test_both_corpora_agree_on_polarity(score):
+    sims, mosi = (polarity(score_to_label(float(score), corpus)) for corpus in Corpus)
+    assert sims == mosi == np.sign(nearest(score))
+
+
+def test_the_two_mappings_differ_only_at_six_tenths():
+    grid = np.array([float(point) for point in GRID])
+    differ = score_to_label(grid, Corpus.CH_SIMS) != score_to_label(grid, Corpus.CMU_MOSI)
+    assert grid[differ].tolist() == [-0.6, 0.6]
+
+
+@given(st.floats().filter(lambda x: not abs(x) <= 1 + 1e-6))
+def test_scores_outside_the_range_or_missing_raise(score):
+    with pytest.raises(ValueError, match=r"\[-1, 1\]"):
+        nearest_step([0.0, score])
+
+
+@given(st.integers(-5000, 5000).map(lambda k: Fraction(k, 1000)))
+def test_on_grid_holds_exactly_for_multiples_of_two_tenths_up_to_one(score):
+    assert on_grid(float(score)) == (score in GRID)
+    assert not on_grid(np.nan)
+
+
+def test_polarity_of_the_five_classes():
+    assert polarity([0, 1, 2, 3, 4]).tolist() == [-1, -1, 0, 1, 1]

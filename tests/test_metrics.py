@@ -1,0 +1,254 @@
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import bootstrap
+from sklearn.metrics import accuracy_score, f1_score
+
+from emomm_lib import metrics as m
+
+LABEL = st.integers(0, 4)
+PAIRS = st.lists(st.tuples(LABEL, LABEL), min_size=1, max_size=30)
+pytestmark = pytest.mark.filterwarnings("error")
+
+
+def columns(pairs):
+    return tuple(np.array(column) for column in zip(*pairs, strict=True))
+
+
+def noisy(n=400, seed=1, right=0.6):
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(0, 5, n)
+    return truth, np.where(rng.random(n) < right, truth, rng.integers(0, 5, n))
+
+
+@given(PAIRS)
+@settings(max_examples=50, deadline=None)
+def test_agreement_is_equation_1_summed_clip_by_clip(pairs):
+    expected = 1 - sum(abs(i - j) for i, j in pairs) / (4 * len(pairs))
+    assert m.agreement(*columns(pairs)) == pytest.approx(expected, abs=1e-12)
+
+
+@given(PAIRS)
+@settings(max_examples=25, deadline=None)
+def test_agreement_is_symmetric_bounded_and_one_only_for_equal_labels(pairs):
+    y_i, y_j = columns(pairs)
+    value = m.agreement(y_i, y_j)
+    assert value == m.agreement(y_j, y_i)
+    assert 0 <= value <= 1
+    assert (value == 1) == (y_i == y_j).all()
+
+
+def test_agreement_matrix_holds_the_pairwise_values_with_ones_on_the_diagonal():
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({f"label_{s}": rng.integers(0, 5, 50) for s in ("gt", "t", "a", "v")})
+    matrix = m.agreement_matrix(frame)
+    assert list(matrix.index) == list(matrix.columns) == ["gt", "t", "a", "v"]
+    assert (np.diag(matrix) == 1).all()
+    assert np.array_equal(matrix, matrix.T)
+    assert matrix.loc["t", "v"] == m.agreement(frame["label_t"], frame["label_v"])
+
+
+@given(PAIRS)
+@settings(max_examples=50, deadline=None)
+def test_scores_equal_loops_over_clips(pairs):
+    truth, prediction = columns(pairs)
+    assert m.accuracy5(truth, prediction) == pytest.approx(np.mean([t == p for t, p in pairs]))
+    non_negative = np.mean([(t < 2) == (p < 2) for t, p in pairs])
+    assert m.accuracy2(truth, prediction) == pytest.approx(non_negative)
+    signed = [(t > 2) == (p > 2) for t, p in pairs if t != 2]
+    expected = np.mean(signed) if signed else np.nan
+    assert m.accuracy2(truth, prediction, "excluded") == pytest.approx(expected, nan_ok=True)
+    per_class = []
+    for c in {*truth.tolist(), *prediction.tolist()}:
+        hit = sum(t == p == c for t, p in pairs)
+        wrong = sum((t == c) != (p == c) for t, p in pairs)
+        per_class.append(2 * hit / (2 * hit + wrong))
+    assert m.macro_f1(truth, prediction) == pytest.approx(np.mean(per_class))
+    scores = (truth - 2) / 2, (prediction - 2) / 2
+    assert m.mae(*scores) == pytest.approx(np.mean([abs(t - p) / 2 for t, p in pairs]))
+
+
+@given(PAIRS)
+@settings(max_examples=50, deadline=None)
+def test_metrics_from_sums_equal_the_plain_functions(pairs):
+    truth, prediction = columns(pairs)
+    plain = {
+        "acc5": m.accuracy5(truth, prediction),
+        "acc2": m.accuracy2(truth, prediction),
+        "acc2_signed": m.accuracy2(truth, prediction, "excluded"),
+        "f1": m.macro_f1(truth, prediction),
+        "mae": m.mae(truth, prediction),
+    }
+    for name, value in plain.items():
+        assert m.METRICS[name](truth, prediction) == pytest.approx(value, nan_ok=True)
+
+
+def test_a_neutral_prediction_counts_as_documented():
+    assert m.accuracy2([0, 4], [2, 2]) == 0.5
+    assert m.accuracy2([0, 4], [2, 2], "excluded") == 0.5
+    assert m.accuracy2([2, 2, 4], [0, 4, 4], "excluded") == 1
+
+
+def test_series_are_paired_by_position_and_not_by_index():
+    truth, prediction = noisy(50)
+    shuffled = pd.Series(prediction, index=np.arange(50)[::-1])
+    assert m.accuracy5(pd.Series(truth), shuffled) == accuracy_score(truth, prediction)
+
+
+@pytest.mark.parametrize(
+    ("truth", "prediction", "message"),
+    [
+        ([0, 1], [0], "one length"),
+        ([], [], "at least 1"),
+        ([[0]], [[0]], "one-dimensional"),
+        ([0, 5], [0, 1], r"0 to 4; got \[5\]"),
+        ([0, 1], [0.0, 1.5], r"got \[1.5\]"),
+        ([0, 1], [0, np.nan], r"second argument has no value at positions \[1\]"),
+    ],
+)
+def test_bad_labels_are_refused_and_a_failed_item_is_never_scored(truth, prediction, message):
+    for metric in (m.agreement, m.accuracy5, m.accuracy2, m.macro_f1, m.METRICS["acc5"]):
+        with pytest.raises(ValueError, match=message):
+            metric(truth, prediction)
+
+
+@pytest.mark.parametrize("name", ["acc5", "f1", "mae"])
+def test_intervals_agree_with_scipy(name):
+    truth, prediction = noisy(150)
+    metric, plain = m.METRICS[name], {"acc5": m.accuracy5, "f1": m.macro_f1, "mae": m.mae}[name]
+    ours = m.bootstrap_interval(metric, truth, prediction, resamples=8000)
+    theirs = bootstrap(
+        (truth, prediction),
+        plain,
+        paired=True,
+        vectorized=False,
+        n_resamples=400 if name == "f1" else 1500,
+        method="percentile",
+        rng=np.random.default_rng(3),
+    ).confidence_interval
+    width = theirs.high - theirs.low
+    assert ours.value == plain(truth, prediction)
+    assert ours.low == pytest.approx(theirs.low, abs=0.12 * width)
+    assert ours.high == pytest.approx(theirs.high, abs=0.12 * width)
+
+
+def test_grouping_equal_clips_does_not_change_the_bootstrap_distribution():
+    truth, prediction = noisy(60)
+    rng = np.random.default_rng(5)
+    index = rng.integers(0, 60, (1500, 60))
+    brute = [
+        f1_score(truth[i], prediction[i], average="macro", zero_division=0) for i in index
+    ]
+    ours = m.METRICS["f1"].finish(
+        m._resample(m.METRICS["f1"].contributions(truth, prediction), None, 20000, 0)
+    )
+    assert np.mean(ours) == pytest.approx(np.mean(brute), abs=0.006)
+    assert np.std(ours) == pytest.approx(np.std(brute), rel=0.08)
+
+
+@given(st.permutations(range(40)))
+@settings(max_examples=15, deadline=None)
+def test_row_order_does_not_change_an_interval(order):
+    truth, prediction = noisy(40)
+    speakers = np.repeat(np.arange(10), 4)
+    for clusters in (None, speakers):
+        kwargs = {"clusters": clusters} if clusters is None else {"clusters": clusters[order]}
+        one = m.bootstrap_interval(m.METRICS["f1"], truth, prediction, clusters=clusters)
+        two = m.bootstrap_interval(m.METRICS["f1"], truth[order], prediction[order], **kwargs)
+        assert one == two
+
+
+def test_the_seed_alone_decides_the_draws():
+    truth, prediction = noisy()
+    one, two, other = (
+        m.bootstrap_interval(m.METRICS["f1"], truth, prediction, seed=s) for s in (0, 0, 1)
+    )
+    assert one == two
+    assert (one.low, one.high) != (other.low, other.high)
+
+
+def test_copying_every_clip_into_its_cluster_leaves_the_interval_alone():
+    truth, prediction = noisy(200)
+    clip = np.arange(200)
+    metric = m.METRICS["acc5"]
+    single = m.bootstrap_interval(metric, truth, prediction)
+    three = [np.repeat(x, 3) for x in (truth, prediction, clip)]
+    clustered = m.bootstrap_interval(metric, *three[:2], clusters=three[2])
+    naive = m.bootstrap_interval(metric, *three[:2])
+    assert (clustered.low, clustered.high) == (single.low, single.high)
+    assert naive.high - naive.low < 0.7 * (single.high - single.low)
+
+
+def test_the_paired_difference_of_a_system_with_itself_is_exactly_zero():
+    truth, prediction = noisy()
+    for metric in m.METRICS.values():
+        interval = m.paired_bootstrap(metric, truth, prediction, prediction)
+        assert (interval.value, interval.low, interval.high) == (0, 0, 0)
+
+
+def test_paired_intervals_agree_with_scipy_and_are_narrower_than_unpaired_ones():
+    truth, baseline = noisy(300)
+    fixed = np.random.default_rng(9).random(300) < 0.1
+    better = np.where(fixed, truth, baseline)
+    metric = m.METRICS["acc5"]
+    ours = m.paired_bootstrap(metric, truth, baseline, better, resamples=8000)
+    gain = (better == truth).astype(float) - (baseline == truth)
+    theirs = bootstrap((gain,), np.mean, method="percentile", rng=np.random.default_rng(2))
+    width = theirs.confidence_interval.high - theirs.confidence_interval.low
+    assert ours.value == pytest.approx(gain.mean())
+    assert ours.low == pytest.approx(theirs.confidence_interval.low, abs=0.1 * width)
+    assert ours.high == pytest.approx(theirs.confidence_interval.high, abs=0.1 * width)
+    alone = m.bootstrap_interval(metric, truth, better)
+    assert ours.high - ours.low < alone.high - alone.low
+
+
+def test_intervals_cover_the_true_accuracy_about_as_often_as_they_say():
+    rng = np.random.default_rng(0)
+    covered = 0
+    for seed in range(200):
+        truth = np.zeros(300, dtype=int)
+        prediction = (rng.random(300) > 0.6).astype(int)
+        interval = m.bootstrap_interval(
+            m.METRICS["acc5"], truth, prediction, resamples=500, seed=seed
+        )
+        covered += interval.low <= 0.6 <= interval.high
+    assert 0.9 <= covered / 200 <= 0.99
+
+
+def test_a_resample_without_signed_clips_is_left_out_and_none_at_all_gives_nan():
+    metric = m.METRICS["acc2_signed"]
+    some = m.bootstrap_interval(metric, [2, 2, 4], [2, 2, 4])
+    assert (some.value, some.low, some.high) == (1, 1, 1)
+    none = m.bootstrap_interval(metric, [2, 2], [2, 2])
+    assert np.isnan([none.value, none.low, none.high]).all()
+
+
+def test_clusters_of_another_length_are_refused():
+    with pytest.raises(ValueError, match="each of the 3 clips"):
+        m.bootstrap_interval(m.METRICS["acc5"], [0, 1, 2], [0, 1, 2], clusters=["a", "b"])
+
+
+def test_score_frame_has_one_row_a_group_and_metric_with_the_values_of_its_clips():
+    truth, prediction = noisy(90)
+    frame = pd.DataFrame(
+        {
+            "subset": np.repeat(["align", "conflict", "align"], 30),
+            "sample_id": np.repeat(np.arange(30), 3),
+            "label_gt": truth,
+            "label_pred": prediction,
+            "score_gt": (truth - 2) / 2,
+            "score_pred": (prediction - 2) / 2,
+        }
+    )
+    scored = m.score_frame(frame, by=["subset"], cluster="sample_id", resamples=200)
+    assert list(scored.columns) == ["subset", "metric", "value", "low", "high", "n"]
+    assert len(scored) == 2 * len(m.METRICS)
+    align = frame[frame["subset"] == "align"]
+    row = scored[(scored["subset"] == "align") & (scored["metric"] == "f1")].iloc[0]
+    assert row["value"] == pytest.approx(m.macro_f1(align["label_gt"], align["label_pred"]))
+    assert row["n"] == 60
+    assert (scored["low"] <= scored["value"]).all() and (scored["value"] <= scored["high"]).all()
+    with pytest.raises(ValueError, match="score_pred"):
+        m.score_frame(frame.drop(columns="score_pred"))
