@@ -1,0 +1,451 @@
+"""Checks shared by the corpus loaders: every defect is found in one pass, with its file and row."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path, PurePosixPath
+
+import av
+import numpy as np
+import pandas as pd
+import soundfile
+from tqdm.auto import tqdm
+
+from emomm_lib.corpora.clips import CLIP_COLUMNS, CLIP_SCHEMA, REPORT_COLUMNS, CorpusTable
+from emomm_lib.labels import SOURCES, Corpus, on_grid, score_to_label
+
+Problem = tuple[str, str]
+"""What is wrong, and what was expected or what to do."""
+
+
+class CorpusError(ValueError):
+    """A defect that leaves nothing to load: a missing folder, table, column or parameter."""
+
+
+@dataclass
+class Sheet:
+    """The rows of one or more label files while they are checked.
+
+    Attributes
+    ----------
+    rows
+        Text columns as in the file, plus ``file``, ``row`` and ``sample_id``; index 0..n-1.
+    ok
+        One flag a row; a rejected row stays in ``rows``, so that later checks can add to it.
+    entries
+        Report entries so far, each with :data:`REPORT_COLUMNS`.
+    broken
+        Rows that could not even be divided into columns; they are not in ``rows``.
+    """
+
+    corpus: Corpus
+    rows: pd.DataFrame
+    entries: list[dict] = field(default_factory=list)
+    broken: int = 0
+    ok: pd.Series = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.rows = self.rows.reset_index(drop=True)
+        self.rows["sample_id"] = [
+            sample_id(self.corpus, v, c)
+            for v, c in zip(self.rows["video_id"], self.rows["clip_id"], strict=True)
+        ]
+        self.ok = pd.Series(True, index=self.rows.index)
+
+    def notice(
+        self, file: str, problem: str, expected: str, row: int = 0, sample: str = ""
+    ) -> None:
+        """Add a report entry that rejects no row (``row=0``: about the whole file)."""
+        values = (self.corpus.value, file, row, sample, problem, expected)
+        self.entries.append(dict(zip(REPORT_COLUMNS, values, strict=True)))
+
+    def notice_encoding(self, file: str, encoding: str) -> None:
+        """Add an entry about a file that was not in UTF-8."""
+        if encoding != "utf-8-sig":
+            self.notice(file, f"encoded in {encoding.upper()}, read as such", "UTF-8")
+
+    def reject(self, index: int, problem: str, expected: str) -> None:
+        """Leave one row out, with the reason; a row may be rejected for several reasons."""
+        at = self.rows.loc[index]
+        self.notice(at["file"], problem, expected, int(at["row"]), at["sample_id"])
+        self.ok[index] = False
+
+    def without(self, mask: pd.Series) -> Sheet:
+        """The sheet without some rows; what was found so far is kept."""
+        kept = Sheet(self.corpus, self.rows[~mask], self.entries, self.broken)
+        kept.ok = self.ok[~mask].reset_index(drop=True)
+        return kept
+
+    @staticmethod
+    def join(sheets: Sequence[Sheet]) -> Sheet:
+        """One sheet of several files' rows, in order."""
+        return Sheet(
+            sheets[0].corpus,
+            pd.concat([s.rows for s in sheets], ignore_index=True),
+            [entry for s in sheets for entry in s.entries],
+            sum(s.broken for s in sheets),
+        )
+
+
+def sample_id(corpus: Corpus, video_id: str, clip_id: str) -> str:
+    """``<corpus>/<video_id>/<clip_id>``."""
+    return f"{corpus.value}/{video_id}/{clip_id}"
+
+
+def relative_name(path: Path, root: Path) -> str:
+    """A path as reports write it: relative to ``root`` with forward slashes where it lies there."""
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
+
+
+def plain_name(path: Path) -> str:
+    """A folder's name in lower-case letters and digits: ``CH-SIMS v2(s)`` is ``chsimsv2s``."""
+    return re.sub(r"[\W_]", "", path.name.lower())
+
+
+def find_homes(
+    root: Path, is_home: Callable[[Path], object], name_pattern: str, layout: str
+) -> list[Path]:
+    """The folder itself if ``is_home`` accepts it, else those of its subfolders that it accepts.
+
+    A subfolder's name must also match ``name_pattern`` once lower-cased and stripped to letters
+    and digits: the parent often holds other datasets with the same file names.
+
+    Raises
+    ------
+    CorpusError
+        When there is none; the message shows the expected ``layout`` and what was found.
+    """
+    if not root.is_dir():
+        raise CorpusError(f"{root}: no such folder. Expected\n{layout}")
+    if is_home(root):
+        return [root]
+    homes = [
+        folder
+        for folder in sorted(root.iterdir())
+        if re.fullmatch(name_pattern, plain_name(folder)) and is_home(folder)
+    ]
+    if not homes:
+        found = ", ".join(sorted(p.name for p in root.iterdir())[:10]) or "nothing"
+        raise CorpusError(f"{root}: not a corpus folder (it holds {found}). Expected\n{layout}")
+    return homes
+
+
+FALLBACK_ENCODINGS = {Corpus.CH_SIMS: "gb18030", Corpus.CMU_MOSI: "cp1252"}
+"""What a file that is not UTF-8 most likely is, by the language of the corpus."""
+
+
+def decode(data: bytes, corpus: Corpus) -> tuple[str, str] | None:
+    """Text and encoding of a file: UTF-8 (with or without BOM), else the corpus's fallback."""
+    for encoding in ("utf-8-sig", FALLBACK_ENCODINGS[corpus]):
+        try:
+            return data.decode(encoding), encoding
+        except UnicodeDecodeError:
+            continue
+    return None
+
+
+def _undecodable(data: bytes) -> str:
+    """Where the bytes stop being UTF-8."""
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        return f"byte 0x{data[error.start]:02x} on line {line}"
+    return "nowhere"
+
+
+def _records(text: str, file: str) -> Iterator[tuple[int, list[str]]]:
+    """Non-blank records and the line each starts on (a quoted field may span several lines)."""
+    # Strict: otherwise a quote that is never closed swallows all later rows without a word.
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    line = 1
+    try:
+        for record in reader:
+            if any(value.strip() for value in record):
+                yield line, [value.strip() for value in record]
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise CorpusError(
+            f"{file}, line {line}: {error}; look for a stray or unclosed quote"
+        ) from error
+
+
+def need_folder(folder: Path, layout: str) -> None:
+    """Raise :class:`CorpusError` when the folder that should hold the media is missing."""
+    if not folder.is_dir():
+        raise CorpusError(f"{folder}: no such folder. Expected\n{layout}")
+
+
+def read_sheet(
+    path: Path,
+    root: Path,
+    corpus: Corpus,
+    *,
+    required: Iterable[str] = (),
+    header: Sequence[str] | None = None,
+) -> Sheet:
+    """A CSV file as text, so that leading zeros of ids survive, with each row's line number.
+
+    Parameters
+    ----------
+    required
+        Columns that must be there.
+    header
+        Column names of a file that has no header line.
+
+    Raises
+    ------
+    CorpusError
+        When the file is missing or empty, is in no encoding known here, or lacks a column.
+    """
+    file = relative_name(path, root)
+    if not path.is_file():
+        raise CorpusError(f"{path}: no such file")
+    data = path.read_bytes()
+    decoded = decode(data, corpus)
+    if decoded is None:
+        raise CorpusError(
+            f"{path}: neither UTF-8 nor {FALLBACK_ENCODINGS[corpus].upper()} "
+            f"({_undecodable(data)} is not UTF-8); save it again as UTF-8"
+        )
+    text, encoding = decoded
+    records = list(_records(text, file))
+    if not records:
+        raise CorpusError(f"{path}: the file is empty")
+    columns = list(header) if header else records.pop(0)[1]
+    missing = [name for name in required if name not in columns]
+    if missing:
+        raise CorpusError(
+            f"{path}: missing columns {', '.join(missing)}; found {', '.join(columns)}"
+        )
+    repeated = [name for name, n in Counter(columns).items() if n > 1]
+    if repeated:
+        raise CorpusError(f"{path}: column {', '.join(repeated)} stands more than once")
+    whole = [(line, record) for line, record in records if len(record) == len(columns)]
+    rows = pd.DataFrame([record for _, record in whole], columns=columns, dtype=str)
+    rows = rows.assign(file=file, row=[line for line, _ in whole])
+    sheet = Sheet(corpus, rows, broken=len(records) - len(whole))
+    sheet.notice_encoding(file, encoding)
+    for line, record in records:
+        if len(record) != len(columns):
+            sheet.notice(
+                file, f"{len(record)} fields", f"{len(columns)} fields, as in the header", line
+            )
+    return sheet
+
+
+def check_ids(sheet: Sheet) -> pd.Series:
+    """Reject ids that are blank, hold spaces, or would lead out of the corpus folder.
+
+    Returns one flag a row: whether a path may be made of its ids.
+    """
+    safe = pd.Series(True, index=sheet.rows.index)
+    for column in ("video_id", "clip_id"):
+        # A drive letter's colon makes a path absolute on Windows.
+        fine = sheet.rows[column].str.fullmatch(r"[^\s/\\:\x00]+")
+        fine &= ~sheet.rows[column].isin([".", ".."])
+        for index in sheet.rows.index[~fine]:
+            value = sheet.rows.loc[index, column]
+            sheet.reject(
+                index, f"{column} is {value!r}", "a plain name, without spaces, slashes, : or .."
+            )
+        safe &= fine
+    return safe
+
+
+def check_duplicates(sheet: Sheet) -> None:
+    """Reject repeated ids: of identical rows the first stays, of differing rows none does."""
+    content = [c for c in sheet.rows.columns if c not in ("file", "row")]
+    for _, group in sheet.rows[sheet.rows.duplicated("sample_id", keep=False)].groupby("sample_id"):
+        same = len(group[content].drop_duplicates()) == 1
+        for index in group.index[1:] if same else group.index:
+            others = group.drop(index)[["file", "row"]].itertuples(index=False)
+            where = "; ".join(f"{o.file} line {o.row}" for o in others)
+            sheet.reject(
+                index,
+                f"duplicate id, {'same' if same else 'different'} content ({where})",
+                "one row an id" + ("; the first one is used" if same else "; none is used"),
+            )
+
+
+def check_text(sheet: Sheet) -> None:
+    """Reject rows whose transcript is blank."""
+    for index in sheet.rows.index[sheet.rows["text"] == ""]:
+        sheet.reject(index, "text is empty", "the clip's transcript")
+
+
+def check_numbers(
+    sheet: Sheet, columns: Sequence[str], *, limit: float = 1, grid: bool = True
+) -> pd.DataFrame:
+    """Numbers of label columns, NaN where a row was rejected for one.
+
+    Rejects what is blank, not a number, outside [-limit, limit] or (``grid``) no multiple of 0.2.
+    """
+    numbers = pd.DataFrame(index=sheet.rows.index)
+    span = f"a number in [{-limit:g}, {limit:g}]" + (" in steps of 0.2" if grid else "")
+    for column in columns:
+        written = sheet.rows[column]
+        value = pd.to_numeric(written, errors="coerce")
+        inside = value.abs() <= limit + 1e-9
+        fine = inside & (on_grid(value.where(inside)) if grid else True)
+        for index in sheet.rows.index[~fine]:
+            if written[index] == "":
+                problem = f"{column} is blank"
+            elif np.isnan(value[index]):
+                problem = f"{column} is {written[index]!r}, not a number"
+            elif not inside[index]:
+                problem = f"{column} is {written[index]}, out of range"
+            else:
+                problem = f"{column} is {written[index]}, off the grid"
+            sheet.reject(index, problem, span)
+        numbers[column] = value.where(fine).clip(-limit, limit)
+    return numbers
+
+
+def check_media(
+    sheet: Sheet, root: Path, among: pd.Series, *, workers: int = 4, progress: bool = False
+) -> None:
+    """Reject rows whose files cannot be used, from the files' headers alone (about 2 ms a clip).
+
+    Columns ``video_path`` and ``audio_path`` are relative to ``root``; where they are equal the
+    mp4 must have a sound track. ``among`` flags the rows to look at. A file that is damaged only
+    inside its frames passes here and fails when it is decoded.
+    """
+    rows = sheet.rows[among]
+    twin = cache(_padded_twin)
+
+    def look(paths: tuple[str, str]) -> list[Problem]:
+        video, audio = paths
+        found = _file_problems(root, video, twin) or probe_video(
+            root / video, needs_audio=audio == video
+        )
+        problems = [(f"{video}: {p}", e) for p, e in found]
+        if audio != video:
+            found = _file_problems(root, audio, twin) or probe_audio(root / audio)
+            problems += [(f"{audio}: {p}", e) for p, e in found]
+        return problems
+
+    pairs = list(zip(rows["video_path"], rows["audio_path"], strict=True))
+    with ThreadPoolExecutor(workers) as pool:
+        results = tqdm(
+            pool.map(look, pairs),
+            total=len(pairs),
+            desc=f"{sheet.corpus.value}: media files",
+            unit="clip",
+            disable=not progress,
+        )
+        for index, problems in zip(rows.index, results, strict=True):
+            for problem, expected in problems:
+                sheet.reject(index, problem, expected)
+
+
+def probe_video(path: Path, *, needs_audio: bool) -> list[Problem]:
+    """Problems of an mp4 that its header shows; an empty list when there are none."""
+    again = "a playable mp4; copy it again from the dataset"
+    try:
+        with av.open(str(path)) as container:
+            streams = [*container.streams.video[:1], *container.streams.audio[:1]]
+            kinds = {stream.type for stream in streams}
+            problems: list[Problem] = []
+            if "video" not in kinds:
+                problems.append(("no video stream", again))
+            if needs_audio and "audio" not in kinds:
+                problems.append(("no audio stream", "an mp4 with a sound track"))
+            for stream in streams:
+                wanted = stream.type == "video" or needs_audio
+                if wanted and not (stream.frames or stream.duration or container.duration):
+                    problems.append((f"the {stream.type} stream is empty", again))
+            # An interrupted copy keeps its header, but its index points past the end.
+            ends = [s.index_entries[-1] for s in streams if len(s.index_entries)]
+            length, size = max((e.pos + e.size for e in ends), default=0), path.stat().st_size
+            if length > size:
+                problems.append((f"cut short: {size} of at least {length} bytes", again))
+            return problems
+    except (av.FFmpegError, OSError) as error:
+        return [(f"unreadable mp4 ({error.strerror})", again)]
+
+
+def probe_audio(path: Path) -> list[Problem]:
+    """Problems of a sound file that its header shows; an empty list when there are none."""
+    again = "a playable wav; copy it again from the dataset"
+    try:
+        info = soundfile.info(path)
+    except soundfile.LibsndfileError as error:
+        return [(f"unreadable wav ({error.error_string})", again)]
+    return [] if info.frames else [("the wav holds no samples", again)]
+
+
+def _file_problems(root: Path, name: str, twin: Callable[[Path, str], str | None]) -> list[Problem]:
+    path = root / name
+    try:
+        size = path.stat().st_size if path.is_file() else None
+    except OSError as error:
+        return [(f"cannot be reached ({error.strerror})", "a readable file")]
+    if size is None:
+        padded = twin(root, name)
+        hint = f"; {padded} exists: did the ids lose their leading zeros?" if padded else ""
+        return [("missing file", f"the clip at this place{hint}")]
+    if size == 0:
+        return [("zero-length file", "the clip; copy it again from the dataset")]
+    return []
+
+
+def _padded_twin(root: Path, name: str) -> str | None:
+    """An existing path that differs from ``name`` only in leading zeros of its numbers."""
+
+    def bare(part: str) -> str:
+        return re.sub(r"(?<!\d)0+(?=\d)", "", part)
+
+    folder = root
+    for part in PurePosixPath(name).parts:
+        if not (folder / part).exists():
+            listing = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
+            part = next((other for other in listing if bare(other) == bare(part)), None)
+            if part is None:
+                return None
+        folder /= part
+    return relative_name(folder, root)
+
+
+def corpus_table(
+    sheet: Sheet, root: Path, scores: pd.DataFrame, *, language: str, unlabelled: int
+) -> CorpusTable:
+    """The usable rows as a validated Clip table, with the report of the others.
+
+    Parameters
+    ----------
+    sheet
+        Checked rows with ``video_id, clip_id, speaker_id, text, video_path, audio_path``.
+    scores
+        Columns ``score_gt, score_t, score_a, score_v`` on the 0.2 grid, indexed as the rows.
+    """
+    clips = sheet.rows[sheet.ok].join(scores)
+    clips = clips.assign(corpus=sheet.corpus.value, language=language)
+    for source in SOURCES:
+        score = (clips[f"score_{source}"].astype(float) * 5).round() / 5 + 0.0
+        clips[f"score_{source}"] = score
+        clips[f"label_{source}"] = score_to_label(score, sheet.corpus)
+    clips = clips[list(CLIP_COLUMNS)].sort_values("sample_id", ignore_index=True)
+    report = pd.DataFrame(sheet.entries, columns=list(REPORT_COLUMNS)).astype({"row": int})
+    return CorpusTable(
+        root=root,
+        clips=CLIP_SCHEMA.validate(clips, lazy=True),
+        report=report.sort_values(["file", "row"], kind="stable", ignore_index=True),
+        unlabelled=unlabelled,
+        excluded=len(sheet.rows) + sheet.broken - len(clips),
+    )
+
+
+def write_report(table: CorpusTable, path: str | Path) -> Path:
+    """Write what was left out of a corpus as CSV (UTF-8), header only when nothing was."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table.report.to_csv(path, index=False)
+    return path

@@ -1,0 +1,192 @@
+"""CMU-MOSI as users have it on disk: the original zip's layout, or MMSA's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from emomm_lib.corpora import checks
+from emomm_lib.corpora.clips import CorpusTable
+from emomm_lib.labels import Corpus, mosi_intensity_to_score
+
+LAYOUT = """\
+  <root>/OpinionLevelSentiment.csv      (not in the zip; start, end, video_id, segment_no, label)
+  <root>/Raw/Video/Segmented/<video_id>_<n>.mp4
+  <root>/Raw/Audio/WAV_16000/Segmented/<video_id>_<n>.wav
+  <root>/Raw/Transcript/Segmented/<video_id>.annotprocessed
+or
+  <root>/label.csv                      (video_id, clip_id, text, label)
+  <root>/Raw/<video_id>/<clip_id>.mp4
+and, in both,
+  <root>/annotations.csv                (video_id, clip_id, label_T, label_A, label_V)"""
+
+OPINIONS = "OpinionLevelSentiment.csv"
+OPINION_COLUMNS = ("start", "end", "video_id", "clip_id", "label")
+ANNOTATION_NAMES = {"label_T": "score_t", "label_A": "score_a", "label_V": "score_v"}
+FOLDER_PATTERN = r"(cmu)?mosi(raw)?"
+MAX_INTENSITY = 3
+
+
+def load_cmu_mosi(
+    root: str | Path,
+    annotations: str | Path | None = None,
+    *,
+    check_media: bool = True,
+    progress: bool = False,
+) -> CorpusTable:
+    """Load CMU-MOSI into a Clip table (Appendix A.1).
+
+    The ground truth is the dataset's intensity in [-3, 3], scaled and put on the 0.2 grid. The
+    unimodal labels were made for the paper (Appendix A.2) and come from a CSV; each is the mean of
+    five votes of -1, 0 or 1, so on the 0.2 grid. Clips without them are counted in
+    ``unlabelled``. No public map names the speakers, so the video is the group:
+    ``speaker_id == video_id``. Of identical rows with one id the first is used; of differing
+    rows none.
+
+    Parameters
+    ----------
+    root
+        Folder with the layout above, or the parent of a folder ``CMU-MOSI`` that has it.
+    annotations
+        CSV with columns ``video_id, clip_id, label_T, label_A, label_V``; by default
+        ``annotations.csv`` in the folder.
+    check_media
+        Look for every clip's files and read their headers. Without it no media file is touched.
+    progress
+        Show a progress bar of that check.
+
+    Raises
+    ------
+    CorpusError
+        When a folder, a label file or one of its columns is missing, when a file's encoding is
+        unknown, or when no annotation belongs to a clip. Every other defect is an entry of the
+        report.
+    """
+    root = Path(root)
+    homes = checks.find_homes(root, _labels, FOLDER_PATTERN, LAYOUT)
+    if len(homes) > 1:
+        names = ", ".join(home.name for home in homes)
+        raise checks.CorpusError(f"{root}: holds the corpus more than once ({names}); name one")
+    home, labels = homes[0], _labels(homes[0])
+    original = labels.name == OPINIONS
+    sheet = _read_original(labels, home) if original else _read_mmsa(labels, home)
+    if check_media:
+        checks.need_folder(_raw(home) / "Video/Segmented" if original else home / "Raw", LAYOUT)
+    votes, vote_scores = _read_annotations(annotations, home, root, sheet)
+    safe = checks.check_ids(sheet)
+    unlabelled = safe & ~sheet.rows["sample_id"].isin(votes.rows["sample_id"])
+    sheet, safe = sheet.without(unlabelled), safe[~unlabelled].reset_index(drop=True)
+    sheet.ok &= sheet.rows["sample_id"].isin(vote_scores.index)
+    checks.check_duplicates(sheet)
+    if original:
+        _read_transcripts(sheet, home, safe)
+    else:
+        checks.check_text(sheet)
+    intensity = checks.check_numbers(sheet, ["label"], limit=MAX_INTENSITY, grid=False)["label"]
+    if check_media:
+        checks.check_media(sheet, home, safe, progress=progress)
+    scores = vote_scores.reindex(sheet.rows["sample_id"]).set_axis(sheet.rows.index)
+    scores["score_gt"] = mosi_intensity_to_score(intensity.fillna(0))
+    sheet.entries += votes.entries
+    return checks.corpus_table(
+        sheet, home, scores, language="en", unlabelled=int(unlabelled.sum())
+    )
+
+
+def _raw(home: Path) -> Path:
+    return home / "Raw" if (home / "Raw").is_dir() else home
+
+
+def _labels(folder: Path) -> Path | None:
+    """The label file; where both kinds lie side by side, the one whose media are there."""
+    places = (OPINIONS, f"[Ll]abel*/{OPINIONS}", f"Raw/{OPINIONS}", f"Raw/[Ll]abel*/{OPINIONS}")
+    opinions = next((path for place in places for path in sorted(folder.glob(place))), None)
+    mmsa = folder / "label.csv"
+    if not mmsa.is_file():
+        return opinions
+    return opinions if opinions and (_raw(folder) / "Video" / "Segmented").is_dir() else mmsa
+
+
+def _read_original(labels: Path, home: Path) -> checks.Sheet:
+    sheet = checks.read_sheet(labels, home, Corpus.CMU_MOSI, header=OPINION_COLUMNS)
+    rows = sheet.rows
+    name = "/" + rows["video_id"] + "_" + rows["clip_id"]
+    video = checks.relative_name(_raw(home) / "Video/Segmented", home)
+    audio = checks.relative_name(_raw(home) / "Audio/WAV_16000/Segmented", home)
+    sheet.rows = rows.assign(
+        speaker_id=rows["video_id"],
+        text="",
+        video_path=video + name + ".mp4",
+        audio_path=audio + name + ".wav",
+    )
+    return sheet
+
+
+def _read_mmsa(labels: Path, home: Path) -> checks.Sheet:
+    required = ("video_id", "clip_id", "text", "label")
+    sheet = checks.read_sheet(labels, home, Corpus.CMU_MOSI, required=required)
+    rows = sheet.rows
+    path = "Raw/" + rows["video_id"] + "/" + rows["clip_id"] + ".mp4"
+    sheet.rows = rows.assign(speaker_id=rows["video_id"], video_path=path, audio_path=path)
+    return sheet
+
+
+def _read_transcripts(sheet: checks.Sheet, home: Path, safe: pd.Series) -> None:
+    """Fill ``text`` from the ``n_DELIM_TEXT`` lines; reject rows that have none."""
+    for video_id, rows in sheet.rows[safe].groupby("video_id"):
+        path = _raw(home) / "Transcript" / "Segmented" / f"{video_id}.annotprocessed"
+        file = checks.relative_name(path, home)
+        decoded = checks.decode(path.read_bytes(), sheet.corpus) if path.is_file() else None
+        lines, encoding = decoded or ("", "utf-8-sig")
+        sheet.notice_encoding(file, encoding)
+        texts: dict[str, set[str]] = {}
+        for number, line in enumerate(lines.split("\n"), start=1):
+            clip_id, delimiter, text = line.partition("_DELIM_")
+            if delimiter:
+                texts.setdefault(clip_id.strip(), set()).add(text.strip())
+            elif line.strip():
+                sheet.notice(file, f"not a transcript line: {line[:40]!r}", "n_DELIM_TEXT", number)
+        for index, clip_id in rows["clip_id"].items():
+            found = texts.get(clip_id, set())
+            if not path.is_file():
+                sheet.reject(index, f"{file}: missing file", "the video's transcript")
+            elif decoded is None:
+                sheet.reject(index, f"{file}: unknown encoding", "UTF-8")
+            elif len(found) != 1:
+                problem = "two texts" if found else "no line"
+                sheet.reject(index, f"{file}: {problem} for {clip_id}", f"one {clip_id}_DELIM_TEXT")
+            elif found == {""}:
+                sheet.reject(index, f"{file}: text of {clip_id} is empty", "the clip's transcript")
+            else:
+                sheet.rows.loc[index, "text"] = found.pop()
+
+
+def _read_annotations(
+    path: str | Path | None, home: Path, root: Path, clips: checks.Sheet
+) -> tuple[checks.Sheet, pd.DataFrame]:
+    """The annotated rows, and the usable ones' scores indexed by ``sample_id``."""
+    columns = ("video_id", "clip_id", *ANNOTATION_NAMES)
+    places = [Path(path)] if path else [home / "annotations.csv", root / "annotations.csv"]
+    found = next((place for place in places if place.is_file()), None)
+    if found is None:
+        raise checks.CorpusError(
+            f"{places[0]}: no such file. CMU-MOSI's unimodal labels do not come with the dataset: "
+            f"pass annotations=<a CSV with columns {', '.join(columns)}>, or put it there; each "
+            "label is the mean of five votes of -1, 0 or 1"
+        )
+    votes = checks.read_sheet(found, home, Corpus.CMU_MOSI, required=columns)
+    votes = votes.without((votes.rows[list(ANNOTATION_NAMES)] == "").all(axis=1))
+    checks.check_duplicates(votes)
+    scores = checks.check_numbers(votes, list(ANNOTATION_NAMES)).rename(columns=ANNOTATION_NAMES)
+    known = votes.rows["sample_id"].isin(clips.rows["sample_id"])
+    if not known.any():
+        example = ", ".join(clips.rows["sample_id"].head(2))
+        raise checks.CorpusError(
+            f"{found}: none of its {len(known)} labelled rows belongs to a clip; "
+            f"the clips are {example}, …"
+        )
+    for index in votes.rows.index[~known]:
+        votes.reject(index, "no such clip", f"an id of {clips.rows['file'].iloc[0]}")
+    usable = votes.rows["sample_id"][votes.ok]
+    return votes, scores.loc[usable.index].set_axis(usable, axis=0)
