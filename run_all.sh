@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Runs the notebooks in order and compares what they find with the paper.
+#
+# usage: ./run_all.sh [--profile mini|paper] [--from NN | --only NN] [--refresh] [--help]
+#
+#   --profile NAME  parameters to run with: notebooks/profiles/NAME.yaml (default: mini)
+#   --from NN       start at notebook NN
+#   --only NN       run notebook NN alone
+#   --refresh       also rewrite the outputs of the committed notebooks
+#   --help          show this
+#
+# Executed notebooks and the comparison go to runs/NAME. The environment is the active one if it has
+# the packages of requirements.lock, else .venv, which is made on the first run.
+
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+for argument in "$@"; do
+    case $argument in
+    -h | --help)
+        sed -n '2,/^$/s/^# \{0,1\}//p' "${BASH_SOURCE[0]##*/}"
+        exit
+        ;;
+    esac
+done
+
+source scripts/environment.sh
+exec "$PYTHON" -m emomm_lib.pipeline "$@"

@@ -1,0 +1,75 @@
+# Sourced in the project folder. Sets PYTHON to an interpreter that can run the project: that of
+# the active environment when it has what requirements.lock asks for, else that of .venv, made on
+# demand. Also brings MediaPipe's models into the cache.
+
+fail() {
+    printf '%s\n' "$@" >&2
+    exit 1
+}
+
+# The folder is part of it because an environment does not survive being moved.
+venv_wants() { printf '%s\n' "$PWD"; cat requirements.lock pyproject.toml; }
+
+venv_is_ready() { [ -x .venv/bin/python ] && venv_wants | cmp -s - .venv/emomm.stamp; }
+
+is_python_311() {
+    "$1" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null
+}
+
+find_python_311() {
+    local name
+    for name in python3.11 python3 python; do
+        if command -v "$name" >/dev/null && is_python_311 "$name"; then
+            command -v "$name"
+            return
+        fi
+    done
+    fail "Python 3.11 with venv and pip was not found on PATH." \
+        "Install it (on Debian: python3.11 and python3.11-venv), or use conda:" \
+        "conda env create -f environment.yml && conda activate emomm"
+}
+
+make_venv() {
+    local base quiet=--quiet
+    [ ! -t 1 ] || quiet=
+    # An install that was cut off can leave half a package that pip takes for a whole one.
+    if [ -e .venv/emomm.installing ] || ! is_python_311 .venv/bin/python; then
+        base=$(find_python_311)
+        "$base" -m venv --clear .venv
+    fi
+    rm -f .venv/emomm.stamp
+    touch .venv/emomm.installing
+    echo "Installing $(grep -c == requirements.lock) pinned packages into .venv" \
+        "(minutes the first time, depending on the network)"
+    .venv/bin/python -m pip install --no-input --disable-pip-version-check $quiet \
+        -r requirements.lock &&
+        .venv/bin/python -m pip install --no-input --disable-pip-version-check $quiet \
+            --no-deps --no-build-isolation --editable . ||
+        fail "Installing failed; pip's message is above. The next run starts over." \
+            "pip needs a package index (see pip config list) and about 3 GB of disk."
+    venv_wants >.venv/emomm.stamp
+    rm .venv/emomm.installing
+    echo "Environment ready after ${SECONDS} s"
+}
+
+find_environment() {
+    local active reason
+    # Without this an active .venv would be asked to make, or to vouch for, itself.
+    PATH=${PATH//"$PWD/.venv/bin:"/}
+    if [ -n "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] || ! venv_is_ready; then
+        active=$(command -v python || command -v python3 || true)
+        if [ -n "$active" ] && reason=$("$active" scripts/check_pins.py 2>/dev/null); then
+            [ -z "$reason" ] || echo "Using the active environment, although $reason"
+            PYTHON=$active
+            return
+        fi
+    fi
+    venv_is_ready || make_venv
+    PYTHON=$PWD/.venv/bin/python
+    PATH=$PWD/.venv/bin:$PATH
+}
+
+find_environment
+# Notebook kernels start in folders of their own.
+export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
+"$PYTHON" -m emomm_lib.media.person fetch >/dev/null
