@@ -1,0 +1,73 @@
+"""Colours, captions and byte-stable saving of figures."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+
+from emomm_lib.paths import FIGURES
+from emomm_lib.report.manifest import Provenance, captioned, folder, record
+
+COLOURS = {"gt": "#4D4D4D", "t": "#0072B2", "a": "#E69F00", "v": "#009E73"}
+"""One colour a source everywhere (Okabe-Ito): ground truth dark grey, T blue, A orange, V green."""
+NAMES = {"gt": "GT", "t": "T", "a": "A", "v": "V"}
+SUBSET_COLOURS = {"align": "#BFC7D5", "conflict": "#CC79A7"}
+"""Away from the modalities' colours, and apart in lightness as well as hue."""
+CORPUS_NAMES = {"cmu_mosi": "CMU-MOSI", "ch_sims_v2": "CH-SIMS v2.0"}
+PUBLISHED = "#000000"
+
+RC = {
+    "figure.dpi": 100,
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "svg.hashsalt": "emomm",
+    "svg.fonttype": "none",
+    "pdf.fonttype": 42,
+}
+_METADATA = {
+    "png": {"Software": None},
+    "svg": {"Date": None},
+    "pdf": {"CreationDate": None},
+}
+
+
+def context() -> AbstractContextManager[None]:
+    """The house style for drawing and saving, independent of the user's matplotlib settings."""
+    return mpl.rc_context({**mpl.rcParamsDefault, "backend": mpl.get_backend(), **RC})
+
+
+def caption(item: str, profile: str, text: str, note: str = "") -> str:
+    """Caption that names the profile: ``caption("Figure 7", "mini", "CMU-MOSI statistics")``.
+
+    ``note`` says what the profile's data are. Raises ``ValueError`` for an empty profile.
+    """
+    if not profile:
+        raise ValueError(f"{item}: a caption names its profile")
+    return " ".join(filter(None, [f"{item}: {text}.", f"Profile {profile}.", note]))
+
+
+def save(
+    fig: Figure, name: str, profile: str, provenance: Provenance, *, root: Path = FIGURES
+) -> tuple[Path, ...]:
+    """Write a figure as PNG, SVG and PDF under ``figures/<profile>`` and record where it is from.
+
+    The same figure gives the same bytes; text stays text in SVG and PDF. The figure is closed, so
+    that a notebook that ends a cell with it shows it once. Returns the three paths.
+    """
+    base, provenance = folder(profile, root), captioned(provenance, profile)
+    paths = tuple(base / f"{name}.{suffix}" for suffix in _METADATA)
+    with context():
+        for path, metadata in zip(paths, _METADATA.values(), strict=True):
+            fig.savefig(path, dpi=200, metadata=metadata)
+    plt.close(fig)
+    record(paths, provenance, profile, root)
+    return paths
