@@ -1,0 +1,28 @@
+"""Let torchvision import beside a CPU build of torch.
+
+The package index's torchvision is compiled against CUDA. Beside a CPU build of torch its compiled
+operators do not load, and its import then fails on registering shapes for two of them, although
+nothing here calls a compiled operator. Declaring the two makes the import succeed; calling them
+still fails, as it should.
+"""
+
+from __future__ import annotations
+
+import torch
+
+_SCHEMA = "{}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+_declared: list[torch.library.Library] = []
+
+
+def ensure_importable() -> None:
+    """Import torchvision; declare its missing operators first when that is what stops it."""
+    try:
+        import torchvision  # noqa: F401
+    except RuntimeError as error:
+        if "torchvision::" not in str(error):
+            raise
+        library = torch.library.Library("torchvision", "FRAGMENT")
+        for name in ("nms", "qnms"):
+            library.define(_SCHEMA.format(name))
+        _declared.append(library)
+        import torchvision  # noqa: F401

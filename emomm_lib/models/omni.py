@@ -1,0 +1,324 @@
+"""Any Qwen2.5-Omni thinker, small or large: media in, five letter logits and a score out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import (
+    AutoConfig,
+    Qwen2_5OmniProcessor,
+    Qwen2_5OmniThinkerForConditionalGeneration,
+)
+
+from emomm_lib.labels import GRIDS, LETTERS, Corpus
+from emomm_lib.media.video import Frames
+from emomm_lib.prompts import messages, reply
+
+SUPPORTED = ("qwen2_5_omni", "qwen2_5_omni_thinker")
+
+
+@dataclass(frozen=True)
+class Media:
+    """A decoded clip: sampled frames, and 16 kHz mono sound ``(samples,)``; None where absent."""
+
+    frames: Frames | None
+    sound: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A clip after the encoders, shared by all its coalitions.
+
+    Attributes
+    ----------
+    video
+        ``(tokens, hidden)``, None without frames; ``grid`` is its (t, h, w) before merging and
+        ``seconds_per_grid`` the time that one step of t covers.
+    audio
+        ``(tokens, hidden)``, None without sound.
+    """
+
+    video: torch.Tensor | None
+    grid: torch.Tensor | None
+    seconds_per_grid: float | None
+    audio: torch.Tensor | None
+
+
+@dataclass(frozen=True)
+class Query:
+    """One question to the model: a clip seen through a coalition of its modalities."""
+
+    clip: Encoded
+    coalition: str
+    corpus: Corpus
+    transcript: str
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Answers to B queries.
+
+    Attributes
+    ----------
+    letter_logits
+        ``(B, 5)`` float32: logits of A..E at the decision token (Eq. 22).
+    label
+        ``(B,)`` int64: the arg-max class, 0..4.
+    score
+        ``(B,)`` float64: the most probable allowed score of that class.
+    """
+
+    letter_logits: np.ndarray
+    label: np.ndarray
+    score: np.ndarray
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A batch ready for the decoder, left-padded: embeddings, mask, and 3-axis positions.
+
+    Shapes: ``input_ids`` and ``attention_mask`` ``(B, Q)``, ``inputs_embeds`` ``(B, Q, hidden)``,
+    ``position_ids`` ``(3, B, Q)``. The decision query is the last position.
+    """
+
+    input_ids: torch.Tensor
+    attention_mask: torch.Tensor
+    inputs_embeds: torch.Tensor
+    position_ids: torch.Tensor
+
+
+class OmniModel:
+    """A thinker and its processor behind the benchmark's questions."""
+
+    def __init__(
+        self,
+        model: Qwen2_5OmniThinkerForConditionalGeneration,
+        processor: Qwen2_5OmniProcessor,
+        fingerprint: str,
+        pixels: tuple[int, int] | None = None,
+    ) -> None:
+        self.model = model.eval()
+        self.processor = processor
+        self.fingerprint = fingerprint
+        size = processor.video_processor.size
+        self.frame_size = (
+            {"shortest_edge": pixels[0], "longest_edge": pixels[1]} if pixels else dict(size)
+        )
+        tokens = [self._ids(letter) for letter in LETTERS]
+        if any(len(t) != 1 for t in tokens):
+            raise ValueError(f"the tokenizer must have one token for each of {LETTERS}; got {tokens}")
+        self.letter_ids = torch.tensor([t[0] for t in tokens], device=self.device)
+
+    @classmethod
+    def load(
+        cls,
+        name_or_path: str | Path,
+        *,
+        dtype: str = "auto",
+        device: str = "cpu",
+        pixels: tuple[int, int] | None = None,
+    ) -> OmniModel:
+        """Load a thinker from a folder or a hub id.
+
+        ``dtype`` is a torch dtype's name or ``auto``; ``pixels`` bounds the pixels of a frame pair
+        as the video processor counts them (its own setting when None). Raises ``ValueError`` for a
+        folder without ``config.json`` or an architecture that this adapter does not know.
+        """
+        path = Path(name_or_path)
+        if path.is_dir() and not (path / "config.json").exists():
+            raise ValueError(f"{path} has no config.json; expected a folder by save_pretrained")
+        config = AutoConfig.from_pretrained(str(name_or_path))
+        if config.model_type not in SUPPORTED:
+            raise ValueError(
+                f"{name_or_path} is a {config.model_type!r} model; this adapter reads {SUPPORTED}"
+            )
+        model = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(
+            str(name_or_path), dtype=dtype, device_map=None if device == "cpu" else device
+        )
+        processor = Qwen2_5OmniProcessor.from_pretrained(str(name_or_path))
+        return cls(model, processor, _weights_fingerprint(path, model), pixels)
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    def _ids(self, text: str) -> list[int]:
+        return self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    @torch.inference_mode()
+    def encode(self, clips: Sequence[Media]) -> list[Encoded]:
+        """Run both encoders once over a batch of clips."""
+        seen = [i for i, c in enumerate(clips) if c.frames is not None]
+        heard = [i for i, c in enumerate(clips) if c.sound is not None]
+        video: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        audio: dict[int, torch.Tensor] = {}
+        if seen:
+            done = self.processor.video_processor(
+                [clips[i].frames.frames for i in seen],
+                size=self.frame_size,
+                do_sample_frames=False,
+                return_tensors="pt",
+            )
+            grid = done["video_grid_thw"].to(self.device)
+            pixels = done["pixel_values_videos"].to(self.device)
+            embeds = self.model.get_video_features(pixels, grid).pooler_output
+            video = dict(zip(seen, zip(embeds, grid, strict=True), strict=True))
+        if heard:
+            done = self.processor.feature_extractor(
+                [clips[i].sound for i in heard],
+                sampling_rate=self.processor.feature_extractor.sampling_rate,
+                padding="max_length",
+                return_attention_mask=True,
+                return_tensors="pt",
+            )
+            mask = done["attention_mask"].to(self.device)
+            features = done["input_features"].to(self.device, self.model.dtype)
+            embeds = self.model.get_audio_features(features, feature_attention_mask=mask)
+            lengths = self.model.model.audio_tower._get_feat_extract_output_lengths(mask.sum(-1))[1]
+            parts = torch.split(embeds.last_hidden_state, lengths.tolist())
+            audio = dict(zip(heard, parts, strict=True))
+        patch = self.processor.video_processor.temporal_patch_size
+        return [
+            Encoded(
+                video=video[i][0] if i in video else None,
+                grid=video[i][1] if i in video else None,
+                seconds_per_grid=patch / clips[i].frames.fps if i in video else None,
+                audio=audio.get(i),
+            )
+            for i in range(len(clips))
+        ]
+
+    def _text(self, query: Query) -> str:
+        """The chat prompt with every placeholder repeated as often as its clip has tokens."""
+        text = self.processor.apply_chat_template(
+            messages(query.coalition, query.corpus, query.transcript),
+            tokenize=False,
+            add_generation_prompt=True,
+        )
+        for modality, token, embeds in (
+            ("V", self.processor.video_token, query.clip.video),
+            ("A", self.processor.audio_token, query.clip.audio),
+        ):
+            if modality in query.coalition:
+                if embeds is None:
+                    raise ValueError(f"coalition {query.coalition} needs {modality}; the clip has none")
+                text = text.replace(token, token * len(embeds))
+        return text
+
+    def prepare(self, queries: Sequence[Query]) -> Prompt:
+        """Tokenize, left-pad, and put the encoders' outputs in their places."""
+        done = self.processor.tokenizer(
+            [self._text(q) for q in queries],
+            padding=True,
+            padding_side="left",
+            add_special_tokens=False,
+            return_tensors="pt",
+        ).to(self.device)
+        ids, mask = done["input_ids"], done["attention_mask"]
+        embeds = self.model.get_input_embeddings()(ids)
+        seen = [q.clip for q in queries if "V" in q.coalition]
+        heard = [q.clip for q in queries if "A" in q.coalition]
+        for token_id, parts in (
+            (self.model.config.video_token_id, [c.video for c in seen]),
+            (self.model.config.audio_token_id, [c.audio for c in heard]),
+        ):
+            if parts:
+                where = (ids == token_id)[..., None]
+                embeds = embeds.masked_scatter(where, torch.cat(parts).to(embeds.dtype))
+        if seen:
+            positions, _ = self.model.model.get_rope_index(
+                ids,
+                video_grid_thw=torch.stack([c.grid for c in seen]),
+                attention_mask=mask,
+                audio_seqlens=self._mel_lengths(heard),
+                second_per_grids=torch.tensor([c.seconds_per_grid for c in seen]),
+            )
+        else:
+            flat = (mask.cumsum(-1) - 1).masked_fill(mask == 0, 1)
+            positions = flat.expand(3, -1, -1)
+        return Prompt(ids, mask, embeds, positions)
+
+    def _mel_lengths(self, clips: Sequence[Encoded]) -> torch.Tensor | None:
+        """Mel frames that give each clip's number of audio tokens (the rope index asks for them)."""
+        if not clips:
+            return None
+        return torch.tensor([4 * len(c.audio) for c in clips], device=self.device)
+
+    @torch.inference_mode()
+    def answer(self, queries: Sequence[Query]) -> Answers:
+        """Letter by arg-max over A..E at the first token, then the best allowed score of it."""
+        prompt = self.prepare(queries)
+        out = self.model.model.language_model(
+            inputs_embeds=prompt.inputs_embeds,
+            attention_mask=prompt.attention_mask,
+            position_ids=prompt.position_ids,
+            use_cache=True,
+        )
+        logits = self.model.lm_head(out.last_hidden_state[:, -1])[:, self.letter_ids].float()
+        label = logits.argmax(-1).cpu().numpy()
+        score = self._best_scores(queries, label, prompt, out.past_key_values)
+        return Answers(logits.cpu().numpy(), label, score)
+
+    def _best_scores(
+        self, queries: Sequence[Query], label: np.ndarray, prompt: Prompt, cache
+    ) -> np.ndarray:
+        """Most probable allowed score of each row's letter, all candidates in one pass.
+
+        Candidates continue the prefilled cache; a row with fewer than the widest set repeats its
+        last one, which changes no maximum.
+        """
+        allowed = [
+            GRIDS[Corpus(q.corpus)].scores(int(k)) for q, k in zip(queries, label, strict=True)
+        ]
+        width = max(map(len, allowed))
+        padded = [[*a, *[a[-1]] * (width - len(a))] for a in allowed]
+        letters = [self._ids(reply(int(k), 0.0))[:1] for k in label]
+        stems = [self._ids(reply(int(k), 0.0).removesuffix("0.0")) for k in label]
+        tails = [
+            self._ids(reply(int(k), s))[len(stem) :]
+            for k, stem, row in zip(label, stems, padded, strict=True)
+            for s in row
+        ]
+        if any(not tail for tail in tails) or letters != [s[:1] for s in stems]:
+            raise ValueError("the tokenizer merges the score with what stands before it")
+        rows = [s for s in stems for _ in range(width)]
+        longest = max(len(r) + len(t) for r, t in zip(rows, tails, strict=True))
+        ids = torch.zeros(len(rows), longest, dtype=torch.long)
+        scored = torch.zeros(len(rows), longest, dtype=torch.bool)
+        for i, (stem, tail) in enumerate(zip(rows, tails, strict=True)):
+            ids[i, : len(stem) + len(tail)] = torch.tensor(stem + tail)
+            scored[i, len(stem) : len(stem) + len(tail)] = True
+        ids, scored = ids.to(self.device), scored.to(self.device)
+        cache.batch_repeat_interleave(width)
+        mask = prompt.attention_mask.repeat_interleave(width, 0)
+        start = prompt.position_ids.amax(dim=(0, 2)).repeat_interleave(width) + 1
+        positions = start[:, None] + torch.arange(longest, device=self.device)
+        hidden = self.model.model.language_model(
+            inputs_embeds=self.model.get_input_embeddings()(ids),
+            attention_mask=torch.cat([mask, torch.ones_like(ids)], 1),
+            position_ids=positions.expand(3, -1, -1),
+            past_key_values=cache,
+            use_cache=True,
+        ).last_hidden_state
+        log_probs = self.model.lm_head(hidden[:, :-1]).float().log_softmax(-1)
+        token = log_probs.gather(-1, ids[:, 1:, None])[..., 0]
+        total = (token * scored[:, 1:]).sum(1).view(len(queries), width)
+        best = total.argmax(1).tolist()
+        return np.array([row[b] for row, b in zip(padded, best, strict=True)])
+
+
+def _weights_fingerprint(path: Path, model: torch.nn.Module) -> str:
+    """Digest of a local model's files, or the hub commit of a downloaded one."""
+    if not path.is_dir():
+        commit = getattr(model.config, "_commit_hash", None)
+        return f"{path}@{commit or 'unknown'}"
+    digest = hashlib.sha256()
+    for file in sorted(p for p in path.iterdir() if p.suffix in {".safetensors", ".json", ".jinja"}):
+        digest.update(file.name.encode())
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,123 @@
+"""The prompt of Appendix E, and reading a reply back into a letter and a score."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from emomm_lib.benchmark import COALITIONS
+from emomm_lib.labels import CLASS_NAMES, GRIDS, LETTERS, Corpus
+
+SYSTEM_PROMPT = """\
+You are a multimodal sentiment analysis assistant.
+You may receive any subset of modalities (video, audio, transcript text).
+Do not assume missing modalities or fabricate details not supported by the evidence.
+Follow the required output format exactly and output nothing else."""
+
+TRANSCRIPT_PREFIX = "Transcript (may contain ASR errors): "
+
+_INSTRUCTION = """\
+Task: Based on the provided modalities ({present}), assign a sentiment label and score.
+Requirements:
+Decision process:
+1) First decide the Sentiment LETTER (A-E) based on all available modalities.
+2) Then choose ONE Score from the allowed set of that LETTER that best reflects the sentiment \
+intensity.
+{policy}
+Output format (exactly):
+<ONE LETTER: A or B or C or D or E>
+Score: <one value from the allowed set matching the letter>"""
+
+_SPOKEN = {"V": "video", "A": "audio", "T": "transcript text"}
+
+
+def format_score(score: float) -> str:
+    """A score as the prompt writes it: one decimal, no negative zero."""
+    return f"{score + 0.0:.1f}"
+
+
+def score_policy(corpus: Corpus | str) -> str:
+    """The allowed scores of each letter under a corpus's mapping (Appendix E)."""
+    grid = GRIDS[Corpus(corpus)]
+    return ", ".join(
+        f"{letter} ({name}) = {{{', '.join(map(format_score, grid.scores(label)))}}}"
+        for label, (letter, name) in enumerate(zip(LETTERS, CLASS_NAMES, strict=True))
+    )
+
+
+def present_modalities(coalition: str) -> str:
+    """The modalities of a coalition in words, in the prompt's order: video, audio, transcript."""
+    if coalition not in COALITIONS:
+        raise ValueError(f"unknown coalition {coalition!r}; expected one of {COALITIONS}")
+    return ", ".join(_SPOKEN[m] for m in "VAT" if m in coalition) or "none"
+
+
+def instruction(coalition: str, corpus: Corpus | str) -> str:
+    """The instruction for a coalition and a corpus's score policy."""
+    return _INSTRUCTION.format(present=present_modalities(coalition), policy=score_policy(corpus))
+
+
+def messages(coalition: str, corpus: Corpus | str, transcript: str) -> list[dict]:
+    """Chat messages in the paper's order: video, audio, transcript, instruction (Appendix E).
+
+    Media are placeholders without data; the model adapter passes frames and sound itself.
+    """
+    content: list[dict] = []
+    if "V" in coalition:
+        content.append({"type": "video"})
+    if "A" in coalition:
+        content.append({"type": "audio"})
+    text = instruction(coalition, corpus)
+    if "T" in coalition:
+        text = f"{TRANSCRIPT_PREFIX}{transcript}\n{text}"
+    content.append({"type": "text", "text": text})
+    return [
+        {"role": "system", "content": [{"type": "text", "text": SYSTEM_PROMPT}]},
+        {"role": "user", "content": content},
+    ]
+
+
+def reply(label: int, score: float) -> str:
+    """The reply the output format asks for: ``reply(4, 1.0) == "E\\nScore: 1.0"``."""
+    return f"{LETTERS[label]}\nScore: {format_score(score)}"
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A parsed reply. ``outcome`` says whether letter, score and their agreement were readable."""
+
+    outcome: Literal["ok", "score off the letter's grid", "no score", "unparseable"]
+    label: int | None = None
+    score: float | None = None
+
+
+_REPLY = re.compile(
+    r"^\W*([A-E])\b(?:[^\n]*?)(?:\s*\n?\s*Score\s*[:=]\s*\{?\s*([+\-\u2212]?\d*\.?\d+))?",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+def parse_reply(text: str, corpus: Corpus | str) -> Reply:
+    """Read a model's free text. A reply without a leading letter is ``unparseable``, never wrong.
+
+    A score outside the letter's allowed set is dropped, since the format forbids it.
+    """
+    found = _REPLY.match(text.strip())
+    if not found:
+        return Reply("unparseable")
+    label = LETTERS.index(found[1].upper())
+    if found[2] is None:
+        return Reply("no score", label)
+    score = round(float(found[2].replace("\u2212", "-")), 6)
+    if not any(abs(score - s) < 1e-6 for s in GRIDS[Corpus(corpus)].scores(label)):
+        return Reply("score off the letter's grid", label)
+    return Reply("ok", label, score)
+
+
+def prompt_version() -> str:
+    """Digest of everything the prompt is made of, for fingerprints."""
+    parts = [instruction(c, k) for c in COALITIONS for k in Corpus]
+    text = "\0".join([SYSTEM_PROMPT, TRANSCRIPT_PREFIX, *parts])
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -1,0 +1,140 @@
+"""The adapter against transformers' own path: processor, forward, and scoring text in full."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from emomm_lib.benchmark import COALITIONS
+from emomm_lib.labels import GRIDS, LETTERS, Corpus
+from emomm_lib.media.video import Frames
+from emomm_lib.models.mini.build import MiniConfig, build_model, build_processor
+from emomm_lib.models.omni import Media, OmniModel, Query
+from emomm_lib.prompts import messages, reply
+
+SMALL = MiniConfig(hidden=32, layers=2, heads=4, kv_heads=2, ffn=32, vision_hidden=32,
+                   vision_layers=1, vision_heads=2, vision_ffn=32, audio_hidden=32,
+                   audio_layers=1, audio_heads=2, audio_ffn=32, side=56)  # fmt: skip
+SENTENCE = {"zh": "我觉得电影真的精彩", "en": "To me the trip was absolutely awful"}
+
+
+@pytest.fixture(scope="module")
+def omni() -> OmniModel:
+    torch.manual_seed(0)
+    processor = build_processor(SMALL)
+    model = build_model(processor, SMALL)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    return OmniModel(model, processor, "random")
+
+
+def clip(seed: int) -> Media:
+    rng = np.random.default_rng(seed)
+    frames = rng.integers(0, 256, (4, SMALL.side, SMALL.side, 3), dtype=np.uint8)
+    sound = 0.1 * rng.standard_normal(rng.integers(12_000, 40_000))
+    return Media(Frames(frames, fps=2.0), sound.astype(np.float32))
+
+
+@torch.inference_mode()
+def plain_logits(omni: OmniModel, media: Media, coalition: str, corpus: Corpus, text: str, tail=""):
+    """Logits of one prompt (and a forced reply) by the processor and the model alone."""
+    prompt = omni.processor.apply_chat_template(
+        messages(coalition, corpus, text), tokenize=False, add_generation_prompt=True
+    )
+    inputs = omni.processor(
+        text=[prompt + tail],
+        videos=[media.frames.frames] if "V" in coalition else None,
+        audio=[media.sound] if "A" in coalition else None,
+        videos_kwargs={"size": omni.frame_size, "do_sample_frames": False, "fps": media.frames.fps},
+        return_tensors="pt",
+    )
+    return omni.model(**inputs).logits[0], inputs["input_ids"][0]
+
+
+@pytest.mark.parametrize("coalition", COALITIONS)
+def test_letter_logits_equal_those_of_the_processor_and_a_plain_forward(omni, coalition):
+    media = clip(1)
+    corpus = Corpus.CMU_MOSI
+    expected, _ = plain_logits(omni, media, coalition, corpus, SENTENCE["en"])
+    [encoded] = omni.encode([media])
+    answers = omni.answer([Query(encoded, coalition, corpus, SENTENCE["en"])])
+    np.testing.assert_allclose(
+        answers.letter_logits[0], expected[-1, omni.letter_ids].float(), atol=1e-5
+    )
+
+
+def test_a_left_padded_mixed_batch_gives_each_row_its_own_answer(omni):
+    clips = omni.encode([clip(i) for i in range(len(COALITIONS))])
+    queries = [
+        Query(c, k, Corpus.CH_SIMS if i % 2 else Corpus.CMU_MOSI, SENTENCE["zh" if i % 2 else "en"])
+        for i, (c, k) in enumerate(zip(clips, COALITIONS, strict=True))
+    ]
+    together = omni.answer(queries)
+    for i, query in enumerate(queries):
+        alone = omni.answer([query])
+        np.testing.assert_allclose(together.letter_logits[i], alone.letter_logits[0], atol=1e-5)
+        assert together.score[i] == alone.score[0]
+
+
+@pytest.mark.parametrize("corpus", list(Corpus))
+@pytest.mark.parametrize("coalition", ["T", "AV", "TAV"])
+def test_the_score_is_the_most_probable_allowed_one_when_each_reply_is_scored_in_full(
+    omni, corpus, coalition
+):
+    for seed in range(4):
+        media = clip(10 + seed)
+        [encoded] = omni.encode([media])
+        answers = omni.answer([Query(encoded, coalition, corpus, SENTENCE["zh"])])
+        label = int(answers.label[0])
+        totals = {}
+        for score in GRIDS[corpus].scores(label):
+            text = reply(label, score)
+            logits, ids = plain_logits(omni, media, coalition, corpus, SENTENCE["zh"], text)
+            own = len(omni.processor.tokenizer(text)["input_ids"])
+            log_probs = logits[:-1].log_softmax(-1)
+            totals[score] = log_probs.gather(-1, ids[1:, None])[-own:].sum().item()
+        assert answers.score[0] == max(totals, key=totals.get)
+
+
+def test_the_score_always_belongs_to_the_letter(omni):
+    clips = omni.encode([clip(100 + i) for i in range(8)])
+    queries = [Query(c, "TAV", Corpus.CH_SIMS, SENTENCE["zh"]) for c in clips]
+    answers = omni.answer(queries)
+    for label, score in zip(answers.label, answers.score, strict=True):
+        assert score in GRIDS[Corpus.CH_SIMS].scores(int(label))
+        assert 0 <= label < len(LETTERS)
+
+
+def test_video_alone_never_hears_the_sound(omni):
+    media = clip(3)
+    deaf = Media(media.frames, None)
+    both, [alone] = omni.encode([media]), omni.encode([deaf])
+    query = dict(coalition="V", corpus=Corpus.CMU_MOSI, transcript="unused")
+    np.testing.assert_array_equal(
+        omni.answer([Query(both[0], **query)]).letter_logits,
+        omni.answer([Query(alone, **query)]).letter_logits,
+    )
+
+
+def test_a_coalition_that_the_clip_cannot_give_is_refused(omni):
+    [encoded] = omni.encode([Media(None, clip(4).sound)])
+    with pytest.raises(ValueError, match="needs V"):
+        omni.answer([Query(encoded, "TV", Corpus.CMU_MOSI, "x")])
+
+
+def test_saved_and_loaded_it_gives_the_same_logits(omni, tmp_path):
+    omni.model.save_pretrained(tmp_path)
+    omni.processor.save_pretrained(tmp_path)
+    again = OmniModel.load(tmp_path)
+    answers = [
+        m.answer([Query(m.encode([clip(5)])[0], "TAV", Corpus.CMU_MOSI, SENTENCE["en"])])
+        for m in (omni, again)
+    ]
+    # Not bit for bit: a kernel may sum in another order when weights lie elsewhere in memory.
+    np.testing.assert_allclose(answers[0].letter_logits, answers[1].letter_logits, atol=1e-6)
+
+
+def test_a_folder_without_a_model_is_refused_by_name(tmp_path):
+    with pytest.raises(ValueError, match="config.json"):
+        OmniModel.load(tmp_path)
