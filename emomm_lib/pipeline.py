@@ -41,9 +41,8 @@ from emomm_lib.pairing import (
     section_of,
     write_committed,
 )
-from emomm_lib.paths import ROOT, cache_dir
+from emomm_lib.paths import ROOT, RUNS, cache_dir
 from emomm_lib.report.comparison import (
-    RUNS,
     comparison_path,
     format_comparison,
     read_comparisons,

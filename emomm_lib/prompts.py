@@ -93,10 +93,9 @@ class Reply:
     score: float | None = None
 
 
-_REPLY = re.compile(
-    r"^\W*([A-E])\b(?:[^\n]*?)(?:\s*\n?\s*Score\s*[:=]\s*\{?\s*([+\-\u2212]?\d*\.?\d+))?",
-    re.IGNORECASE | re.DOTALL,
-)
+# A lone letter: "A wonderful clip" begins with an article, not with an answer.
+_LETTER = re.compile(r"\W*([A-E])(?=\s*(?:$|\n|[^\w\s]|score\b))", re.IGNORECASE)
+_SCORE = re.compile(r"score\W*?([+\-\u2212]?(?:\d+\.?\d*|\.\d+))", re.IGNORECASE | re.ASCII)
 
 
 def parse_reply(text: str, corpus: Corpus | str) -> Reply:
@@ -104,13 +103,14 @@ def parse_reply(text: str, corpus: Corpus | str) -> Reply:
 
     A score outside the letter's allowed set is dropped, since the format forbids it.
     """
-    found = _REPLY.match(text.strip())
-    if not found:
+    letter = _LETTER.match(text.strip())
+    if not letter:
         return Reply("unparseable")
-    label = LETTERS.index(found[1].upper())
-    if found[2] is None:
+    label = LETTERS.index(letter[1].upper())
+    number = _SCORE.search(text)
+    if not number:
         return Reply("no score", label)
-    score = round(float(found[2].replace("\u2212", "-")), 6)
+    score = float(number[1].replace("\u2212", "-"))
     if not any(abs(score - s) < 1e-6 for s in GRIDS[Corpus(corpus)].scores(label)):
         return Reply("score off the letter's grid", label)
     return Reply("ok", label, score)

@@ -8,9 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from emomm_lib.paper import COMPARISON
-from emomm_lib.paths import ROOT
-
-RUNS = ROOT / "runs"
+from emomm_lib.paths import RUNS
 
 
 def comparison_path(profile: str, notebook: str, runs: Path = RUNS) -> Path:

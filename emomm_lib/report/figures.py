@@ -49,10 +49,10 @@ def _titled(fig: Figure, title: str, profile: str, below: str) -> None:
 def figure2(sizes: pd.DataFrame, profile: str) -> Figure:
     """Figure 2 (left): subset sizes by corpus, as stacked bars with counts and shares.
 
-    ``sizes`` has ``corpus, subset, count`` as by ``tables.subset_sizes``. A black tick marks the
+    ``sizes`` has ``corpus, subset, instances`` as by ``benchmark.subset_sizes``. A black tick marks the
     published border between Align and Conflict where the paper gives one (CH-SIMS v2.0).
     """
-    counts = sizes.set_index(["corpus", "subset"])["count"]
+    counts = sizes.set_index(["corpus", "subset"])["instances"]
     facts = paper.claims().set_index("id")["value"]
     published = {"ch_sims_v2": facts["quota_ch_sims_equal"] + facts["quota_ch_sims_same_polarity"]}
     bars = [(c, p) for c in paper.CORPORA if c in set(sizes["corpus"]) for p in ("", "missing_")]

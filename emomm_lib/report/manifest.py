@@ -65,6 +65,14 @@ def captioned(provenance: Provenance, profile: str) -> Provenance:
     return replace(provenance, caption=caption)
 
 
+def frame_fingerprint(*frames: pd.DataFrame) -> str:
+    """Digest of tables: of their columns, their values and the order of their rows."""
+    digest = hashlib.sha256()
+    for frame in frames:
+        digest.update(frame.to_csv(index=False).encode())
+    return digest.hexdigest()[:16]
+
+
 def sha256(path: Path) -> str:
     """Hex digest of a file's bytes."""
     with path.open("rb") as file:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from emomm_lib import paper
-from emomm_lib.labels import CLASSES, MODALITIES, SOURCES, polarity
+from emomm_lib.labels import CLASSES, SOURCES
 from emomm_lib.metrics import agreement_matrix
 from emomm_lib.paths import FIGURES
 from emomm_lib.report.manifest import Provenance, captioned, folder, record
@@ -52,29 +52,6 @@ def agreements(manifest: pd.DataFrame) -> pd.DataFrame:
     }
     long = pd.concat(parts, names=["corpus", "source_i", "source_j"])
     return long.rename("agreement").reset_index()
-
-
-def subset_sizes(manifest: pd.DataFrame) -> pd.DataFrame:
-    """Instances by ``corpus, subset``: ``count`` (Fig. 2 left, Sec. 3.2, Appendix A.3).
-
-    ``subset`` is ``align``, ``conflict`` (full-modality clips), ``missing_align`` or
-    ``missing_conflict``: the three two-modality instances of each clip, by whether every remaining
-    modality has the ground truth's polarity.
-    """
-    full = manifest.groupby(["corpus", "subset"]).size()
-    z = {s: polarity(manifest[f"label_{s}"]) for s in SOURCES}
-    aligned = {m.lower(): z[m.lower()] == z["gt"] for m in MODALITIES}
-    masked = []
-    for hidden in aligned:
-        rest = np.logical_and.reduce([a for m, a in aligned.items() if m != hidden])
-        subset = np.where(rest, "missing_align", "missing_conflict")
-        masked.append(pd.DataFrame({"corpus": manifest["corpus"].to_numpy(), "subset": subset}))
-    missing = pd.concat(masked).groupby(["corpus", "subset"]).size()
-    names = ["align", "conflict", "missing_align", "missing_conflict"]
-    corpora = [corpus for corpus in paper.CORPORA if (manifest["corpus"] == corpus).any()]
-    index = pd.MultiIndex.from_product([corpora, names], names=["corpus", "subset"])
-    counts = pd.concat([full, missing]).reindex(index, fill_value=0)
-    return counts.rename("count").reset_index()
 
 
 def _beside(

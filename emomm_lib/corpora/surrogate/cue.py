@@ -41,7 +41,7 @@ class Expressiveness:
 
     t: Confusion = field(default=Confusion(0.02, 0.12))
     a: Confusion = field(default=Confusion(0.05, 0.20))
-    v: Confusion = field(default=Confusion(0.10, 0.30))
+    v: Confusion = field(default=Confusion(0.10, 0.35))
 
 
 def draw_emphasis(

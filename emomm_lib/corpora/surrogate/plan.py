@@ -29,6 +29,10 @@ _VIDEOS = {Corpus.CH_SIMS: 120, Corpus.CMU_MOSI: 93}
 _YOUTUBE = np.array(list("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"))
 
 
+CLASS_AGREEMENT = 0.90
+"""How often a modality of a training clip has GT's class, not just its polarity."""
+
+
 @dataclass(frozen=True)
 class SurrogateSettings:
     """Everything that decides a surrogate corpus besides the published label statistics."""
@@ -137,7 +141,7 @@ def training_plan(n: int, seed: int, expressiveness: Expressiveness | None = Non
     corpora = np.where(np.arange(n) % 2 == 0, Corpus.CH_SIMS, Corpus.CMU_MOSI)
     gt = rng.integers(0, 5, n)
     other = np.array([1, 0, 2, 4, 3])[gt]
-    labels = np.where(rng.random((n, 3)) < 0.85, gt[:, None], other[:, None])
+    labels = np.where(rng.random((n, 3)) < CLASS_AGREEMENT, gt[:, None], other[:, None])
     assert (polarity(labels) == polarity(gt)[:, None]).all()
     languages = np.array([LANGUAGE[Corpus(c)] for c in corpora])
     scores = np.empty(n)

@@ -20,6 +20,7 @@ import pandas as pd
 import soundfile
 from tqdm.auto import tqdm
 
+from emomm_lib.corpora.surrogate.joint import COUNTS_FILE
 from emomm_lib.corpora.surrogate.plan import SurrogateSettings, corpus_plan
 from emomm_lib.corpora.surrogate.speaker import (
     FRAME,
@@ -92,22 +93,21 @@ def write_mp4(path: Path, frames: np.ndarray, audio: np.ndarray) -> None:
         container.mux(sound.encode())
 
 
-def _mosi_video(clip: dict) -> str:
-    return f"Raw/Video/Segmented/{clip['video_id']}_{clip['clip_id']}.mp4"
-
-
-def _mosi_audio(clip: dict) -> str:
-    return f"Raw/Audio/WAV_16000/Segmented/{clip['video_id']}_{clip['clip_id']}.wav"
-
-
-def _sims_video(clip: dict) -> str:
-    return f"ch-simsv2s/Raw/{clip['video_id']}/{clip['clip_id']}.mp4"
+def clip_paths(clip: dict) -> tuple[str, str]:
+    """Where a corpus keeps a clip's picture and sound, relative to its root."""
+    video, number = clip["video_id"], clip["clip_id"]
+    if clip["corpus"] == Corpus.CMU_MOSI:
+        return (
+            f"Raw/Video/Segmented/{video}_{number}.mp4",
+            f"Raw/Audio/WAV_16000/Segmented/{video}_{number}.wav",
+        )
+    path = f"ch-simsv2s/Raw/{video}/{number}.mp4"
+    return path, path
 
 
 def write_clip(root: Path, clip: dict) -> None:
     """Write the files of one clip; each appears under its name only when it is whole."""
-    mosi = clip["corpus"] == Corpus.CMU_MOSI
-    targets = [_mosi_video(clip), _mosi_audio(clip)] if mosi else [_sims_video(clip)]
+    targets = dict.fromkeys(clip_paths(clip))
     if all((root / t).exists() for t in targets):
         return
     audio = render_audio(clip)
@@ -162,14 +162,30 @@ def _write_mosi_tables(root: Path, plan: pd.DataFrame) -> None:
 _TABLES = {Corpus.CH_SIMS: _write_sims_tables, Corpus.CMU_MOSI: _write_mosi_tables}
 
 
-def fingerprint(corpus: Corpus, settings: SurrogateSettings) -> str:
-    """Digest of all that decides a surrogate corpus: settings and this package's sources."""
-    digest = hashlib.sha256(
-        json.dumps([corpus.value, asdict(settings)], sort_keys=True).encode()
-    )
+def sources_digest() -> str:
+    """Digest of this package's code, for keys of what it renders."""
+    digest = hashlib.sha256()
     for source in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(source.read_bytes())
-    return digest.hexdigest()[:16]
+    return digest.hexdigest()[:12]
+
+
+def fingerprint(corpus: Corpus, settings: SurrogateSettings) -> str:
+    """Digest of all that decides a surrogate corpus: settings, label counts and code."""
+    text = json.dumps([corpus.value, asdict(settings), sources_digest()], sort_keys=True)
+    return hashlib.sha256(text.encode() + COUNTS_FILE.read_bytes()).hexdigest()[:16]
+
+
+def write_clips(
+    root: Path, clips: list[dict], what: str, processes: int | None = None, progress: bool = True
+) -> None:
+    """Write clips in parallel; those that are there already are kept."""
+    # Spawned, not forked: a fork of a process that runs threads (torch, Jupyter) can hang.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes or os.cpu_count(), mp_context=context) as pool:
+        done = pool.map(partial(write_clip, root), clips, chunksize=8)
+        for _ in tqdm(done, total=len(clips), desc=f"rendering {what}", disable=not progress):
+            pass
 
 
 def render_corpus(
@@ -177,14 +193,16 @@ def render_corpus(
     corpus: Corpus,
     settings: SurrogateSettings | None = None,
     *,
+    limit: int | None = None,
     processes: int | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
     """Render a surrogate corpus into ``root`` in the real corpus's layout and return its plan.
 
-    Clips that are already there are kept, so a killed run goes on where it stopped. When the
-    folder holds a surrogate of other settings it is made anew; a folder that holds anything else
-    is refused with ``ValueError``.
+    ``limit`` renders only so many clips, spread over all speakers; the label files always list all
+    of them. Clips that are already there are kept, so a killed run goes on where it stopped. When
+    the folder holds a surrogate of other settings it is made anew; a folder that holds anything
+    else is refused with ``ValueError``.
     """
     root, corpus, settings = Path(root), Corpus(corpus), settings or SurrogateSettings()
     marker, key = root / _MARKER, fingerprint(corpus, settings)
@@ -192,23 +210,17 @@ def render_corpus(
         if not marker.exists():
             raise ValueError(
                 f"{root} is not empty and was not rendered by this project; name another folder "
-                "for the surrogate corpus, or point the profile at it as a real corpus"
+                "for the surrogate corpus, or set render: false to use it as a real corpus"
             )
         if json.loads(marker.read_text())["fingerprint"] != key:
             shutil.rmtree(root)
-    plan = corpus_plan(corpus, settings)
     root.mkdir(parents=True, exist_ok=True)
-    state = json.loads(marker.read_text()) if marker.exists() else {}
-    if state.get("complete"):
-        return plan
-    marker.write_text(json.dumps({"fingerprint": key, "complete": False}))
-    clips = plan.to_dict("records")
-    # Spawned, not forked: a fork of a process that runs threads (torch, Jupyter) can hang.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes or os.cpu_count(), mp_context=context) as pool:
-        done = pool.map(partial(write_clip, root), clips, chunksize=8)
-        for _ in tqdm(done, total=len(clips), desc=f"rendering {corpus}", disable=not progress):
-            pass
-    _TABLES[corpus](root, plan)
-    marker.write_text(json.dumps({"fingerprint": key, "complete": True}))
+    done = json.loads(marker.read_text())["clips"] if marker.exists() else 0
+    plan = corpus_plan(corpus, settings)
+    clips = plan.sample(frac=1, random_state=settings.seed).head(limit or len(plan))
+    if done < len(clips):
+        marker.write_text(json.dumps({"fingerprint": key, "clips": 0}))
+        write_clips(root, clips.to_dict("records"), corpus, processes, progress)
+        _TABLES[corpus](root, plan)
+        marker.write_text(json.dumps({"fingerprint": key, "clips": len(clips)}))
     return plan

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import _ctypes
 import ctypes
 from dataclasses import dataclass
-from functools import cache
 
 import espeakng_loader
 import numpy as np
@@ -14,7 +14,8 @@ SAMPLING_RATE = 16_000
 _SYNCHRONOUS, _CHARS_UTF8, _POS_CHARACTER = 2, 1, 1
 _RATE, _VOLUME, _PITCH, _RANGE = 1, 2, 3, 4
 _VOICES = {"en": "en", "zh": "cmn"}
-_VARIANTS = ("m1", "m3", "m7", "f1", "f2", "f3", "f4", "f5")
+_VARIANTS = ("m1", "m3", "m5", "m7", "f1", "f4", "Andrea", "belinda")
+"""Timbres without espeak-ng's `breath`, whose noise is seeded by nothing."""
 
 
 @dataclass(frozen=True)
@@ -66,50 +67,50 @@ class Prosody:
         )
 
 
-class _Espeak:
-    """The library, loaded once a process; it keeps global state, so there is exactly one."""
+_CALLBACK = ctypes.CFUNCTYPE(
+    ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p
+)
 
-    def __init__(self) -> None:
-        lib = ctypes.cdll.LoadLibrary(espeakng_loader.get_library_path())
+
+def _synthesize(text: str, voice: str, parameters: dict[int, int]) -> tuple[np.ndarray, int]:
+    """Speech (samples,) in [-1, 1] and its rate.
+
+    The library is loaded anew for every sentence. It keeps the phase of its voices in static
+    variables that no call resets, so that otherwise a clip would depend on those made before it.
+    """
+    lib = ctypes.CDLL(espeakng_loader.get_library_path())
+    try:
+        folder = str(espeakng_loader.get_data_path()).removesuffix("espeak-ng-data")
+        rate = lib.espeak_Initialize(_SYNCHRONOUS, 500, folder.encode(), 0)
+        if rate <= 0:
+            raise RuntimeError(
+                "espeak-ng could not load its data; reinstall the package espeakng-loader"
+            )
+        chunks: list[np.ndarray] = []
+
+        @_CALLBACK
+        def collect(wave: ctypes._Pointer, count: int, _events: int) -> int:
+            if wave and count > 0:
+                chunks.append(np.ctypeslib.as_array(wave, shape=(count,)).copy())
+            return 0
+
+        lib.espeak_SetSynthCallback(collect)
+        if lib.espeak_SetVoiceByName(voice.encode()) != 0:
+            raise RuntimeError(f"espeak-ng has no voice {voice!r}")
+        for parameter, value in parameters.items():
+            lib.espeak_SetParameter(parameter, value, 0)
         lib.espeak_Synth.argtypes = (
             ctypes.c_char_p, ctypes.c_size_t, ctypes.c_uint, ctypes.c_int,
             ctypes.c_uint, ctypes.c_uint, ctypes.c_void_p, ctypes.c_void_p,
         )  # fmt: skip
-        folder = str(espeakng_loader.get_data_path()).removesuffix("espeak-ng-data")
-        self.rate = lib.espeak_Initialize(_SYNCHRONOUS, 500, folder.encode(), 0)
-        if self.rate <= 0:
-            raise RuntimeError(
-                "espeak-ng could not load its data; reinstall the package espeakng-loader"
-            )
-        self._chunks: list[np.ndarray] = []
-        signature = ctypes.CFUNCTYPE(
-            ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p
-        )
-        self._callback = signature(self._collect)
-        lib.espeak_SetSynthCallback(self._callback)
-        self._lib = lib
-
-    def _collect(self, wav: ctypes._Pointer, n: int, _events: int) -> int:
-        if wav and n > 0:
-            self._chunks.append(np.ctypeslib.as_array(wav, shape=(n,)).copy())
-        return 0
-
-    def synthesize(self, text: str, voice: str, parameters: dict[int, int]) -> np.ndarray:
-        if self._lib.espeak_SetVoiceByName(voice.encode()) != 0:
-            raise RuntimeError(f"espeak-ng has no voice {voice!r}")
-        for parameter, value in parameters.items():
-            self._lib.espeak_SetParameter(parameter, value, 0)
-        self._chunks.clear()
         data = text.encode() + b"\0"
-        self._lib.espeak_Synth(data, len(data), 0, _POS_CHARACTER, 0, _CHARS_UTF8, None, None)
-        if not self._chunks:
-            raise RuntimeError(f"espeak-ng said nothing for {text!r}")
-        return np.concatenate(self._chunks).astype(np.float32) / 32768
-
-
-@cache
-def _espeak() -> _Espeak:
-    return _Espeak()
+        lib.espeak_Synth(data, len(data), 0, _POS_CHARACTER, 0, _CHARS_UTF8, None, None)
+        lib.espeak_Terminate()
+    finally:
+        _ctypes.dlclose(lib._handle)
+    if not chunks:
+        raise RuntimeError(f"espeak-ng said nothing for {text!r}")
+    return np.concatenate(chunks).astype(np.float32) / 32768, rate
 
 
 def _glide(wave: np.ndarray, semitones: float) -> np.ndarray:
@@ -128,8 +129,7 @@ def speak(
     rng: np.random.Generator,
 ) -> np.ndarray:
     """Speak a sentence: float32 mono ``(samples,)`` at 16 kHz, peak below 1."""
-    espeak = _espeak()
-    wave = espeak.synthesize(
+    wave, rate = _synthesize(
         text,
         f"{_VOICES[language]}+{identity.variant}",
         {
@@ -141,7 +141,7 @@ def speak(
     )
     loud = np.flatnonzero(np.abs(wave) > 0.01)
     wave = wave[loud[0] : loud[-1] + 1] if len(loud) else wave
-    wave = soxr.resample(_glide(wave, prosody.glide), espeak.rate, SAMPLING_RATE)
+    wave = soxr.resample(_glide(wave, prosody.glide), rate, SAMPLING_RATE)
     wave = np.pad(wave, round(0.08 * SAMPLING_RATE))
     time = np.arange(len(wave)) / SAMPLING_RATE
     wave = wave * (1 - prosody.tremor * (0.5 + 0.5 * np.sin(2 * np.pi * 6 * time)))

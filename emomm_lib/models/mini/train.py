@@ -26,7 +26,7 @@ class Recipe:
 
     seed: int = 1
     clips: int = 14_000
-    vision_steps: int = 1_600
+    vision_steps: int = 1_100
     vision_batch: int = 32
     vision_rate: float = 1.5e-3
     audio_steps: int = 1_000
