@@ -20,7 +20,7 @@ def cache_dir(*parts: str) -> Path:
 
 
 def run_dir(profile: str) -> Path:
-    """Where a profile's run keeps what later notebooks read: ``runs/<profile>``, made if missing."""
+    """Where a profile keeps what later notebooks read: ``runs/<profile>``, made if missing."""
     folder = RUNS / profile
     folder.mkdir(parents=True, exist_ok=True)
     return folder

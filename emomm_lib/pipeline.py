@@ -325,9 +325,7 @@ def _failure(error: Exception, output: Path, log: Path, cell_timeout: float | No
     lines = [f"  error: {said}"]
     if output.is_file() and (section := _failing_section(nbformat.read(output, as_version=4))):
         lines.append(f"  section: {section}")
-    return "\n".join(
-        [*lines, f"  outputs so far: {_shown(output)}", f"  traceback: {_shown(log)}"]
-    )
+    return "\n".join([*lines, f"  outputs so far: {_shown(output)}", f"  traceback: {_shown(log)}"])
 
 
 def _failing_section(notebook: NotebookNode) -> str:

@@ -121,9 +121,7 @@ def write_card(folder: Path, clips: int, seconds: float | None) -> pd.DataFrame:
         agreement=CLASS_AGREEMENT,
         confusion=", ".join(
             f"{name} {c.emphatic:.0%} when emphatic and {c.plain:.0%} when plain"
-            for name, c in zip(
-                ("text", "audio", "video"), (shown.t, shown.a, shown.v), strict=True
-            )
+            for name, c in zip(("text", "audio", "video"), (shown.t, shown.a, shown.v), strict=True)
         ),
         mixture=", ".join(f"{c} {share:.0%}" for c, share in MIXTURE.items()),
         hours=f"About {trained / 60:.0f} minutes" if trained else "Time not recorded",

@@ -19,10 +19,19 @@ from packaging.utils import canonicalize_name
 from emomm_lib.paths import ROOT
 from emomm_lib.pipeline import arguments
 
-LINUX = {**default_environment(), "sys_platform": "linux", "platform_system": "Linux",
-         "platform_machine": "x86_64", "python_version": "3.11"}
-APPLE = {**LINUX, "sys_platform": "darwin", "platform_system": "Darwin",
-         "platform_machine": "arm64"}
+LINUX = {
+    **default_environment(),
+    "sys_platform": "linux",
+    "platform_system": "Linux",
+    "platform_machine": "x86_64",
+    "python_version": "3.11",
+}
+APPLE = {
+    **LINUX,
+    "sys_platform": "darwin",
+    "platform_system": "Darwin",
+    "platform_machine": "arm64",
+}
 
 
 def lock_lines() -> list[str]:

@@ -74,7 +74,9 @@ def test_stored_answers_are_those_of_asking_clip_by_clip(model, clips, tmp_path)
 
     for clip in clips.itertuples():
         path = tmp_path / clip.video_path
-        [encoded] = model.encode([Media(read_video(path, MEDIA.video), read_audio(path, MEDIA.audio))])
+        [encoded] = model.encode(
+            [Media(read_video(path, MEDIA.video), read_audio(path, MEDIA.audio))]
+        )
         for coalition in COALITIONS:
             alone = model.answer([Query(encoded, coalition, "ch_sims_v2", clip.text)])
             np.testing.assert_allclose(

@@ -138,9 +138,7 @@ def test_grouping_equal_clips_does_not_change_the_bootstrap_distribution():
     truth, prediction = noisy(60)
     rng = np.random.default_rng(5)
     index = rng.integers(0, 60, (1500, 60))
-    brute = [
-        f1_score(truth[i], prediction[i], average="macro", zero_division=0) for i in index
-    ]
+    brute = [f1_score(truth[i], prediction[i], average="macro", zero_division=0) for i in index]
     ours = m.METRICS["f1"].finish(
         m._resample(m.METRICS["f1"].contributions(truth, prediction), None, 20000, 0)
     )

@@ -27,7 +27,7 @@ from emomm_lib.report.comparison import (
 
 SOURCES = pipeline.find_notebooks() if any(pipeline.NOTEBOOKS.glob("[0-9][0-9]_*.py")) else []
 
-GOOD = '''\
+GOOD = """\
 # ---
 # jupyter:
 #   kernelspec:
@@ -63,15 +63,15 @@ table = pd.DataFrame(
 )
 save_comparison(table, profile, "01", Path(os.environ["EMOMM_TEST_RUNS"]))
 len(table)
-'''
-BAD = '''\
+"""
+BAD = """\
 # %% [markdown]
 # # Broken
 # ## The part that fails
 
 # %%
 raise ValueError("row 3 of meta.csv: expected a number")
-'''
+"""
 
 
 def folder_with(tmp_path: Path, **sources: str) -> list[Path]:
@@ -119,7 +119,7 @@ def test_refresh_gives_the_same_bytes_twice_and_keeps_out_what_varies(tmp_path, 
     assert pair_differences(source) == []
     notebook = nbformat.read(twin, as_version=4)
     assert [c.execution_count for c in notebook.cells if c.cell_type == "code"] == [1, 2, 3]
-    assert b"injected" not in first and b'"noise\\n"' not in first and b"stderr\"" not in first
+    assert b"injected" not in first and b'"noise\\n"' not in first and b'stderr"' not in first
     assert notebook.cells[2].outputs[0].text == "seed 0\nprofile mini\n"
     assert notebook.cells[4].outputs[0].execution_count == 3
 
@@ -246,8 +246,13 @@ def test_the_paper_profile_without_data_names_every_variable_and_layout(monkeypa
 
 
 def test_preflight_accepts_folders_that_look_right(monkeypatch, tmp_path):
-    for name in ("sims/ch-simsv2s/meta.csv", "mosi/OpinionLevelSentiment.csv", "votes.csv",
-                 "model/config.json", "model/a.safetensors"):
+    for name in (
+        "sims/ch-simsv2s/meta.csv",
+        "mosi/OpinionLevelSentiment.csv",
+        "votes.csv",
+        "model/config.json",
+        "model/a.safetensors",
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     monkeypatch.setenv("EMOMM_CH_SIMS_ROOT", str(tmp_path / "sims"))

@@ -133,12 +133,16 @@ def test_the_same_seed_gives_the_same_decoded_content(roots, tmp_path, plans):
             np.testing.assert_array_equal(read_audio(path), read_audio(twin))
             if path.suffix == ".mp4":
                 sampling = VideoSettings(num_frames=3)
-                np.testing.assert_array_equal(read_frames(path, sampling), read_frames(twin, sampling))
+                np.testing.assert_array_equal(
+                    read_frames(path, sampling), read_frames(twin, sampling)
+                )
 
 
 def test_a_killed_rendering_keeps_finished_clips_and_leaves_no_half_ones(tmp_path, monkeypatch):
     corpus = Corpus.CH_SIMS
-    monkeypatch.setattr(render, "_TABLES", {corpus: lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)})
+    monkeypatch.setattr(
+        render, "_TABLES", {corpus: lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)}
+    )
     with pytest.raises(KeyboardInterrupt):
         render.render_corpus(tmp_path, corpus, limit=3, progress=False)
     monkeypatch.undo()

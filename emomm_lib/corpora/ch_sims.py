@@ -74,9 +74,7 @@ def load_ch_sims(
     scores = checks.check_numbers(sheet, LABEL_COLUMNS).rename(columns=SCORE_NAMES)
     if check_media:
         checks.check_media(sheet, root, safe, progress=progress)
-    return checks.corpus_table(
-        sheet, root, scores, language="zh", unlabelled=int(unlabelled.sum())
-    )
+    return checks.corpus_table(sheet, root, scores, language="zh", unlabelled=int(unlabelled.sum()))
 
 
 def _meta(folder: Path) -> Path | None:

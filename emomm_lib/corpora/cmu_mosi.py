@@ -89,9 +89,7 @@ def load_cmu_mosi(
     scores = vote_scores.reindex(sheet.rows["sample_id"]).set_axis(sheet.rows.index)
     scores["score_gt"] = mosi_intensity_to_score(intensity.fillna(0))
     sheet.entries += votes.entries
-    return checks.corpus_table(
-        sheet, home, scores, language="en", unlabelled=int(unlabelled.sum())
-    )
+    return checks.corpus_table(sheet, home, scores, language="en", unlabelled=int(unlabelled.sum()))
 
 
 def _raw(home: Path) -> Path:

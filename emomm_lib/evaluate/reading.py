@@ -57,8 +57,8 @@ def reading_accuracy(
 def beside_card(scores: pd.DataFrame, folder: Path) -> pd.DataFrame:
     """Five-class accuracies in percent by coalition, beside those of the model card in ``folder``.
 
-    Columns ``accuracy, 95% interval, clips``, and ``card, card 95% interval`` where the folder holds
-    the card's ``reading.csv``.
+    Columns ``accuracy, 95% interval, clips``, and the same for the card where the folder holds its
+    scores.
     """
     measured = {"": scores}
     if (folder / CARD_SCORES).is_file():

@@ -14,9 +14,7 @@ from emomm_lib.metrics import score_frame
 def with_media(manifest: pd.DataFrame, roots: Mapping[str, Path]) -> pd.DataFrame:
     """The clips whose files are on disk (all, unless only some surrogates were rendered)."""
     there = [
-        all(
-            resolve_media(roots[c["corpus"]], c[k]).is_file() for k in ("video_path", "audio_path")
-        )
+        all(resolve_media(roots[c["corpus"]], c[k]).is_file() for k in ("video_path", "audio_path"))
         for c in manifest.to_dict("records")
     ]
     return manifest[there].reset_index(drop=True)
@@ -54,8 +52,8 @@ def join(rows: pd.DataFrame, predictions: pd.DataFrame) -> tuple[pd.DataFrame, p
 def table1_scores(scored: pd.DataFrame, **bootstrap: int) -> pd.DataFrame:
     """Metrics of Table 1 with 95% intervals: ``subset, metric, value, low, high, n``.
 
-    ``subset`` is ``overall, align, conflict`` or ``missing`` (both kinds). The bootstrap draws whole
-    clips, since one clip gives several instances.
+    ``subset`` is ``overall, align, conflict`` or ``missing`` (both kinds). The bootstrap draws
+    whole clips, since one clip gives several instances.
     """
     group = scored["subset"].str.split("_").str[0]
     both = pd.concat([scored.assign(group="overall"), scored.assign(group=group)])

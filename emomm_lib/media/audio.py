@@ -37,9 +37,7 @@ class AudioSettings:
             raise ValueError(f"sampling_rate and max_seconds must be positive; got {self}")
 
 
-def read_audio(
-    path: str | Path, settings: AudioSettings = AudioSettings()
-) -> NDArray[np.float32]:
+def read_audio(path: str | Path, settings: AudioSettings = AudioSettings()) -> NDArray[np.float32]:
     """Sound of a wav, or sound track of an mp4, as mono ``(samples,)`` float32 in about [-1, 1].
 
     Channels are averaged. Raises :class:`MediaError` when the file is missing, empty or damaged,

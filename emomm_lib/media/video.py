@@ -101,9 +101,7 @@ def read_video(path: str | Path, settings: VideoSettings = VideoSettings()) -> F
     return Frames(frames, len(indices) * native_fps / len(reader))
 
 
-def read_frames(
-    path: str | Path, settings: VideoSettings = VideoSettings()
-) -> NDArray[np.uint8]:
+def read_frames(path: str | Path, settings: VideoSettings = VideoSettings()) -> NDArray[np.uint8]:
     """Sampled frames ``(N, H, W, 3)`` uint8 RGB of a clip; raises as :func:`read_video`."""
     return read_video(path, settings).frames
 

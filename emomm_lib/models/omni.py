@@ -111,7 +111,9 @@ class OmniModel:
         )
         tokens = [self._ids(letter) for letter in LETTERS]
         if any(len(t) != 1 for t in tokens):
-            raise ValueError(f"the tokenizer must have one token for each of {LETTERS}; got {tokens}")
+            raise ValueError(
+                f"the tokenizer must have one token for each of {LETTERS}; got {tokens}"
+            )
         self.letter_ids = torch.tensor([t[0] for t in tokens], device=self.device)
 
     @classmethod
@@ -206,7 +208,9 @@ class OmniModel:
         ):
             if modality in query.coalition:
                 if embeds is None:
-                    raise ValueError(f"coalition {query.coalition} needs {modality}; the clip has none")
+                    raise ValueError(
+                        f"coalition {query.coalition} needs {modality}; the clip has none"
+                    )
                 text = text.replace(token, token * len(embeds))
         return text
 
@@ -244,7 +248,7 @@ class OmniModel:
         return Prompt(ids, mask, embeds, positions)
 
     def _mel_lengths(self, clips: Sequence[Encoded]) -> torch.Tensor | None:
-        """Mel frames that give each clip's number of audio tokens (the rope index asks for them)."""
+        """Mel frames for each clip's number of audio tokens: what the rope index asks for."""
         if not clips:
             return None
         return torch.tensor([4 * len(c.audio) for c in clips], device=self.device)
@@ -318,7 +322,9 @@ def _weights_fingerprint(path: Path, model: torch.nn.Module) -> str:
         commit = getattr(model.config, "_commit_hash", None)
         return f"{path}@{commit or 'unknown'}"
     digest = hashlib.sha256()
-    for file in sorted(p for p in path.iterdir() if p.suffix in {".safetensors", ".json", ".jinja"}):
+    for file in sorted(
+        p for p in path.iterdir() if p.suffix in {".safetensors", ".json", ".jinja"}
+    ):
         digest.update(file.name.encode())
         digest.update(file.read_bytes())
     return digest.hexdigest()[:16]

@@ -49,8 +49,8 @@ def _titled(fig: Figure, title: str, profile: str, below: str) -> None:
 def figure2(sizes: pd.DataFrame, profile: str) -> Figure:
     """Figure 2 (left): subset sizes by corpus, as stacked bars with counts and shares.
 
-    ``sizes`` has ``corpus, subset, instances`` as by ``benchmark.subset_sizes``. A black tick marks the
-    published border between Align and Conflict where the paper gives one (CH-SIMS v2.0).
+    ``sizes`` has ``corpus, subset, instances`` as by ``benchmark.subset_sizes``. A black tick
+    marks the published border between Align and Conflict where the paper gives one (CH-SIMS v2.0).
     """
     counts = sizes.set_index(["corpus", "subset"])["instances"]
     facts = paper.claims().set_index("id")["value"]

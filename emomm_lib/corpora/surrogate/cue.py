@@ -44,9 +44,7 @@ class Expressiveness:
     v: Confusion = field(default=Confusion(0.10, 0.35))
 
 
-def draw_emphasis(
-    agrees: np.ndarray, cue: EmphasisCue, rng: np.random.Generator
-) -> np.ndarray:
+def draw_emphasis(agrees: np.ndarray, cue: EmphasisCue, rng: np.random.Generator) -> np.ndarray:
     """Whether each modality of each clip is emphatic; ``agrees`` is bool of any shape."""
     return rng.random(agrees.shape) < np.where(agrees, cue.agree, cue.disagree)
 
@@ -62,9 +60,7 @@ def draw_shown(
     A confused modality shows one of the two neighbouring classes (the only one at either end).
     """
     confusions = [getattr(expressiveness, m.lower()) for m in MODALITIES]
-    rate = np.where(
-        emphatic, [c.emphatic for c in confusions], [c.plain for c in confusions]
-    )
+    rate = np.where(emphatic, [c.emphatic for c in confusions], [c.plain for c in confusions])
     confused = rng.random(labels.shape) < rate
     step = np.where(rng.random(labels.shape) < 0.5, -1, 1)
     step = np.where(labels == 0, 1, np.where(labels == 4, -1, step))

@@ -218,7 +218,9 @@ def _draw_eyes(head: _Head, who: FaceIdentity, valence: float, lid: float, gaze:
         for x in (-0.05, 0.05):
             head.stroke([[x, -0.36], [x * 0.8, -0.24]], 0.02, _shade(who.skin, 0.7))
     if who.glasses:
-        head.stroke([[-who.eye_gap + 0.24, -0.10], [who.eye_gap - 0.24, -0.10]], 0.025, (40, 40, 44))
+        head.stroke(
+            [[-who.eye_gap + 0.24, -0.10], [who.eye_gap - 0.24, -0.10]], 0.025, (40, 40, 44)
+        )
 
 
 def _draw_nose(head: _Head, who: FaceIdentity) -> None:

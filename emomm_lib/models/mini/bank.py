@@ -60,7 +60,9 @@ class Bank:
 
     def frames(self, i: int) -> np.ndarray:
         """Frames of entry ``i``: ``(FRAMES, FRAME, FRAME, 3)`` uint8, RGB."""
-        decoded = (cv2.imdecode(np.frombuffer(j, np.uint8), cv2.IMREAD_COLOR) for j in self.jpegs[i])
+        decoded = (
+            cv2.imdecode(np.frombuffer(j, np.uint8), cv2.IMREAD_COLOR) for j in self.jpegs[i]
+        )
         return np.stack([cv2.cvtColor(d, cv2.COLOR_BGR2RGB) for d in decoded])
 
 
@@ -136,7 +138,9 @@ def build_bank(clips: int, seed: int, *, processes: int | None = None, shard: in
         )
     jpegs: list[list[bytes]] = []
     waves: list[np.ndarray] = []
-    columns: dict[str, list[np.ndarray]] = {k: [] for k in ("parts", "shown", "emphatic", "language")}
+    columns: dict[str, list[np.ndarray]] = {
+        k: [] for k in ("parts", "shown", "emphatic", "language")
+    }
     for path in paths:
         with np.load(path) as data:
             blob, ends = data["jpeg"].tobytes(), data["jpeg_end"]
@@ -147,4 +151,6 @@ def build_bank(clips: int, seed: int, *, processes: int | None = None, shard: in
             for name, parts in columns.items():
                 parts.append(data[name])
     joined = {name: np.concatenate(parts) for name, parts in columns.items()}
-    return Bank(jpegs, joined["parts"], waves, joined["shown"], joined["emphatic"], joined["language"])
+    return Bank(
+        jpegs, joined["parts"], waves, joined["shown"], joined["emphatic"], joined["language"]
+    )

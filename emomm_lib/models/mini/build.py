@@ -74,15 +74,24 @@ def _fixed_prompt_pieces() -> list[str]:
     So the paper's prompt is used whole, and costs a small model a few dozen tokens instead of
     several hundred.
     """
-    pieces = [line + "\n" for line in SYSTEM_PROMPT.split("\n")[:-1]] + [SYSTEM_PROMPT.split("\n")[-1]]
+    pieces = [line + "\n" for line in SYSTEM_PROMPT.split("\n")[:-1]] + [
+        SYSTEM_PROMPT.split("\n")[-1]
+    ]
     pieces.append(TRANSCRIPT_PREFIX)
     for corpus in Corpus:
         head, rest = instruction("none", corpus).split("(none)")
         pieces += [head + "(", ")" + rest.split("\n")[0] + "\n"]
         pieces += [line + "\n" for line in rest.split("\n")[1:-1]] + [rest.split("\n")[-1]]
     pieces += ["transcript text", "video", "audio", "none", "\nScore: "]
-    pieces += ["<|im_start|>system\n", "<|im_start|>user\n", "<|im_start|>assistant\n", "<|im_end|>\n"]
-    pieces += sorted({format_score(s) for g in GRIDS.values() for i in range(5) for s in g.scores(i)})
+    pieces += [
+        "<|im_start|>system\n",
+        "<|im_start|>user\n",
+        "<|im_start|>assistant\n",
+        "<|im_end|>\n",
+    ]
+    pieces += sorted(
+        {format_score(s) for g in GRIDS.values() for i in range(5) for s in g.scores(i)}
+    )
     return list(dict.fromkeys(pieces))
 
 
@@ -124,11 +133,13 @@ def build_tokenizer(config: MiniConfig) -> PreTrainedTokenizerFast:
 
 
 def build_processor(config: MiniConfig | None = None) -> Qwen2_5OmniProcessor:
-    """Qwen2.5-Omni's processor over the small tokenizer, Whisper features and Qwen's video patches."""
+    """Qwen2.5-Omni's processor: small tokenizer, Whisper features, Qwen's video patches."""
     config = config or MiniConfig()
     pixels = config.side**2
     return Qwen2_5OmniProcessor(
-        image_processor=Qwen2VLImageProcessor(size={"shortest_edge": pixels, "longest_edge": pixels}),
+        image_processor=Qwen2VLImageProcessor(
+            size={"shortest_edge": pixels, "longest_edge": pixels}
+        ),
         video_processor=Qwen2VLVideoProcessor(
             size={"shortest_edge": pixels, "longest_edge": pixels},
             cap_pixels_per_frame=False,

@@ -56,7 +56,11 @@ class _Heads(nn.Module):
 
 
 def _expression_loss(
-    heads: _Heads, tokens: torch.Tensor, owner: torch.Tensor, shown: torch.Tensor, emph: torch.Tensor
+    heads: _Heads,
+    tokens: torch.Tensor,
+    owner: torch.Tensor,
+    shown: torch.Tensor,
+    emph: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Class and emphasis read off every token; ``owner`` says which clip a token is of.
 

@@ -1,4 +1,4 @@
-"""Train Omni-mini from nothing: bank, towers, decoder; every stage is kept, so a killed run goes on."""
+"""Train Omni-mini from nothing: bank, towers, decoder; finished stages are kept."""
 
 from __future__ import annotations
 
@@ -37,9 +37,7 @@ class Recipe:
     decoder_rate: float = 2e-3
 
 
-def _stage(
-    model: torch.nn.Module, folder: Path, name: str, log: Log
-) -> bool:
+def _stage(model: torch.nn.Module, folder: Path, name: str, log: Log) -> bool:
     """Load a finished stage's weights if they are there."""
     path = folder / f"{name}.safetensors"
     if not path.exists():
@@ -52,7 +50,9 @@ def _stage(
 
 def _keep(model: torch.nn.Module, folder: Path, name: str) -> None:
     temporary = folder / f".{name}.{os.getpid()}"
-    save_file({k: v.clone() for k, v in model.state_dict().items() if k != "lm_head.weight"}, temporary)
+    save_file(
+        {k: v.clone() for k, v in model.state_dict().items() if k != "lm_head.weight"}, temporary
+    )
     os.replace(temporary, folder / f"{name}.safetensors")
 
 
@@ -71,7 +71,9 @@ def train(out: Path, recipe: Recipe | None = None, config: MiniConfig | None = N
     model = build_model(processor, config)
     bank = build_bank(recipe.clips, recipe.seed)
     if not _stage(model, folder, "1-audio", log):
-        made = [audio_features(processor, bank.waves[i : i + 200]) for i in range(0, len(bank), 200)]
+        made = [
+            audio_features(processor, bank.waves[i : i + 200]) for i in range(0, len(bank), 200)
+        ]
         train_audio(
             model,
             torch.cat([f.half() for f, _ in made]),
