@@ -71,8 +71,9 @@ def nearest_step(score: ArrayLike) -> NDArray[np.int64]:
 def on_grid(score: ArrayLike, tolerance: float = 1e-6) -> NDArray[np.bool_]:
     """Whether each score is a multiple of 0.2 in [-1, 1]; NaN is not."""
     score = np.asarray(score, dtype=np.float64)
-    steps = score * STEPS_PER_UNIT
-    return (np.abs(score) <= 1 + tolerance) & (np.abs(steps - np.rint(steps)) <= tolerance * 5)
+    inside = np.abs(score) <= 1 + tolerance
+    steps = np.where(inside, score, 0) * STEPS_PER_UNIT
+    return inside & (np.abs(steps - np.rint(steps)) <= tolerance * STEPS_PER_UNIT)
 
 
 def score_to_label(score: ArrayLike, corpus: Corpus | str) -> NDArray[np.int64]:

@@ -135,6 +135,23 @@ def test_saved_and_loaded_it_gives_the_same_logits(omni, tmp_path):
     np.testing.assert_allclose(answers[0].letter_logits, answers[1].letter_logits, atol=1e-6)
 
 
+def test_a_checkpoint_of_the_whole_omni_model_loads_as_its_thinker(omni, tmp_path):
+    # Imported here: beside a CPU build of torch it needs emomm_lib.models to be imported first.
+    from transformers import Qwen2_5OmniConfig, Qwen2_5OmniForConditionalGeneration
+
+    # The published checkpoints hold the thinker among talker and vocoder, under a prefix.
+    config = Qwen2_5OmniConfig(
+        thinker_config=omni.model.config.to_dict(), enable_audio_output=False
+    )
+    whole = Qwen2_5OmniForConditionalGeneration(config)
+    whole.thinker.load_state_dict(omni.model.state_dict())
+    whole.save_pretrained(tmp_path)
+    omni.processor.save_pretrained(tmp_path)
+    again = OmniModel.load(tmp_path)
+    for name, value in omni.model.state_dict().items():
+        torch.testing.assert_close(again.model.state_dict()[name], value, rtol=0, atol=0)
+
+
 def test_a_folder_without_a_model_is_refused_by_name(tmp_path):
     with pytest.raises(ValueError, match="config.json"):
         OmniModel.load(tmp_path)

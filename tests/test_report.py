@@ -377,3 +377,9 @@ def test_latex_has_fixed_digits_escapes_text_and_a_dash_for_no_number(tmp_path):
     assert r"0 & 51.00 & 0.300 & a\_b \\" in text
     assert r"1 & - & 0.250 & \checkmark \\" in text
     assert r"95\%" in text
+
+
+def test_ties_of_table_4_print_as_the_paper_prints_them():
+    # Each printed C_ij is 1 - S/8000; these two lie exactly between two four-digit numbers.
+    assert style.fixed(1 - 1602 / 8000, 4) == "0.7998"
+    assert style.fixed(1 - 1918 / 8000, 4) == "0.7602"

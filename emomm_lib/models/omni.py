@@ -140,7 +140,10 @@ class OmniModel:
                 f"{name_or_path} is a {config.model_type!r} model; this adapter reads {SUPPORTED}"
             )
         model = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(
-            str(name_or_path), dtype=dtype, device_map=None if device == "cpu" else device
+            str(name_or_path),
+            dtype=dtype,
+            device_map=None if device == "cpu" else device,
+            use_safetensors=True,
         )
         processor = Qwen2_5OmniProcessor.from_pretrained(str(name_or_path))
         return cls(model, processor, _weights_fingerprint(path, model), pixels)
@@ -273,31 +276,27 @@ class OmniModel:
     ) -> np.ndarray:
         """Most probable allowed score of each row's letter, all candidates in one pass.
 
-        Candidates continue the prefilled cache; a row with fewer than the widest set repeats its
-        last one, which changes no maximum.
+        Whole replies continue the prefilled cache: what the replies of a letter share cancels, so
+        no tokenizer's way of cutting them matters. A row with fewer candidates than the widest
+        repeats its last one, which changes no maximum.
         """
         allowed = [
             GRIDS[Corpus(q.corpus)].scores(int(k)) for q, k in zip(queries, label, strict=True)
         ]
         width = max(map(len, allowed))
         padded = [[*a, *[a[-1]] * (width - len(a))] for a in allowed]
-        letters = [self._ids(reply(int(k), 0.0))[:1] for k in label]
-        stems = [self._ids(reply(int(k), 0.0).removesuffix("0.0")) for k in label]
-        tails = [
-            self._ids(reply(int(k), s))[len(stem) :]
-            for k, stem, row in zip(label, stems, padded, strict=True)
-            for s in row
+        replies = [
+            self._ids(reply(int(k), score))
+            for k, row in zip(label, padded, strict=True)
+            for score in row
         ]
-        if any(not tail for tail in tails) or letters != [s[:1] for s in stems]:
-            raise ValueError("the tokenizer merges the score with what stands before it")
-        rows = [s for s in stems for _ in range(width)]
-        longest = max(len(r) + len(t) for r, t in zip(rows, tails, strict=True))
-        ids = torch.zeros(len(rows), longest, dtype=torch.long)
-        scored = torch.zeros(len(rows), longest, dtype=torch.bool)
-        for i, (stem, tail) in enumerate(zip(rows, tails, strict=True)):
-            ids[i, : len(stem) + len(tail)] = torch.tensor(stem + tail)
-            scored[i, len(stem) : len(stem) + len(tail)] = True
-        ids, scored = ids.to(self.device), scored.to(self.device)
+        first = self.letter_ids[torch.as_tensor(label)].repeat_interleave(width).tolist()
+        if [r[0] for r in replies] != first:
+            raise ValueError("the tokenizer merges the letter of a reply with what follows it")
+        longest = max(map(len, replies))
+        ids = torch.tensor([r + [0] * (longest - len(r)) for r in replies], device=self.device)
+        lengths = torch.tensor([len(r) for r in replies], device=self.device)
+        scored = torch.arange(longest, device=self.device) < lengths[:, None]
         cache.batch_repeat_interleave(width)
         mask = prompt.attention_mask.repeat_interleave(width, 0)
         start = prompt.position_ids.amax(dim=(0, 2)).repeat_interleave(width) + 1

@@ -21,6 +21,7 @@ from emomm_lib.report.style import (
     SUBSET_COLOURS,
     caption,
     context,
+    fixed,
 )
 from emomm_lib.report.tables import label_counts
 
@@ -122,8 +123,8 @@ def _heatmap(ax: Axes, ours: pd.DataFrame, published: pd.DataFrame) -> None:
         for j, column in enumerate(SOURCES):
             value = ours.loc[row, column]
             colour = "white" if value > 0.88 else "black"
-            ax.text(j, i - 0.14, f"{value:.4f}", ha="center", va="center", color=colour)
-            text = f"({published.loc[row, column]:.4f})"
+            ax.text(j, i - 0.14, fixed(value, 4), ha="center", va="center", color=colour)
+            text = f"({fixed(published.loc[row, column], 4)})"
             ax.text(j, i + 0.2, text, ha="center", va="center", color=colour, fontsize=7)
     ticks = range(len(SOURCES)), [NAMES[s] for s in SOURCES]
     ax.set_xticks(*ticks)

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
@@ -53,6 +54,15 @@ def caption(item: str, profile: str, text: str, note: str = "") -> str:
     if not profile:
         raise ValueError(f"{item}: a caption names its profile")
     return " ".join(filter(None, [f"{item}: {text}.", f"Profile {profile}.", note]))
+
+
+def fixed(value: float, digits: int) -> str:
+    """A number with fixed digits, a decimal tie going to the even digit, as in the paper's Table 4.
+
+    ``fixed(0.79975, 4) == "0.7998"``, where plain formatting sees the binary number just below the
+    tie and gives 0.7997.
+    """
+    return f"{np.round(value, digits):.{digits}f}"
 
 
 def save(

@@ -13,7 +13,7 @@ from emomm_lib.labels import CLASSES, SOURCES
 from emomm_lib.metrics import agreement_matrix
 from emomm_lib.paths import FIGURES
 from emomm_lib.report.manifest import Provenance, captioned, folder, record
-from emomm_lib.report.style import CORPUS_NAMES, NAMES
+from emomm_lib.report.style import CORPUS_NAMES, NAMES, fixed
 
 SUBSET_NAMES = {
     "overall": "EmoMM (Overall)",
@@ -173,7 +173,7 @@ def formatted(table: pd.DataFrame, decimals: int | Mapping[str, int] = 4) -> pd.
         values = table.iloc[:, position]
         real = pd.api.types.is_float_dtype(values)
         text[position] = [
-            "-" if pd.isna(v) else f"{v:.{digits}f}" if real else str(v) for v in values
+            "-" if pd.isna(v) else fixed(v, digits) if real else str(v) for v in values
         ]
     result = pd.DataFrame(text, index=table.index)
     result.columns = table.columns
