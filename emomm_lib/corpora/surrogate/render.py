@@ -80,7 +80,7 @@ def write_mp4(path: Path, frames: np.ndarray, audio: np.ndarray) -> None:
         video.codec_context.thread_count = 1
         video.options = {"crf": "28", "preset": "ultrafast", "tune": "fastdecode"}
         sound = container.add_stream("aac", rate=SAMPLING_RATE, layout="mono")
-        sound.bit_rate = 64_000
+        sound.bit_rate, sound.options = 64_000, {"aac_coder": "fast"}
         for i, frame in enumerate(frames):
             picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
             picture.pts = i

@@ -7,6 +7,7 @@ head is 2 high. Only geometry depends on the class; identity, clothes and room d
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import cv2
 import numpy as np
@@ -132,12 +133,17 @@ class Grain:
 
 
 def _shade(colour: _RGB, factor: float) -> _RGB:
-    return tuple(int(np.clip(c * factor, 0, 255)) for c in colour)
+    return tuple(int(min(max(c * factor, 0), 255)) for c in colour)
+
+
+@cache
+def _circle(lo: float, hi: float) -> np.ndarray:
+    t = np.deg2rad(np.linspace(lo, hi, 40))
+    return np.stack([np.cos(t), np.sin(t)], 1)
 
 
 def _arc(cx: float, cy: float, rx: float, ry: float, lo: float = 0, hi: float = 360) -> np.ndarray:
-    t = np.deg2rad(np.linspace(lo, hi, 40))
-    return np.stack([cx + rx * np.cos(t), cy + ry * np.sin(t)], 1)
+    return _circle(lo, hi) * (rx, ry) + (cx, cy)
 
 
 class _Head:
