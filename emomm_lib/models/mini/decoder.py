@@ -24,6 +24,7 @@ from emomm_lib.models.mini.towers import (
     audio_features,
     audio_tokens,
     optimizer_and_schedule,
+    take_step,
     video_pixels,
 )
 from emomm_lib.models.omni import Encoded, OmniModel, Query
@@ -33,6 +34,9 @@ MIXTURE = {
     "T": 0.10, "A": 0.16, "V": 0.20, "TA": 0.10, "TV": 0.13, "AV": 0.14, "TAV": 0.15, "none": 0.02,
 }  # fmt: skip
 """Share of the training samples that each coalition has; video, the hardest, most."""
+
+TEXT_ALONE, ONE_ALONE = 0.10, 0.22
+"""Shares of the steps after which other modalities, and then coalitions, join."""
 
 
 @dataclass(frozen=True)
@@ -108,9 +112,9 @@ def _coalitions(step: int, steps: int, rng: np.random.Generator) -> tuple[str, s
 
     Without the head start the text channel, a few tokens among hundreds, stays unread for long.
     """
-    if step < 0.06 * steps:
+    if step < TEXT_ALONE * steps:
         return "T", "T"
-    names = [c for c in MIXTURE if len(c) == 1] if step < 0.18 * steps else list(MIXTURE)
+    names = [c for c in MIXTURE if len(c) == 1] if step < ONE_ALONE * steps else list(MIXTURE)
     share = np.array([MIXTURE[c] for c in names])
     first, second = rng.choice(names, 2, p=share / share.sum(), replace=False)
     return str(first), str(second)
@@ -178,10 +182,7 @@ def train_decoder(
             letter, rest, right = half_batch_loss(omni, queries, labels, scores)
             ((letter + 0.2 * rest) / 2).backward()
             running[coalition] += 0.05 * (right - running[coalition])
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad(set_to_none=True)
+        take_step(model, optimizer, schedule)
         if step % 50 == 49 or step == steps - 1:
             shown = " ".join(f"{c} {a:.2f}" for c, a in running.items())
             log(

@@ -38,6 +38,18 @@ def optimizer_and_schedule(
     return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
 
+def take_step(
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+) -> None:
+    """One update with gradients clipped to norm 1, which are then dropped."""
+    nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+    optimizer.step()
+    schedule.step()
+    optimizer.zero_grad(set_to_none=True)
+
+
 def _batches(n: int, size: int, steps: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
     order = np.concatenate([rng.permutation(n) for _ in range(-(-steps * size // n))])
     for step in range(steps):
@@ -127,10 +139,7 @@ def train_vision(
             torch.from_numpy(bank.emphatic[index, 1]),
         )
         (loss + expression).backward()
-        nn.utils.clip_grad_norm_(tower.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad(set_to_none=True)
+        take_step(tower, optimizer, schedule)
         running = 0.98 * running + 0.02 * accuracy.item()
         if step % 50 == 49 or step == steps - 1:
             log(
@@ -195,10 +204,7 @@ def train_audio(
             torch.from_numpy(bank.emphatic[index, 0]),
         )
         loss.backward()
-        nn.utils.clip_grad_norm_(tower.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad(set_to_none=True)
+        take_step(tower, optimizer, schedule)
         running = 0.98 * running + 0.02 * accuracy.item()
         if step % 50 == 49 or step == steps - 1:
             log(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -37,43 +39,62 @@ class Recipe:
     decoder_rate: float = 2e-3
 
 
-def _stage(model: torch.nn.Module, folder: Path, name: str, log: Log) -> bool:
-    """Load a finished stage's weights if they are there."""
-    path = folder / f"{name}.safetensors"
-    if not path.exists():
-        return False
-    missing, unexpected = model.load_state_dict(load_file(path), strict=False)
-    assert not unexpected, unexpected
-    log(f"{name}: taken from {path}")
-    return True
+class _Stages:
+    """Finished stages on disk: their weights, and how long each took."""
 
+    def __init__(self, model: torch.nn.Module, folder: Path, seed: int, log: Log) -> None:
+        self._model, self._folder, self._seed, self._log = model, folder, seed, log
 
-def _keep(model: torch.nn.Module, folder: Path, name: str) -> None:
-    temporary = folder / f".{name}.{os.getpid()}"
-    save_file(
-        {k: v.clone() for k, v in model.state_dict().items() if k != "lm_head.weight"}, temporary
-    )
-    os.replace(temporary, folder / f"{name}.safetensors")
+    def run(self, name: str, work: Callable[[], object]) -> None:
+        """Take a stage's weights if they are there; else do its work and keep them."""
+        path = self._folder / f"{name}.safetensors"
+        if path.exists():
+            # The head is tied to the embeddings and not stored a second time.
+            _, unexpected = self._model.load_state_dict(load_file(path), strict=False)
+            if unexpected:
+                raise ValueError(f"{path}: weights of another model; delete it and train again")
+            self._log(f"{name}: taken from the cache")
+            return
+        began = time.monotonic()
+        # Seeded here, so that a resumed training draws what an undisturbed one does.
+        torch.manual_seed(self._seed)
+        work()
+        temporary = self._folder / f".{name}.{os.getpid()}"
+        weights = self._model.state_dict()
+        kept = {k: v.clone() for k, v in weights.items() if k != "lm_head.weight"}
+        save_file(kept, temporary)
+        self._note(name, time.monotonic() - began)
+        os.replace(temporary, path)
+
+    def _note(self, name: str, seconds: float) -> None:
+        times = self.seconds() | {name: round(seconds)}
+        (self._folder / "seconds.json").write_text(json.dumps(times))
+
+    def seconds(self) -> dict[str, int]:
+        """Seconds that each finished stage took."""
+        path = self._folder / "seconds.json"
+        return json.loads(path.read_text()) if path.exists() else {}
 
 
 def train(out: Path, recipe: Recipe | None = None, config: MiniConfig | None = None) -> None:
     """Train with a recipe and save model, processor and ``recipe.json`` into ``out``.
 
-    Stages are kept in the cache under a digest of recipe and sizes.
+    Stages are kept in the cache under a digest of recipe and sizes; the code is not part of it, so
+    clear the cache's ``omni-mini`` after changing the training itself.
     """
     recipe, config = recipe or Recipe(), config or MiniConfig()
     settings = {"recipe": asdict(recipe), "config": asdict(config)}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
-    folder = cache_dir("omni-mini", digest)
     log: Log = tqdm.write
     torch.manual_seed(recipe.seed)
     processor = build_processor(config)
     model = build_model(processor, config)
+    stages = _Stages(model, cache_dir("omni-mini", digest), recipe.seed, log)
     bank = build_bank(recipe.clips, recipe.seed)
-    if not _stage(model, folder, "1-audio", log):
-        made = [
-            audio_features(processor, bank.waves[i : i + 200]) for i in range(0, len(bank), 200)
-        ]
+
+    def audio() -> None:
+        parts = [bank.waves[i : i + 200] for i in range(0, len(bank), 200)]
+        made = [audio_features(processor, waves) for waves in parts]
         train_audio(
             model,
             torch.cat([f.half() for f, _ in made]),
@@ -85,8 +106,8 @@ def train(out: Path, recipe: Recipe | None = None, config: MiniConfig | None = N
             seed=recipe.seed,
             log=log,
         )
-        _keep(model, folder, "1-audio")
-    if not _stage(model, folder, "2-vision", log):
+
+    def vision() -> None:
         train_vision(
             model,
             processor,
@@ -97,8 +118,8 @@ def train(out: Path, recipe: Recipe | None = None, config: MiniConfig | None = N
             seed=recipe.seed,
             log=log,
         )
-        _keep(model, folder, "2-vision")
-    if not _stage(model, folder, "3-decoder", log):
+
+    def decoder() -> None:
         omni = OmniModel(model, processor, "in training")
         train_decoder(
             omni,
@@ -109,8 +130,12 @@ def train(out: Path, recipe: Recipe | None = None, config: MiniConfig | None = N
             seed=recipe.seed,
             log=log,
         )
-        _keep(model, folder, "3-decoder")
+
+    stages.run("1-audio", audio)
+    stages.run("2-vision", vision)
+    stages.run("3-decoder", decoder)
     model.save_pretrained(out)
     processor.save_pretrained(out)
+    settings["seconds"] = stages.seconds()
     (out / "recipe.json").write_text(json.dumps(settings, indent=2) + "\n")
     log(f"saved to {out}")
