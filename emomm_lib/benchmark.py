@@ -497,9 +497,9 @@ _DATASHEET = """# Datasheet
 
 {note}## Composition
 
-{clips} clips of {speakers} speakers (languages: {languages}), each with a transcript, a video, its
-sound, and a score and a class for the ground truth (GT), the text, the audio and the video. Clips
-by GT's class:
+{clips} clips of {speakers} speakers or videos (languages: {languages}), each with a transcript, a
+video, its sound, and a score and a class for the ground truth (GT), the text, the audio and the
+video. Clips by GT's class:
 
 {classes}
 
@@ -514,7 +514,9 @@ else in *conflict*. Masking one modality at a time makes three further instances
 ## Splits
 
 Train, valid and test are meant as {ratios} within each corpus, stratified by GT's class and the
-subset. No speaker is in two splits, and the masked instances stay in their clip's split.
+subset. No group is in two splits, and the masked instances stay in their clip's split. A group is
+what the corpus tells of its speakers: both real corpora name only videos, and a person may occur
+in several.
 `strata_distance` is the total variation distance to the corpus's own mix of class and subset.
 
 {splits}

@@ -18,9 +18,13 @@
 # it for reading, not for comparison, unless the model is the same.
 #
 # Each test clip is decoded from its mp4 and wav files once, encoded once, and asked with the prompt
-# of Appendix E under TAV, TA, TV and AV. The letter is the arg-max over A-E at the first token
-# (Eq. 22); the score is the most probable one that the letter allows. Predictions are kept as they
-# are made, so a second run is a look-up.
+# of Appendix E under TAV, TA, TV and AV. Predictions are kept as they are made, so a second run is a
+# look-up.
+#
+# The paper does not say how a reply becomes a score, how many frames are seen, at what size, or how
+# much sound is heard. Here the letter is the arg-max over A-E at the first token (as Eq. 22 has it for
+# the importance score), and the score is the most probable one that the letter allows; frames, pixels
+# and seconds are parameters below.
 
 # %% tags=["parameters"]
 profile = "mini"
@@ -32,7 +36,9 @@ dtype = "float32"
 device = "cpu"
 batch_size = 32
 num_frames = 4
+frame_pixels = None
 max_audio_seconds = 3.0
+render_clips = None
 heldout_clips = 400
 
 # %%
@@ -67,18 +73,19 @@ media = MediaSettings(VideoSettings(num_frames), AudioSettings(max_seconds=max_a
 # %%
 folder = ROOT / model
 model_name = Path(model).name
-omni = OmniModel.load(folder if folder.is_dir() else model, dtype=dtype, device=device)
+omni = OmniModel.load(folder if folder.is_dir() else model, dtype=dtype, device=device, pixels=frame_pixels)
 parameters = sum(p.numel() for p in omni.model.parameters())
 print(f"{model_name}: {parameters / 1e6:.2f} million parameters, fingerprint {omni.fingerprint}")
 
 # %% [markdown]
 # ## Can it read at all?
 #
-# Before asking what a model does with conflicts, see what it reads from each modality when there are
-# none: fresh surrogate clips with speakers, sentences and rooms that neither training nor the
-# benchmark contains, all of one polarity, decoded from their files. Surrogates show a neighbouring
-# class at a known rate, so no reader reaches 100%. Beside it the accuracies of the model card, which
-# were measured on other clips drawn the same way. (Zero `heldout_clips` leaves this section out.)
+# Before asking what a model does with conflicts, see what it reads from each modality when labels do
+# not conflict: fresh surrogate clips with speakers, voices and rooms that neither training nor the
+# benchmark contains (sentences come from the same small lexicon, so about half of them occur in
+# training), decoded from their files. Surrogates show a neighbouring class at a known rate, so no
+# reader reaches 100%. Beside it the accuracies of the model card, measured on other clips drawn the
+# same way. (Zero `heldout_clips` leaves this section out.)
 
 # %%
 if heldout_clips:
@@ -93,17 +100,18 @@ if heldout_clips:
 # %% [markdown]
 # ## The test split
 #
-# Whole clips (Align, Conflict) and their three masked instances (Missing), by the speaker-independent
-# split of notebook 01.
+# Whole clips (Align, Conflict) and their three masked instances (Missing), by the split of notebook
+# 01. Masking T hides the transcript, not the words in the sound: speech still says them.
 
 # %%
 manifest = read_manifest(run_dir(profile) / "manifest.parquet")
-test = with_media(manifest[manifest["split"] == "test"], roots)
+chosen = manifest[manifest["split"] == "test"]
+test = with_media(chosen, roots, partial=render_clips is not None)
 predictions = evaluate(
     omni, test, roots, ("TAV", "TA", "TV", "AV"), store, media=media, batch_size=batch_size
 )
 scored, failed = join(instances(test), predictions)
-print(f"{len(test)} clips, {len(scored)} instances scored, {len(failed)} failed and not scored")
+print(f"{len(test)} of {len(chosen)} clips, {len(scored)} instances scored, {len(failed)} failed and not scored")
 
 # %% [markdown]
 # ## Table 1
@@ -115,7 +123,7 @@ print(f"{len(test)} clips, {len(scored)} instances scored, {len(failed)} failed 
 scores = table1_scores(scored)
 results = tables.published_units(scores).assign(model=model_name, method="baseline")
 table1 = tables.table1(results, profile)
-note = f"{data_note} {len(failed)} failed instances are not scored."
+note = f"{data_note} {len(test)} clips; {len(failed)} failed instances are not scored."
 text = caption("Table 1", profile, "Main results, baseline row, beside the published rows", note)
 key = f"{frame_fingerprint(test)}-{run_fingerprint(omni, media)[0]}"
 tables.save_table(
@@ -145,11 +153,14 @@ ours = results.assign(item=paper.item_names(1, results), reproduced=results["val
 published = paper.items(1)
 published = published[published["item"].str.contains("/Qwen2.5-Omni-7B/baseline/")]
 stand_in = ours.assign(item=ours["item"].str.replace(model_name, "Qwen2.5-Omni-7B"))
-comparison = paper.compare(published, stand_in, 1.0, profile=profile)
+tolerance = {i: 0.01 if i.endswith("/mae") else 1.0 for i in published["item"]}
+comparison = paper.compare(published, stand_in, tolerance, profile=profile)
 save_comparison(comparison, profile, "07")
-comparison[["item", "published", "reproduced", "low", "high", "note"]]
+comparison[["item", "published", "reproduced", "low", "high", "within", "note"]]
 
 # %% [markdown]
 # **What not to conclude.** Nothing here under `mini` is evidence about Qwen2.5-Omni-7B: the two share
-# an architecture and this code path, not weights or data. What carries over is the *protocol*. The
-# "+ CHASE" row needs the router and the steering, which come with notebooks 06 to 08.
+# an architecture and this code path, not weights or data. That text is read better than audio, and
+# audio better than video, was partly put into the surrogates. What carries over is the protocol, with
+# the choices named above where the paper leaves them open. The "+ CHASE" row needs the router and the
+# steering, which come with notebooks 06 to 08.

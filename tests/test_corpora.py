@@ -335,6 +335,18 @@ def mosi_mmsa(root: Path, put: Put) -> Path:
     return root
 
 
+@pytest.mark.parametrize("layout", [mosi_zip, mosi_mmsa])
+def test_cmu_mosi_paths_lead_to_files_from_the_given_root_even_a_parent(
+    layout, tmp_path, put
+) -> None:
+    layout(tmp_path / "sets" / "CMU-MOSI", put)
+    for root in (tmp_path / "sets" / "CMU-MOSI", tmp_path / "sets"):
+        table = load_cmu_mosi(root)
+        assert len(table.clips) == len(MOSI_ROWS) and table.root == root
+        for name in ("video_path", "audio_path"):
+            assert all((root / path).is_file() for path in table.clips[name])
+
+
 def test_both_cmu_mosi_layouts_give_the_same_clips(tmp_path, put) -> None:
     original = load_cmu_mosi(mosi_zip(tmp_path / "zip", put))
     mmsa = load_cmu_mosi(mosi_mmsa(tmp_path / "mmsa", put))

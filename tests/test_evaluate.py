@@ -110,9 +110,27 @@ def test_a_corrupt_clip_is_one_failed_item_not_a_failed_run(model, clips, tmp_pa
     (tmp_path / "Raw/3.mp4").write_bytes(b"damaged")
     table = run(model, clips, tmp_path, PredictionStore(tmp_path / "p.sqlite"))
     failed = table[table["failure"].notna()]
+    assert set(failed["coalition"]) == set(COALITIONS)
     assert set(failed["sample_id"]) == {"ch_sims_v2/v/3"} and len(failed) == len(COALITIONS)
     assert failed["label"].isna().all() and failed["failure"].str.contains("3.mp4").all()
     assert table["label"].notna().sum() == (len(clips) - 1) * len(COALITIONS)
+
+
+def test_a_clip_without_sound_fails_only_where_sound_is_asked_for(model, clips, tmp_path):
+    write_mp4(tmp_path / "Raw/3.mp4", frames=grey_frames(4, 56))
+    table = run(model, clips, tmp_path, PredictionStore(tmp_path / "p.sqlite"))
+    failed = table[table["failure"].notna()]
+    assert failed["sample_id"].unique().tolist() == ["ch_sims_v2/v/3"]
+    assert sorted(failed["coalition"]) == ["TA", "TAV"]
+
+
+def test_a_corrected_transcript_is_computed_anew(model, clips, tmp_path):
+    store = PredictionStore(tmp_path / "p.sqlite")
+    run(model, clips, tmp_path, store)
+    clips.loc[4, "text"] = "corrected"
+    counting = Counting(model)
+    run(counting, clips, tmp_path, store)
+    assert counting.encoded == 1
 
 
 def test_a_file_that_changed_since_is_computed_anew(model, clips, tmp_path):
@@ -207,4 +225,9 @@ def test_an_instance_that_was_never_run_is_an_error_not_a_miss(manifest):
 
 def test_clips_that_are_not_on_disk_are_passed_over_only_when_asked(clips, tmp_path):
     (tmp_path / "Raw/5.mp4").unlink()
-    assert len(with_media(clips, {"ch_sims_v2": tmp_path})) == len(clips) - 1
+    roots = {"ch_sims_v2": tmp_path}
+    assert len(with_media(clips, roots, partial=True)) == len(clips) - 1
+    with pytest.raises(FileNotFoundError, match=r"1 of 7 clips .* Raw/5\.mp4"):
+        with_media(clips, roots)
+    with pytest.raises(FileNotFoundError, match="7 of 7"):
+        with_media(clips, {"ch_sims_v2": tmp_path / "elsewhere"}, partial=True)

@@ -9,7 +9,7 @@ from scipy.optimize import linprog
 from emomm_lib import paper
 from emomm_lib.benchmark import stratum
 from emomm_lib.corpora.surrogate import joint
-from emomm_lib.labels import CLASSES, SOURCES, Corpus
+from emomm_lib.labels import CLASSES, SOURCES, Corpus, polarity
 from emomm_lib.metrics import agreement_matrix
 
 BOTH = pytest.mark.parametrize("corpus", Corpus)
@@ -126,3 +126,21 @@ def test_a_missing_or_spoiled_counts_file_is_named(tmp_path):
     path.write_text("corpus,gt,t,a,v,count\nch_sims_v2,0,0,0,5,1\n")
     with pytest.raises(ValueError, match=r"labels must be 0\.\.4"):
         joint.joint_counts(Corpus.CH_SIMS, path)
+
+
+def _feasible(conflict, equal, quotas):
+    """Whether any non-negative table meets Tables 3 and 4 and CH-SIMS's three quotas."""
+    targets = replace(joint.published_targets(Corpus.CH_SIMS), conflict=None, equal=None)
+    rows, totals = targets.system()
+    same = (polarity(joint.CELLS[1:]) == polarity(joint.CELLS[0])).all(axis=0) & ~equal
+    rows = np.vstack([rows, conflict, equal, same]).astype(float)
+    result = linprog(np.zeros(625), A_eq=rows, b_eq=[*totals, *quotas], bounds=(0, None))
+    assert result.status in (0, 2), result.message
+    return result.status == 0
+
+
+def test_only_conflict_that_counts_neutral_against_signed_can_meet_the_ch_sims_quotas():
+    quotas = (1000, 500, 500)
+    signs = polarity(joint.CELLS)
+    assert _feasible((signs[1:] != signs[0]).any(axis=0), joint.EQUAL, quotas)
+    assert not _feasible((signs[1:] * signs[0] < 0).any(axis=0), joint.EQUAL, quotas)

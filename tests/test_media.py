@@ -81,7 +81,7 @@ def test_a_missing_clip_names_its_path(tmp_path: Path, read) -> None:
 
 
 def test_a_non_finite_wav_is_refused(tmp_path: Path) -> None:
-    soundfile.write(tmp_path / "x.wav", np.array([0, np.nan, 0]), 16_000, subtype="FLOAT")
+    soundfile.write(tmp_path / "x.wav", np.full(1600, np.nan), 16_000, subtype="FLOAT")
     with pytest.raises(MediaError, match="not numbers"):
         read_audio(tmp_path / "x.wav")
 
@@ -199,3 +199,9 @@ def test_no_face_is_found_in_noise(detector: person.FaceDetector) -> None:
 def test_frames_of_another_shape_are_refused(detector: person.FaceDetector) -> None:
     with pytest.raises(ValueError, match=r"\(N, H, W, 3\)"):
         detector.detect(np.zeros((224, 224, 3), np.uint8))
+
+
+def test_a_sound_too_short_to_hear_is_refused(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "x.wav", np.zeros(200), 16_000)
+    with pytest.raises(MediaError, match="too short to hear"):
+        read_audio(tmp_path / "x.wav")

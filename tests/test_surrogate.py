@@ -84,14 +84,21 @@ def test_agreeing_modalities_are_emphatic_at_the_cue_s_rate(plans):
         assert abs(emphatic[~agrees].mean() - 0.15) < 0.02
 
 
-def test_the_null_cue_changes_emphasis_alone_and_makes_it_uninformative(plans):
+def test_the_null_cue_keeps_labels_and_rates_and_makes_emphasis_uninformative(plans):
     for corpus, plan in plans.items():
         null = corpus_plan(corpus, SurrogateSettings(cue=cue.NULL_CUE))
         same = [*LABELS, *(f"score_{s}" for s in SOURCES), "video_id", "clip_id", "speaker_seed"]
         assert null[same].equals(plan[same])
         agrees = plan[["label_t", "label_a", "label_v"]].eq(plan["label_gt"], axis=0).to_numpy()
-        emphatic = null[["emphatic_t", "emphatic_a", "emphatic_v"]].to_numpy()
-        assert abs(emphatic[agrees].mean() - emphatic[~agrees].mean()) < 0.03
+        for k, modality in enumerate("tav"):
+            emphatic = null[f"emphatic_{modality}"]
+            own = agrees[:, k]
+            assert abs(emphatic[own].mean() - emphatic[~own].mean()) < 0.07
+            assert abs(emphatic.mean() - plan[f"emphatic_{modality}"].mean()) < 0.04
+            wrong = [
+                (p[f"shown_{modality}"] != p[f"label_{modality}"]).mean() for p in (plan, null)
+            ]
+            assert abs(wrong[0] - wrong[1]) < 0.03
 
 
 @given(

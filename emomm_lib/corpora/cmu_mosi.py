@@ -70,7 +70,7 @@ def load_cmu_mosi(
         raise checks.CorpusError(f"{root}: holds the corpus more than once ({names}); name one")
     home, labels = homes[0], _labels(homes[0])
     original = labels.name == OPINIONS
-    sheet = _read_original(labels, home) if original else _read_mmsa(labels, home)
+    sheet = (_read_original if original else _read_mmsa)(labels, home, root)
     if check_media:
         checks.need_folder(_raw(home) / "Video/Segmented" if original else home / "Raw", LAYOUT)
     votes, vote_scores = _read_annotations(annotations, home, root, sheet)
@@ -80,16 +80,16 @@ def load_cmu_mosi(
     sheet.ok &= sheet.rows["sample_id"].isin(vote_scores.index)
     checks.check_duplicates(sheet)
     if original:
-        _read_transcripts(sheet, home, safe)
+        _read_transcripts(sheet, home, root, safe)
     else:
         checks.check_text(sheet)
     intensity = checks.check_numbers(sheet, ["label"], limit=MAX_INTENSITY, grid=False)["label"]
     if check_media:
-        checks.check_media(sheet, home, safe, progress=progress)
+        checks.check_media(sheet, root, safe, progress=progress)
     scores = vote_scores.reindex(sheet.rows["sample_id"]).set_axis(sheet.rows.index)
     scores["score_gt"] = mosi_intensity_to_score(intensity.fillna(0))
     sheet.entries += votes.entries
-    return checks.corpus_table(sheet, home, scores, language="en", unlabelled=int(unlabelled.sum()))
+    return checks.corpus_table(sheet, root, scores, language="en", unlabelled=int(unlabelled.sum()))
 
 
 def _raw(home: Path) -> Path:
@@ -106,12 +106,12 @@ def _labels(folder: Path) -> Path | None:
     return opinions if opinions and (_raw(folder) / "Video" / "Segmented").is_dir() else mmsa
 
 
-def _read_original(labels: Path, home: Path) -> checks.Sheet:
-    sheet = checks.read_sheet(labels, home, Corpus.CMU_MOSI, header=OPINION_COLUMNS)
+def _read_original(labels: Path, home: Path, root: Path) -> checks.Sheet:
+    sheet = checks.read_sheet(labels, root, Corpus.CMU_MOSI, header=OPINION_COLUMNS)
     rows = sheet.rows
     name = "/" + rows["video_id"] + "_" + rows["clip_id"]
-    video = checks.relative_name(_raw(home) / "Video/Segmented", home)
-    audio = checks.relative_name(_raw(home) / "Audio/WAV_16000/Segmented", home)
+    video = checks.relative_name(_raw(home) / "Video/Segmented", root)
+    audio = checks.relative_name(_raw(home) / "Audio/WAV_16000/Segmented", root)
     sheet.rows = rows.assign(
         speaker_id=rows["video_id"],
         text="",
@@ -121,20 +121,21 @@ def _read_original(labels: Path, home: Path) -> checks.Sheet:
     return sheet
 
 
-def _read_mmsa(labels: Path, home: Path) -> checks.Sheet:
+def _read_mmsa(labels: Path, home: Path, root: Path) -> checks.Sheet:
     required = ("video_id", "clip_id", "text", "label")
-    sheet = checks.read_sheet(labels, home, Corpus.CMU_MOSI, required=required)
+    sheet = checks.read_sheet(labels, root, Corpus.CMU_MOSI, required=required)
     rows = sheet.rows
-    path = "Raw/" + rows["video_id"] + "/" + rows["clip_id"] + ".mp4"
+    raw = checks.relative_name(home / "Raw", root)
+    path = raw + "/" + rows["video_id"] + "/" + rows["clip_id"] + ".mp4"
     sheet.rows = rows.assign(speaker_id=rows["video_id"], video_path=path, audio_path=path)
     return sheet
 
 
-def _read_transcripts(sheet: checks.Sheet, home: Path, safe: pd.Series) -> None:
+def _read_transcripts(sheet: checks.Sheet, home: Path, root: Path, safe: pd.Series) -> None:
     """Fill ``text`` from the ``n_DELIM_TEXT`` lines; reject rows that have none."""
     for video_id, rows in sheet.rows[safe].groupby("video_id"):
         path = _raw(home) / "Transcript" / "Segmented" / f"{video_id}.annotprocessed"
-        file = checks.relative_name(path, home)
+        file = checks.relative_name(path, root)
         decoded = checks.decode(path.read_bytes(), sheet.corpus) if path.is_file() else None
         lines, encoding = decoded or ("", "utf-8-sig")
         sheet.notice_encoding(file, encoding)
@@ -173,7 +174,7 @@ def _read_annotations(
             f"pass annotations=<a CSV with columns {', '.join(columns)}>, or put it there; each "
             "label is the mean of five votes of -1, 0 or 1"
         )
-    votes = checks.read_sheet(found, home, Corpus.CMU_MOSI, required=columns)
+    votes = checks.read_sheet(found, root, Corpus.CMU_MOSI, required=columns)
     votes = votes.without((votes.rows[list(ANNOTATION_NAMES)] == "").all(axis=1))
     checks.check_duplicates(votes)
     scores = checks.check_numbers(votes, list(ANNOTATION_NAMES)).rename(columns=ANNOTATION_NAMES)

@@ -11,7 +11,7 @@ from emomm_lib.evaluate.runner import MediaSettings, evaluate
 from emomm_lib.evaluate.store import PredictionStore
 from emomm_lib.labels import Corpus
 from emomm_lib.metrics import score_frame
-from emomm_lib.models.mini.heldout import heldout_clips
+from emomm_lib.models.mini.heldout import FRESH_SEED, heldout_clips
 from emomm_lib.models.omni import OmniModel
 
 CARD_SCORES = "reading.csv"
@@ -24,6 +24,7 @@ def reading_accuracy(
     store: PredictionStore,
     *,
     media: MediaSettings,
+    seed: int = FRESH_SEED,
     batch_size: int = 32,
     progress: bool = True,
 ) -> pd.DataFrame:
@@ -32,7 +33,7 @@ def reading_accuracy(
     Returns one row a coalition and metric: ``coalition, metric, value, low, high, n`` as by
     ``metrics.score_frame`` (``acc5``, ``acc2``, ``mae``), coalitions in the usual order.
     """
-    root, plan = heldout_clips(clips, progress=progress)
+    root, plan = heldout_clips(clips, seed, progress=progress)
     predictions = evaluate(
         model,
         plan,

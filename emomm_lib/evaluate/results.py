@@ -11,12 +11,25 @@ from emomm_lib.benchmark import expand_missing, resolve_media
 from emomm_lib.metrics import score_frame
 
 
-def with_media(manifest: pd.DataFrame, roots: Mapping[str, Path]) -> pd.DataFrame:
-    """The clips whose files are on disk (all, unless only some surrogates were rendered)."""
+def with_media(
+    manifest: pd.DataFrame, roots: Mapping[str, Path], *, partial: bool = False
+) -> pd.DataFrame:
+    """The clips whose files are on disk.
+
+    ``partial`` says that not all are expected there, as when only some surrogates were rendered;
+    otherwise a missing one raises ``FileNotFoundError``, so that no result silently covers less.
+    """
     there = [
         all(resolve_media(roots[c["corpus"]], c[k]).is_file() for k in ("video_path", "audio_path"))
         for c in manifest.to_dict("records")
     ]
+    if not any(there) or not (partial or all(there)):
+        absent = manifest[[not t for t in there]].iloc[0]
+        raise FileNotFoundError(
+            f"{len(there) - sum(there)} of {len(there)} clips are not on disk, the first is "
+            f"{absent['video_path']} under {roots[absent['corpus']]}; check the corpus roots, or "
+            "run notebook 01 again"
+        )
     return manifest[there].reset_index(drop=True)
 
 

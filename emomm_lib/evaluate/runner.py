@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import pandas as pd
+import torch
+import transformers
 from tqdm.auto import tqdm
 
 from emomm_lib.benchmark import resolve_media
@@ -17,7 +19,7 @@ from emomm_lib.evaluate.store import Prediction, PredictionStore
 from emomm_lib.labels import Corpus
 from emomm_lib.media.audio import AudioSettings, read_audio
 from emomm_lib.media.video import MediaError, VideoSettings, read_video
-from emomm_lib.models.omni import Media, OmniModel, Query
+from emomm_lib.models.omni import ADAPTER_VERSION, Media, OmniModel, Query
 from emomm_lib.prompts import prompt_version
 
 
@@ -33,6 +35,10 @@ def run_fingerprint(model: OmniModel, media: MediaSettings) -> tuple[str, dict]:
     """Digest, and its preimage, of all that can change a prediction besides the clip itself."""
     settings = {
         "model": model.fingerprint,
+        "adapter": ADAPTER_VERSION,
+        "transformers": transformers.__version__,
+        "torch": torch.__version__,
+        "device": model.device.type,
         "dtype": str(model.model.dtype),
         "frame_size": model.frame_size,
         "prompt": prompt_version(),
@@ -42,10 +48,11 @@ def run_fingerprint(model: OmniModel, media: MediaSettings) -> tuple[str, dict]:
     return hashlib.sha256(text.encode()).hexdigest()[:16], settings
 
 
-def _version(paths: Sequence[Path]) -> str:
-    """Identifies the versions of files by size and modification time."""
+def _version(paths: Sequence[Path], text: str) -> str:
+    """Identifies what was asked: files by size and modification time, the transcript by digest."""
     stats = [p.stat() if p.exists() else None for p in dict.fromkeys(paths)]
-    return ";".join(f"{s.st_size}-{s.st_mtime_ns}" if s else "missing" for s in stats)
+    files = (f"{s.st_size}-{s.st_mtime_ns}" if s else "missing" for s in stats)
+    return ";".join([*files, hashlib.sha256(text.encode()).hexdigest()[:12]])
 
 
 @dataclass(frozen=True)
@@ -57,12 +64,19 @@ class _Item:
     version: str
 
 
-def _read(item: _Item, settings: MediaSettings) -> Media:
-    needed = "".join(item.coalitions)
-    return Media(
-        frames=read_video(item.video, settings.video) if "V" in needed else None,
-        sound=read_audio(item.audio, settings.audio) if "A" in needed else None,
-    )
+def _read(item: _Item, settings: MediaSettings) -> tuple[Media, dict[str, str]]:
+    """What could be read of the modalities that are needed, and why the others could not."""
+    needed, failures = "".join(item.coalitions), {}
+    frames = sound = None
+    try:
+        frames = read_video(item.video, settings.video) if "V" in needed else None
+    except MediaError as error:
+        failures["V"] = str(error)
+    try:
+        sound = read_audio(item.audio, settings.audio) if "A" in needed else None
+    except MediaError as error:
+        failures["A"] = str(error)
+    return Media(frames, sound), failures
 
 
 def _batches(
@@ -79,14 +93,20 @@ def _batches(
         yield from ahead
 
 
-def _predict(model: OmniModel, batch: list[tuple[_Item, Media]]) -> list[Prediction]:
-    encoded = model.encode([media for _, media in batch])
+def _predict(
+    model: OmniModel, batch: list[tuple[_Item, Media, dict[str, str]]]
+) -> list[Prediction]:
+    encoded = model.encode([media for _, media, _ in batch])
     work: dict[str, list[tuple[_Item, Query]]] = {}
-    for (item, _), clip in zip(batch, encoded, strict=True):
+    predictions = []
+    for (item, _, failures), clip in zip(batch, encoded, strict=True):
         for coalition in item.coalitions:
+            if reasons := [why for modality, why in failures.items() if modality in coalition]:
+                sample_id, reason = item.clip["sample_id"], "; ".join(reasons)
+                predictions.append(Prediction.failed(sample_id, coalition, item.version, reason))
+                continue
             query = Query(clip, coalition, Corpus(item.clip["corpus"]), item.clip["text"])
             work.setdefault(coalition, []).append((item, query))
-    predictions = []
     # One coalition at a time: its prompts are nearly equally long, so little is padded.
     for coalition, pairs in work.items():
         answers = model.answer([query for _, query in pairs])
@@ -133,24 +153,14 @@ def evaluate(
     for clip in clips.to_dict("records"):
         root = Path(roots[clip["corpus"]])
         paths = [resolve_media(root, clip[k]) for k in ("video_path", "audio_path")]
-        version = _version(paths)
+        version = _version(paths, clip["text"])
         missing = [c for c in coalitions if (clip["sample_id"], c, version) not in fresh]
         if missing:
             items.append(_Item(clip, missing, *paths, version))
     bar = tqdm(total=len(clips), initial=len(clips) - len(items), unit="clip", disable=not progress)
     for futures in _batches(items, settings, batch_size):
-        readable, predictions = [], []
-        for item, future in futures:
-            try:
-                readable.append((item, future.result()))
-            except MediaError as error:
-                predictions += [
-                    Prediction.failed(item.clip["sample_id"], c, item.version, str(error))
-                    for c in item.coalitions
-                ]
-        if readable:
-            predictions += _predict(model, readable)
-        store.write(fingerprint, predictions)
+        batch = [(item, *future.result()) for item, future in futures]
+        store.write(fingerprint, _predict(model, batch))
         bar.update(len(futures))
     bar.close()
     table = store.read(fingerprint)

@@ -17,6 +17,10 @@ SOUND_FORMATS = frozenset(f".{name.lower()}" for name in soundfile.available_for
 """File name endings that soundfile reads; anything else is opened as a media container."""
 
 
+SHORTEST = 0.05
+"""Seconds; from less than a fiftieth of a second audio encoders make no token at all."""
+
+
 @dataclass(frozen=True)
 class AudioSettings:
     """What a clip's sound is turned into.
@@ -47,8 +51,11 @@ def read_audio(path: str | Path, settings: AudioSettings = AudioSettings()) -> N
     require_file(path)
     read = _read_sound_file if path.suffix.lower() in SOUND_FORMATS else _read_sound_track
     samples, rate = read(path)
-    if not samples.size:
-        raise MediaError(f"{path}: it holds no sound samples; copy the clip again")
+    if samples.shape[1] < SHORTEST * rate:
+        raise MediaError(
+            f"{path}: it holds {samples.shape[1] / rate:.3f} s of sound, too short to hear "
+            f"anything in (under {SHORTEST} s); copy the clip again, or leave it out"
+        )
     if not np.isfinite(samples).all():
         raise MediaError(f"{path}: its sound holds values that are not numbers; copy it again")
     mono = samples.mean(axis=0)

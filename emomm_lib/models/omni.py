@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from transformers import (
     AutoConfig,
+    PretrainedConfig,
     Qwen2_5OmniProcessor,
     Qwen2_5OmniThinkerForConditionalGeneration,
 )
@@ -19,6 +20,8 @@ from emomm_lib.labels import GRIDS, LETTERS, Corpus
 from emomm_lib.media.video import Frames
 from emomm_lib.prompts import messages, reply
 
+ADAPTER_VERSION = 1
+"""Raised whenever a change here can change an answer; part of every run's fingerprint."""
 SUPPORTED = ("qwen2_5_omni", "qwen2_5_omni_thinker")
 
 
@@ -146,7 +149,7 @@ class OmniModel:
             use_safetensors=True,
         )
         processor = Qwen2_5OmniProcessor.from_pretrained(str(name_or_path))
-        return cls(model, processor, _weights_fingerprint(path, model), pixels)
+        return cls(model, processor, _weights_fingerprint(path, config), pixels)
 
     @property
     def device(self) -> torch.device:
@@ -266,7 +269,10 @@ class OmniModel:
             position_ids=prompt.position_ids,
             use_cache=True,
         )
-        logits = self.model.lm_head(out.last_hidden_state[:, -1])[:, self.letter_ids].float()
+        # In single precision: at a logit of 20, bfloat16 knows steps of an eighth, and a tie would
+        # go to the first letter.
+        letters = self.model.lm_head.weight[self.letter_ids].float()
+        logits = out.last_hidden_state[:, -1].float() @ letters.T
         label = logits.argmax(-1).cpu().numpy()
         score = self._best_scores(queries, label, prompt, out.past_key_values)
         return Answers(logits.cpu().numpy(), label, score)
@@ -308,22 +314,26 @@ class OmniModel:
             past_key_values=cache,
             use_cache=True,
         ).last_hidden_state
-        log_probs = self.model.lm_head(hidden[:, :-1]).float().log_softmax(-1)
-        token = log_probs.gather(-1, ids[:, 1:, None])[..., 0]
+        rows = self.model.lm_head.weight[ids[:, 1:]].float()
+        token = (hidden[:, :-1].float() * rows).sum(-1)
+        token = token - self.model.lm_head(hidden[:, :-1]).float().logsumexp(-1)
         total = (token * scored[:, 1:]).sum(1).view(len(queries), width)
         best = total.argmax(1).tolist()
         return np.array([row[b] for row, b in zip(padded, best, strict=True)])
 
 
-def _weights_fingerprint(path: Path, model: torch.nn.Module) -> str:
+def _weights_fingerprint(path: Path, config: PretrainedConfig) -> str:
     """Digest of a local model's files, or the hub commit of a downloaded one."""
     if not path.is_dir():
-        commit = getattr(model.config, "_commit_hash", None)
-        return f"{path}@{commit or 'unknown'}"
+        # The outer config has the commit; the thinker's own, nested in it, has not.
+        commit = getattr(config, "_commit_hash", None)
+        if commit is None:
+            raise ValueError(f"{path}: its commit is unknown, so results could not be told apart")
+        return f"{path}@{commit}"
     digest = hashlib.sha256()
     for file in sorted(
         p for p in path.iterdir() if p.suffix in {".safetensors", ".json", ".jinja"}
     ):
-        digest.update(file.name.encode())
-        digest.update(file.read_bytes())
+        with file.open("rb") as handle:
+            digest.update(file.name.encode() + hashlib.file_digest(handle, "sha256").digest())
     return digest.hexdigest()[:16]

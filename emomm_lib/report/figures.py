@@ -29,7 +29,8 @@ _TEXTS = {
     "Figure 2": "Subsets of EmoMM by corpus: full-modality clips (Align, Conflict) and the three "
     "masked instances of each (Missing-Align, Missing-Conflict)",
     "Figure 6": "EmoMM statistics, both corpora: five-class label distributions (left) and "
-    "agreement C_ij of Eq. 1 (right)",
+    "agreement C_ij of Eq. 1 (right); in brackets the means of Table 4's two corpora, which are of "
+    "equal size",
     "Figure 7": "CMU-MOSI: five-class label distributions (left) and agreement C_ij (right)",
     "Figure 8": "CH-SIMS v2.0: five-class label distributions (left) and agreement C_ij (right)",
 }
@@ -116,7 +117,7 @@ def _distribution(ax: Axes, counts: pd.DataFrame, published: pd.DataFrame) -> No
     ax.legend(handles, [*names, "published"], ncols=5, loc="upper center", columnspacing=1.0)
 
 
-def _heatmap(ax: Axes, ours: pd.DataFrame, published: pd.DataFrame) -> None:
+def _heatmap(ax: Axes, ours: pd.DataFrame, published: pd.DataFrame, source: str) -> None:
     # The colours stop short of the darkest, so that numbers stay readable; C_ij itself ends at 1.
     image = ax.imshow(ours.to_numpy(), cmap="Purples", vmin=0.5, vmax=1.1, aspect="equal")
     for i, row in enumerate(SOURCES):
@@ -131,7 +132,7 @@ def _heatmap(ax: Axes, ours: pd.DataFrame, published: pd.DataFrame) -> None:
     ax.set_yticks(*ticks)
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
-    ax.set_title("agreement $C_{ij}$ (published)")
+    ax.set_title(f"agreement $C_{{ij}}$ ({source})")
     bar = ax.figure.colorbar(image, ax=ax, shrink=0.8, pad=0.03)
     bar.outline.set_visible(False)
     bar.ax.set_ylim(0.5, 1)
@@ -154,7 +155,8 @@ def _statistics(
             1, 2, figsize=(9.6, 4.0), layout="constrained", width_ratios=[1.45, 1]
         )
         _distribution(axes[0], label_counts(clips), counts)
-        _heatmap(axes[1], agreement_matrix(clips), published)
+        source = "published" if len(corpora) == 1 else "mean of Table 4's two"
+        _heatmap(axes[1], agreement_matrix(clips), published, source)
         _titled(fig, f"{item}. {title}", profile, f"{len(clips):,} clips")
     return fig
 

@@ -1,4 +1,10 @@
-"""How a label becomes something seen, heard or read: emphasis and confusion (DESIGN, Sec. 1)."""
+"""How a label becomes something seen, heard or read: emphasis and confusion.
+
+What a surrogate corpus can show is decided here. Text is made the clearest modality and video the
+least clear, and (with the informative cue) a modality that has GT's class is emphatic more often.
+So an order T > A > V in what a model reads, and something to be gained by trusting the emphatic
+modality, are partly put in; what a model makes of them is not.
+"""
 
 from __future__ import annotations
 
@@ -11,19 +17,21 @@ from emomm_lib.labels import MODALITIES
 
 @dataclass(frozen=True)
 class EmphasisCue:
-    """Probability that a modality is expressed emphatically, given that it agrees with GT.
+    """Probability that a modality is emphatic, by whether its class is GT's (Eq. 9's r_m).
 
     People who mean it, show it: with the default, whom to trust can be learnt from how clearly
-    each modality speaks. ``NULL_CUE`` makes emphasis independent of agreement, so that nothing can
-    be learnt from it; every other property of the clips stays the same.
+    each modality speaks. Without ``informative`` every clip of a corpus has the same probability,
+    a modality's mean one: nothing can be learnt from emphasis, and as many clips are emphatic, and
+    as many confused, as with the cue.
     """
 
     agree: float = 0.85
     disagree: float = 0.15
+    informative: bool = True
 
 
 INFORMATIVE_CUE = EmphasisCue()
-NULL_CUE = EmphasisCue(agree=0.5, disagree=0.5)
+NULL_CUE = EmphasisCue(informative=False)
 CUES = {"informative": INFORMATIVE_CUE, "null": NULL_CUE}
 
 
@@ -37,7 +45,7 @@ class Confusion:
 
 @dataclass(frozen=True)
 class Expressiveness:
-    """How faithfully each modality shows its label: text best, video worst, as in Sec. 4.2."""
+    """How faithfully each modality shows its label: text best, video worst."""
 
     t: Confusion = field(default=Confusion(0.02, 0.12))
     a: Confusion = field(default=Confusion(0.05, 0.20))
@@ -45,8 +53,11 @@ class Expressiveness:
 
 
 def draw_emphasis(agrees: np.ndarray, cue: EmphasisCue, rng: np.random.Generator) -> np.ndarray:
-    """Whether each modality of each clip is emphatic; ``agrees`` is bool of any shape."""
-    return rng.random(agrees.shape) < np.where(agrees, cue.agree, cue.disagree)
+    """Whether each modality of each clip is emphatic; ``agrees`` is ``(N, 3)`` in T, A, V."""
+    probability = np.where(agrees, cue.agree, cue.disagree)
+    if not cue.informative:
+        probability = np.broadcast_to(probability.mean(axis=0), agrees.shape)
+    return rng.random(agrees.shape) < probability
 
 
 def draw_shown(

@@ -27,7 +27,7 @@ from emomm_lib.paths import ROOT
 
 COUNTS_FILE = ROOT / "data" / "annotations" / "surrogate_counts.csv"
 MOSI_CONFLICTS = 1630
-"""Conflict clips among CMU-MOSI's 2,000, as implied by the mix in Table 1's Overall column."""
+"""Conflict clips among CMU-MOSI's 2,000, estimated from the mix in Table 1's Overall column."""
 SHAPE = (len(CLASSES),) * len(SOURCES)
 CELLS = np.indices(SHAPE).reshape(len(SOURCES), -1)
 """Labels of the 625 cells, shape (4, 625), in lexicographic order of (GT, T, A, V)."""

@@ -20,6 +20,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from emomm_lib.corpora.surrogate import cue, lexicon, plan, render, speaker, voice
+from emomm_lib.corpora.surrogate.lexicon import LEXICONS
 from emomm_lib.corpora.surrogate.plan import training_plan
 from emomm_lib.corpora.surrogate.speaker import FRAME
 from emomm_lib.paths import cache_dir
@@ -99,6 +100,12 @@ def _shard(folder: Path, size: int, seed: int, index: int) -> Path:
     if path.exists():
         return path
     clips = training_plan(size, seed * 100_003 + index)
+    # Voices speak sentences of any class: only their prosody tells, not the words they say.
+    rng = np.random.default_rng([seed, index, 4])
+    clips["text"] = [
+        LEXICONS[language].sentence(int(rng.integers(5)), bool(rng.integers(2)), rng)
+        for language in clips["language"]
+    ]
     made = [_make(clip) for clip in clips.to_dict("records")]
     jpegs = [j for m in made for j in m[0]]
     waves = [m[2] for m in made]

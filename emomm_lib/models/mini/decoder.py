@@ -1,9 +1,10 @@
 """Second stage of Omni-mini's training: the decoder, on the frozen towers' outputs.
 
-Every sample is a fresh mixture: a sentence, a voice and a face drawn independently
-from the bank to match freshly drawn labels, so that no combination is seen twice. Labels agree in
-polarity and emphasis is random, over all coalitions: the decoder learns to read each modality and
-to combine agreeing ones. It never sees a conflict.
+Every sample is a fresh mixture: a new sentence, and a voice and a face drawn independently from the
+bank, to match freshly drawn labels. Labels agree in polarity and emphasis is random, over all
+coalitions: the decoder learns to read each modality and to combine agreeing ones. Labels never
+conflict; confusion lets a modality look neutral where GT is not, or the other way round, but never
+opposite.
 """
 
 from __future__ import annotations
