@@ -130,8 +130,8 @@ class OmniModel:
     ) -> OmniModel:
         """Load a thinker from a folder or a hub id.
 
-        ``dtype`` is a torch dtype's name or ``auto``; ``pixels`` bounds the pixels of a frame pair
-        as the video processor counts them (its own setting when None). Raises ``ValueError`` for a
+        ``dtype`` is a torch dtype's name or ``auto``; ``pixels`` is the least and the most
+        pixels of a frame, to which it is resized (the video processor's own setting when None). Raises ``ValueError`` for a
         folder without ``config.json`` or an architecture that this adapter does not know.
         """
         path = Path(name_or_path)
@@ -143,11 +143,8 @@ class OmniModel:
                 f"{name_or_path} is a {config.model_type!r} model; this adapter reads {SUPPORTED}"
             )
         model = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(
-            str(name_or_path),
-            dtype=dtype,
-            device_map=None if device == "cpu" else device,
-            use_safetensors=True,
-        )
+            str(name_or_path), dtype=dtype, use_safetensors=True
+        ).to(device)
         processor = Qwen2_5OmniProcessor.from_pretrained(str(name_or_path))
         return cls(model, processor, _weights_fingerprint(path, config), pixels)
 
