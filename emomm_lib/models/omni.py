@@ -130,9 +130,10 @@ class OmniModel:
     ) -> OmniModel:
         """Load a thinker from a folder or a hub id.
 
-        ``dtype`` is a torch dtype's name or ``auto``; ``pixels`` is the least and the most
-        pixels of a frame, to which it is resized (the video processor's own setting when None). Raises ``ValueError`` for a
-        folder without ``config.json`` or an architecture that this adapter does not know.
+        ``dtype`` is a torch dtype's name or ``auto``; ``pixels`` is the least and the most pixels of
+        a frame, to which it is resized (the video processor's own setting when None). Raises
+        ``ValueError`` for a folder without ``config.json`` or an architecture that this adapter
+        does not know.
         """
         path = Path(name_or_path)
         if path.is_dir() and not (path / "config.json").exists():
