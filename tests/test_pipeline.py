@@ -187,6 +187,8 @@ def test_ctrl_c_ends_with_130_and_leaves_no_kernel(tmp_path, runs):
     """
     folder_with(tmp_path, n01_wait=textwrap.dedent(wait))
     program = (
+        # A test run in the background may have started with Ctrl-C ignored, which is inherited.
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "import sys; from pathlib import Path; from emomm_lib import pipeline as p\n"
         f"p.find_notebooks.__defaults__ = (Path({str(tmp_path)!r}),)\n"
         f"p.run.__kwdefaults__['runs'] = Path({str(runs)!r})\n"
