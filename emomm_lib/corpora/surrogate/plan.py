@@ -27,8 +27,6 @@ LANGUAGE = {Corpus.CH_SIMS: "zh", Corpus.CMU_MOSI: "en"}
 _VIDEOS = {Corpus.CH_SIMS: 120, Corpus.CMU_MOSI: 93}
 """Videos (speakers) a corpus has; 93 is CMU-MOSI's own number."""
 _YOUTUBE = np.array(list("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"))
-
-
 CLASS_AGREEMENT = 0.90
 """How often a modality of a training clip has GT's class, not just its polarity."""
 
@@ -130,7 +128,7 @@ def corpus_plan(corpus: Corpus, settings: SurrogateSettings) -> pd.DataFrame:
     )
 
 
-def training_plan(n: int, seed: int, expressiveness: Expressiveness | None = None) -> pd.DataFrame:
+def training_plan(n: int, seed: int) -> pd.DataFrame:
     """Clips that are in no benchmark, for training a reader that never learns to arbitrate.
 
     Every clip has a speaker of its own, both languages and corpora's grids alternate, GT is
@@ -156,7 +154,7 @@ def training_plan(n: int, seed: int, expressiveness: Expressiveness | None = Non
             "label_gt": gt,
             **_columns("label", labels, MODALITIES),
             "score_gt": scores,
-            **_express(labels, emphatic, languages, expressiveness or Expressiveness(), rng, rng),
+            **_express(labels, emphatic, languages, Expressiveness(), rng, rng),
             "speaker_seed": rng.integers(1 << 62, size=n),
             "clip_seed": rng.integers(1 << 62, size=n),
         }

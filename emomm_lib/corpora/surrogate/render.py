@@ -37,11 +37,6 @@ from emomm_lib.labels import CLASS_NAMES, Corpus
 
 FPS = 10
 _MARKER = "surrogate.json"
-MEDIA_COLUMNS = (
-    "language", "text", "shown_a", "shown_v", "emphatic_a", "emphatic_v",
-    "speaker_seed", "clip_seed",
-)  # fmt: skip
-"""The columns of a plan that decide the decoded content of a clip."""
 
 
 def render_audio(clip: pd.Series | dict) -> np.ndarray:
