@@ -19,10 +19,8 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.model_selection import StratifiedGroupKFold
 
 from emomm_lib.corpora.clips import CLIP_SCHEMA, CorpusTable
-from emomm_lib.labels import CLASSES, MODALITIES, SOURCES, Corpus, polarity, score_to_label
+from emomm_lib.labels import CLASSES, COALITIONS, MODALITIES, SOURCES, Corpus, polarity, score_to_label
 
-COALITIONS = ("none", "T", "A", "V", "TA", "TV", "AV", "TAV")
-"""All subsets of {T, A, V}, smallest first."""
 MISSING_COALITIONS = ("TA", "TV", "AV")
 SUBSETS = ("align", "conflict", "missing_align", "missing_conflict")
 STRATA = ("conflict", "equal", "same_polarity")
@@ -32,24 +30,6 @@ CH_SIMS_QUOTAS = (1000, 500, 500)
 CMU_MOSI_CLIPS = 2000
 RATIOS = (7, 1, 2)
 """Parts of train, valid and test (Sec. 6.1)."""
-
-
-def coalition_name(modalities: Iterable[str]) -> str:
-    """The name of a set of modalities in the order T, A, V: ``coalition_name("VT") == "TV"``.
-
-    The empty set is ``"none"``. Raises ``ValueError`` for a repetition and for any other letter.
-    """
-    given = list(modalities)
-    if not set(given) <= set(MODALITIES) or len(set(given)) != len(given):
-        raise ValueError(f"modalities are distinct letters of {MODALITIES}, got {given}")
-    return "".join(m for m in MODALITIES if m in given) or "none"
-
-
-def coalition_modalities(name: str) -> tuple[str, ...]:
-    """The modalities of a coalition, ``("T", "V")`` for ``"TV"``; ``ValueError`` if unknown."""
-    if name not in COALITIONS:
-        raise ValueError(f"unknown coalition {name!r}, expected one of {COALITIONS}")
-    return () if name == "none" else tuple(name)
 
 
 def _agreeing(labels: pd.DataFrame, modalities: Iterable[str]) -> NDArray[np.bool_]:

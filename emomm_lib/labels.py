@@ -1,7 +1,8 @@
-"""Five classes, the two corpora's score grids, and polarity (Sec. 3.1-3.2, Appendix A.1)."""
+"""Modalities and coalitions, classes, score grids, polarity (Sec. 3.1-3.2, Appendix A.1)."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -12,11 +13,31 @@ CLASSES = ("N", "WN", "Neu", "WP", "P")
 CLASS_NAMES = ("Negative", "Weakly Negative", "Neutral", "Weakly Positive", "Positive")
 LETTERS = ("A", "B", "C", "D", "E")
 MODALITIES = ("T", "A", "V")
+COALITIONS = ("none", "T", "A", "V", "TA", "TV", "AV", "TAV")
+"""All subsets of {T, A, V}, smallest first."""
 SOURCES = ("gt", "t", "a", "v")
 """Suffixes of the label and score columns: ground truth, text, audio, video."""
 NEUTRAL = 2
 STEPS_PER_UNIT = 5
 """Scores lie on a grid of step 0.2 in [-1, 1]; a score times five is an integer."""
+
+
+def coalition_name(modalities: Iterable[str]) -> str:
+    """The name of a set of modalities in the order T, A, V: ``coalition_name("VT") == "TV"``.
+
+    The empty set is ``"none"``. Raises ``ValueError`` for a repetition and for any other letter.
+    """
+    given = list(modalities)
+    if not set(given) <= set(MODALITIES) or len(set(given)) != len(given):
+        raise ValueError(f"modalities are distinct letters of {MODALITIES}, got {given}")
+    return "".join(m for m in MODALITIES if m in given) or "none"
+
+
+def coalition_modalities(name: str) -> tuple[str, ...]:
+    """The modalities of a coalition, ``("T", "V")`` for ``"TV"``; ``ValueError`` if unknown."""
+    if name not in COALITIONS:
+        raise ValueError(f"unknown coalition {name!r}, expected one of {COALITIONS}")
+    return () if name == "none" else tuple(name)
 
 
 class Corpus(StrEnum):

@@ -7,8 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from emomm_lib.benchmark import COALITIONS
-from emomm_lib.labels import CLASS_NAMES, GRIDS, LETTERS, Corpus
+from emomm_lib.labels import CLASS_NAMES, COALITIONS, GRIDS, LETTERS, Corpus
 
 SYSTEM_PROMPT = """\
 You are a multimodal sentiment analysis assistant.

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from emomm_lib.benchmark import COALITIONS
+from emomm_lib.labels import COALITIONS
 from emomm_lib.corpora.surrogate.cue import Expressiveness
 from emomm_lib.corpora.surrogate.plan import CLASS_AGREEMENT
 from emomm_lib.evaluate.reading import CARD_SCORES, reading_accuracy

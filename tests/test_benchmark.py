@@ -65,18 +65,6 @@ def manifest(tables) -> pd.DataFrame:
     return b.build_manifest(tables)
 
 
-def test_coalition_names_and_modalities_are_inverse_over_all_eight():
-    assert len(b.COALITIONS) == len(set(b.COALITIONS)) == 8
-    for name in b.COALITIONS:
-        assert b.coalition_name(reversed(b.coalition_modalities(name))) == name
-    for wrong in ("VT", "", "TT"):
-        with pytest.raises(ValueError, match="unknown coalition"):
-            b.coalition_modalities(wrong)
-    for wrong in ("TT", "X"):
-        with pytest.raises(ValueError, match="distinct letters"):
-            b.coalition_name(wrong)
-
-
 def test_subsets_strata_and_missing_labels_equal_brute_force_on_all_625_cells():
     aligned, strata = b.subset(ALL_LABELS), b.stratum(ALL_LABELS)
     missing = {c: b.missing_subset(ALL_LABELS, c) for c in b.MISSING_COALITIONS}

@@ -6,8 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emomm_lib.labels import (
+    COALITIONS,
     GRIDS,
     Corpus,
+    coalition_modalities,
+    coalition_name,
     mosi_intensity_to_score,
     nearest_step,
     on_grid,
@@ -101,3 +104,15 @@ def test_on_grid_holds_exactly_for_multiples_of_two_tenths_up_to_one(score):
 
 def test_polarity_of_the_five_classes():
     assert polarity([0, 1, 2, 3, 4]).tolist() == [-1, -1, 0, 1, 1]
+
+
+def test_coalition_names_and_modalities_are_inverse_over_all_eight():
+    assert len(COALITIONS) == len(set(COALITIONS)) == 8
+    for name in COALITIONS:
+        assert coalition_name(reversed(coalition_modalities(name))) == name
+    for wrong in ("VT", "", "TT"):
+        with pytest.raises(ValueError, match="unknown coalition"):
+            coalition_modalities(wrong)
+    for wrong in ("TT", "X"):
+        with pytest.raises(ValueError, match="distinct letters"):
+            coalition_name(wrong)

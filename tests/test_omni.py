@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from emomm_lib.benchmark import COALITIONS
-from emomm_lib.labels import GRIDS, LETTERS, Corpus
+from emomm_lib.labels import COALITIONS, GRIDS, LETTERS, Corpus
 from emomm_lib.media.video import Frames
 from emomm_lib.models.mini.build import MiniConfig, build_model, build_processor
 from emomm_lib.models.omni import Media, OmniModel, Query

@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emomm_lib import prompts
-from emomm_lib.benchmark import COALITIONS
-from emomm_lib.labels import CLASSES, GRIDS, Corpus
+from emomm_lib.labels import CLASSES, COALITIONS, GRIDS, Corpus
 
 
 def test_the_score_policies_are_those_of_appendix_e():

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from emomm_lib.benchmark import COALITIONS
 from emomm_lib.evaluate.runner import MediaSettings, evaluate
 from emomm_lib.evaluate.store import PredictionStore
-from emomm_lib.labels import Corpus
+from emomm_lib.labels import COALITIONS, Corpus
 from emomm_lib.metrics import score_frame
 from emomm_lib.models.mini.heldout import FRESH_SEED, heldout_clips
 from emomm_lib.models.omni import OmniModel

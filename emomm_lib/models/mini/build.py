@@ -15,9 +15,8 @@ from transformers import (
     WhisperFeatureExtractor,
 )
 
-from emomm_lib.benchmark import COALITIONS
 from emomm_lib.corpora.surrogate.lexicon import LEXICONS
-from emomm_lib.labels import GRIDS, LETTERS, Corpus
+from emomm_lib.labels import COALITIONS, GRIDS, LETTERS, Corpus
 from emomm_lib.prompts import (
     SYSTEM_PROMPT,
     TRANSCRIPT_PREFIX,
