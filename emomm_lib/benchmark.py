@@ -19,7 +19,15 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.model_selection import StratifiedGroupKFold
 
 from emomm_lib.corpora.clips import CLIP_SCHEMA, CorpusTable
-from emomm_lib.labels import CLASSES, COALITIONS, MODALITIES, SOURCES, Corpus, polarity, score_to_label
+from emomm_lib.labels import (
+    CLASSES,
+    COALITIONS,
+    MODALITIES,
+    SOURCES,
+    Corpus,
+    polarity,
+    score_to_label,
+)
 
 MISSING_COALITIONS = ("TA", "TV", "AV")
 SUBSETS = ("align", "conflict", "missing_align", "missing_conflict")

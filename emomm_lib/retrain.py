@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from emomm_lib.labels import COALITIONS
 from emomm_lib.corpora.surrogate.cue import Expressiveness
 from emomm_lib.corpora.surrogate.plan import CLASS_AGREEMENT
 from emomm_lib.evaluate.reading import CARD_SCORES, reading_accuracy
 from emomm_lib.evaluate.runner import MediaSettings
 from emomm_lib.evaluate.store import PredictionStore
+from emomm_lib.labels import COALITIONS
 from emomm_lib.media.audio import AudioSettings
 from emomm_lib.media.video import VideoSettings
 from emomm_lib.models.mini.bank import FRAMES

@@ -9,8 +9,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from emomm_lib.corpora.checks import CorpusError, probe_video, write_report
 from emomm_lib.corpora.ch_sims import load_ch_sims
+from emomm_lib.corpora.checks import CorpusError, probe_video, write_report
 from emomm_lib.corpora.clips import CLIP_COLUMNS, REPORT_COLUMNS, CorpusTable
 from emomm_lib.corpora.cmu_mosi import load_cmu_mosi
 

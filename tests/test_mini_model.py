@@ -5,9 +5,9 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from emomm_lib.labels import COALITIONS
 from emomm_lib.evaluate.reading import CARD_SCORES, reading_accuracy
 from emomm_lib.evaluate.store import PredictionStore
+from emomm_lib.labels import COALITIONS
 from emomm_lib.models.omni import OmniModel
 from emomm_lib.paths import ROOT
 from emomm_lib.retrain import MEDIA, accuracy_table
