@@ -3,7 +3,7 @@
 The package index's torchvision is compiled against CUDA. Beside a CPU build of torch its compiled
 operators do not load, and its import then fails on registering shapes for two of them, although
 nothing here calls a compiled operator. Declaring the two makes the import succeed; calling them
-still fails, as it should.
+still fails, as it should. Importing this module does it; import it before transformers.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _SCHEMA = "{}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 _declared: list[torch.library.Library] = []
 
 
-def ensure_importable() -> None:
+def _ensure_importable() -> None:
     """Import torchvision; declare its missing operators first when that is what stops it."""
     try:
         import torchvision  # noqa: F401
@@ -26,3 +26,6 @@ def ensure_importable() -> None:
             library.define(_SCHEMA.format(name))
         _declared.append(library)
         import torchvision  # noqa: F401
+
+
+_ensure_importable()
