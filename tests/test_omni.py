@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from emomm_lib.attention import record
 from emomm_lib.labels import COALITIONS, GRIDS, LETTERS, Corpus
 from emomm_lib.media.video import Frames
 from emomm_lib.models.mini.build import MiniConfig, build_model, build_processor
@@ -154,3 +155,74 @@ def test_a_checkpoint_of_the_whole_omni_model_loads_as_its_thinker(omni, tmp_pat
 def test_a_folder_without_a_model_is_refused_by_name(tmp_path):
     with pytest.raises(ValueError, match="config.json"):
         OmniModel.load(tmp_path)
+
+
+@pytest.mark.parametrize("corpus", list(Corpus))
+def test_modality_ids_mark_transcript_sound_and_frames_and_nothing_else(omni, corpus):
+    text = SENTENCE["zh" if corpus == Corpus.CH_SIMS else "en"]
+    clips = omni.encode([clip(20 + i) for i in range(len(COALITIONS))])
+    queries = [Query(c, k, corpus, text) for c, k in zip(clips, COALITIONS, strict=True)]
+    prompt = omni.prepare(queries)
+    decode = omni.processor.tokenizer.decode
+    for row, query in enumerate(queries):
+        ids, marks = prompt.input_ids[row], prompt.modality_ids[row]
+        assert decode(ids[marks == 0]).strip() == (text if "T" in query.coalition else "")
+        assert (marks == 1).sum() == ("A" in query.coalition) * len(query.clip.audio)
+        assert (marks == 2).sum() == ("V" in query.coalition) * len(query.clip.video)
+        assert (marks[prompt.attention_mask[row] == 0] == -1).all()
+        assert omni.length(query) == prompt.attention_mask[row].sum()
+    everything = omni.prepare(queries, text="all").modality_ids
+    assert torch.equal(everything >= 0, prompt.attention_mask.bool())
+
+
+def test_a_traced_answer_is_the_same_answer_with_the_attention_of_a_plain_forward(omni):
+    [encoded] = omni.encode([clip(6)])
+    query = Query(encoded, "TAV", Corpus.CMU_MOSI, SENTENCE["en"])
+    padded = Query(encoded, "T", Corpus.CMU_MOSI, SENTENCE["en"])
+    plain, traced = omni.answer([query, padded]), omni.answer([query, padded], trace=True)
+    np.testing.assert_array_equal(plain.letter_logits, traced.letter_logits)
+    np.testing.assert_array_equal(plain.score, traced.score)
+    assert plain.mass is None and traced.mass.shape == (2, SMALL.layers, SMALL.heads, 3)
+    assert (traced.mass[1, :, :, 1:] == 0).all() and traced.counts[1, 1:].tolist() == [0, 0]
+    prompt = omni.prepare([query])
+    with record(omni.model, prompt.modality_ids) as trace:
+        plain_logits(omni, clip(6), "TAV", Corpus.CMU_MOSI, SENTENCE["en"])
+    np.testing.assert_allclose(traced.mass[0], trace.mass[0], atol=1e-6)
+
+
+def test_a_free_reply_is_the_greedy_one_of_full_forwards(omni):
+    queries = [
+        Query(omni.encode([clip(30 + i)])[0], coalition, Corpus.CMU_MOSI, SENTENCE["en"])
+        for i, coalition in enumerate(("TAV", "T", "AV"))
+    ]
+    replies = omni.reply(queries, max_new_tokens=5)
+    for i, query in enumerate(queries):
+        tokens: list[int] = []
+        while len(tokens) < 5:
+            # Forced tokens go in as text would: the prompt is computed anew at each step.
+            logits = forced_logits(omni, query, tokens)
+            tokens.append(int(logits.argmax()))
+            if tokens[-1] == omni.processor.tokenizer.eos_token_id:
+                break
+        assert replies[i] == omni.processor.tokenizer.decode(tokens, skip_special_tokens=True)
+
+
+@torch.inference_mode()
+def forced_logits(omni: OmniModel, query: Query, tokens: list[int]) -> torch.Tensor:
+    prompt = omni.prepare([query])
+    more = torch.tensor([tokens], dtype=torch.long)
+    last = prompt.position_ids[:, 0].max()
+    positions = (last + 1 + torch.arange(len(tokens))).expand(3, 1, -1)
+    hidden = omni.model.model.language_model(
+        inputs_embeds=torch.cat(
+            [prompt.inputs_embeds, omni.model.get_input_embeddings()(more)], dim=1
+        ),
+        position_ids=torch.cat([prompt.position_ids, positions], dim=2),
+    ).last_hidden_state
+    return omni.model.lm_head(hidden[0, -1])
+
+
+def test_a_transcript_that_holds_a_placeholder_is_refused(omni):
+    [encoded] = omni.encode([clip(7)])
+    with pytest.raises(ValueError, match="a transcript cannot contain"):
+        omni.prepare([Query(encoded, "TV", Corpus.CMU_MOSI, "so <|VIDEO|> much")])

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
+import transformers
 from transformers import (
     AutoConfig,
     PretrainedConfig,
@@ -16,9 +19,10 @@ from transformers import (
     Qwen2_5OmniThinkerForConditionalGeneration,
 )
 
+from emomm_lib.attention import modality_ids, record
 from emomm_lib.labels import GRIDS, LETTERS, Corpus
 from emomm_lib.media.video import Frames
-from emomm_lib.prompts import messages, reply
+from emomm_lib.prompts import TRANSCRIPT_PREFIX, messages, reply
 
 ADAPTER_VERSION = 1
 """Raised whenever a change here can change an answer; part of every run's fingerprint."""
@@ -74,11 +78,17 @@ class Answers:
         ``(B,)`` int64: the arg-max class, 0..4.
     score
         ``(B,)`` float64: the most probable allowed score of that class.
+    mass
+        ``(B, L, H, 3)`` float32: attention of the decision query on T, A, V, when it was recorded.
+    counts
+        ``(B, 3)`` int64: tokens of T, A, V; with ``mass`` they give nMAS (Eq. 5).
     """
 
     letter_logits: np.ndarray
     label: np.ndarray
     score: np.ndarray
+    mass: np.ndarray | None = None
+    counts: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -86,13 +96,15 @@ class Prompt:
     """A batch ready for the decoder, left-padded: embeddings, mask, and 3-axis positions.
 
     Shapes: ``input_ids`` and ``attention_mask`` ``(B, Q)``, ``inputs_embeds`` ``(B, Q, hidden)``,
-    ``position_ids`` ``(3, B, Q)``. The decision query is the last position.
+    ``position_ids`` ``(3, B, Q)``, ``modality_ids`` ``(B, Q)`` as in :mod:`emomm_lib.attention`.
+    The decision query is the last position.
     """
 
     input_ids: torch.Tensor
     attention_mask: torch.Tensor
     inputs_embeds: torch.Tensor
     position_ids: torch.Tensor
+    modality_ids: torch.Tensor
 
 
 class OmniModel:
@@ -130,8 +142,8 @@ class OmniModel:
     ) -> OmniModel:
         """Load a thinker from a folder or a hub id.
 
-        ``dtype`` is a torch dtype's name or ``auto``; ``pixels`` is the least and the most pixels of
-        a frame, to which it is resized (the video processor's own setting when None). Raises
+        ``dtype`` is a torch dtype's name or ``auto``; ``pixels`` is the least and the most pixels
+        of a frame, to which it is resized (the video processor's own setting when None). Raises
         ``ValueError`` for a folder without ``config.json`` or an architecture that this adapter
         does not know.
         """
@@ -152,6 +164,18 @@ class OmniModel:
     @property
     def device(self) -> torch.device:
         return self.model.device
+
+    def settings(self) -> dict:
+        """All on this side that can change an answer, for run fingerprints."""
+        return {
+            "model": self.fingerprint,
+            "adapter": ADAPTER_VERSION,
+            "transformers": transformers.__version__,
+            "torch": torch.__version__,
+            "device": self.device.type,
+            "dtype": str(self.model.dtype),
+            "frame_size": self.frame_size,
+        }
 
     def _ids(self, text: str) -> list[int]:
         return self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -199,16 +223,30 @@ class OmniModel:
             for i in range(len(clips))
         ]
 
-    def _text(self, query: Query) -> str:
-        """The chat prompt with every placeholder repeated as often as its clip has tokens."""
-        text = self.processor.apply_chat_template(
+    def length(self, query: Query) -> int:
+        """Positions of a query's prompt, for batches of like length."""
+        media = {"V": query.clip.video, "A": query.clip.audio}
+        tokens = [len(media[m]) - 1 for m in media if m in query.coalition]
+        return len(self._ids(self._chat(query))) + sum(tokens)
+
+    def _chat(self, query: Query) -> str:
+        return self.processor.apply_chat_template(
             messages(query.coalition, query.corpus, query.transcript),
             tokenize=False,
             add_generation_prompt=True,
         )
-        for modality, token, embeds in (
-            ("V", self.processor.video_token, query.clip.video),
-            ("A", self.processor.audio_token, query.clip.audio),
+
+    def _text(self, query: Query) -> tuple[str, int, int]:
+        """The chat prompt, every placeholder repeated as often as its clip has tokens.
+
+        Also where the transcript begins and ends in it; both 0 without T.
+        """
+        placeholders = self.processor.video_token, self.processor.audio_token
+        if any(token in query.transcript for token in placeholders):
+            raise ValueError(f"a transcript cannot contain {placeholders}: {query.transcript!r}")
+        text = self._chat(query)
+        for modality, token, embeds in zip(
+            "VA", placeholders, (query.clip.video, query.clip.audio), strict=True
         ):
             if modality in query.coalition:
                 if embeds is None:
@@ -216,24 +254,41 @@ class OmniModel:
                         f"coalition {query.coalition} needs {modality}; the clip has none"
                     )
                 text = text.replace(token, token * len(embeds))
-        return text
+        if "T" not in query.coalition:
+            return text, 0, 0
+        start = text.index(TRANSCRIPT_PREFIX) + len(TRANSCRIPT_PREFIX)
+        end = start + len(query.transcript)
+        if text[start:end] != query.transcript:
+            raise ValueError("the chat template changes the transcript; T has no tokens to mark")
+        return text, start, end
 
-    def prepare(self, queries: Sequence[Query]) -> Prompt:
-        """Tokenize, left-pad, and put the encoders' outputs in their places."""
+    def prepare(
+        self, queries: Sequence[Query], text: Literal["transcript", "all"] = "transcript"
+    ) -> Prompt:
+        """Tokenize, left-pad, and put the encoders' outputs in their places.
+
+        ``text`` says which tokens are T's: those of the transcript, or all that are neither media
+        nor padding, instructions included.
+        """
+        texts, starts, ends = zip(*map(self._text, queries), strict=True)
         done = self.processor.tokenizer(
-            [self._text(q) for q in queries],
+            list(texts),
             padding=True,
             padding_side="left",
             add_special_tokens=False,
+            return_offsets_mapping=True,
             return_tensors="pt",
-        ).to(self.device)
+        )
+        offsets = done.pop("offset_mapping")
+        done = done.to(self.device)
         ids, mask = done["input_ids"], done["attention_mask"]
         embeds = self.model.get_input_embeddings()(ids)
+        config = self.model.config
         seen = [q.clip for q in queries if "V" in q.coalition]
         heard = [q.clip for q in queries if "A" in q.coalition]
         for token_id, parts in (
-            (self.model.config.video_token_id, [c.video for c in seen]),
-            (self.model.config.audio_token_id, [c.audio for c in heard]),
+            (config.video_token_id, [c.video for c in seen]),
+            (config.audio_token_id, [c.audio for c in heard]),
         ):
             if parts:
                 where = (ids == token_id)[..., None]
@@ -249,7 +304,17 @@ class OmniModel:
         else:
             flat = (mask.cumsum(-1) - 1).masked_fill(mask == 0, 1)
             positions = flat.expand(3, -1, -1)
-        return Prompt(ids, mask, embeds, positions)
+        if text == "all":
+            words = mask.bool()
+        else:
+            within = [torch.tensor(x)[:, None] for x in (starts, ends)]
+            # Padding has the empty span (0, 0), which overlaps nothing.
+            words = (offsets[..., 1] > within[0]) & (offsets[..., 0] < within[1])
+            words &= offsets[..., 1] > offsets[..., 0]
+        placeholders = {"A": config.audio_token_id, "V": config.video_token_id}
+        return Prompt(
+            ids, mask, embeds, positions, modality_ids(ids, placeholders, words.to(self.device))
+        )
 
     def _mel_lengths(self, clips: Sequence[Encoded]) -> torch.Tensor | None:
         """Mel frames for each clip's number of audio tokens: what the rope index asks for."""
@@ -258,22 +323,51 @@ class OmniModel:
         return torch.tensor([4 * len(c.audio) for c in clips], device=self.device)
 
     @torch.inference_mode()
-    def answer(self, queries: Sequence[Query]) -> Answers:
-        """Letter by arg-max over A..E at the first token, then the best allowed score of it."""
+    def answer(self, queries: Sequence[Query], *, trace: bool = False) -> Answers:
+        """Letter by arg-max over A..E at the first token, then the best allowed score of it.
+
+        ``trace`` records the attention of the decision query as well, which changes no answer.
+        """
         prompt = self.prepare(queries)
-        out = self.model.model.language_model(
-            inputs_embeds=prompt.inputs_embeds,
-            attention_mask=prompt.attention_mask,
-            position_ids=prompt.position_ids,
-            use_cache=True,
-        )
+        recording = record(self.model, prompt.modality_ids, states=False) if trace else None
+        with recording or nullcontext() as seen:
+            out = self.model.model.language_model(
+                inputs_embeds=prompt.inputs_embeds,
+                attention_mask=prompt.attention_mask,
+                position_ids=prompt.position_ids,
+                use_cache=True,
+            )
         # In single precision: at a logit of 20, bfloat16 knows steps of an eighth, and a tie would
         # go to the first letter.
         letters = self.model.lm_head.weight[self.letter_ids].float()
         logits = out.last_hidden_state[:, -1].float() @ letters.T
         label = logits.argmax(-1).cpu().numpy()
         score = self._best_scores(queries, label, prompt, out.past_key_values)
-        return Answers(logits.cpu().numpy(), label, score)
+        return Answers(
+            logits.cpu().numpy(),
+            label,
+            score,
+            seen.mass.float().cpu().numpy() if trace else None,
+            seen.counts.cpu().numpy() if trace else None,
+        )
+
+    @torch.inference_mode()
+    def reply(self, queries: Sequence[Query], max_new_tokens: int = 16) -> list[str]:
+        """What the model writes when nothing constrains it: greedy decoding, as plain text."""
+        prompt = self.prepare(queries)
+        self.model.model.rope_deltas = (
+            prompt.position_ids.amax(dim=(0, 2)) + 1 - prompt.attention_mask.shape[1]
+        )[:, None]
+        written = self.model.generate(
+            inputs_embeds=prompt.inputs_embeds,
+            attention_mask=prompt.attention_mask,
+            position_ids=prompt.position_ids,
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            pad_token_id=self.processor.tokenizer.pad_token_id,
+            eos_token_id=self.processor.tokenizer.eos_token_id,
+        )
+        return self.processor.tokenizer.batch_decode(written, skip_special_tokens=True)
 
     def _best_scores(
         self, queries: Sequence[Query], label: np.ndarray, prompt: Prompt, cache
