@@ -195,6 +195,7 @@ def test_a_free_reply_is_the_greedy_one_of_full_forwards(omni):
         Query(omni.encode([clip(30 + i)])[0], coalition, Corpus.CMU_MOSI, SENTENCE["en"])
         for i, coalition in enumerate(("TAV", "T", "AV"))
     ]
+    omni.model.model.rope_deltas = torch.tensor([[1000]])  # as an earlier prompt may leave it
     replies = omni.reply(queries, max_new_tokens=5)
     for i, query in enumerate(queries):
         tokens: list[int] = []

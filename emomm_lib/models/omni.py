@@ -355,9 +355,6 @@ class OmniModel:
     def reply(self, queries: Sequence[Query], max_new_tokens: int = 16) -> list[str]:
         """What the model writes when nothing constrains it: greedy decoding, as plain text."""
         prompt = self.prepare(queries)
-        self.model.model.rope_deltas = (
-            prompt.position_ids.amax(dim=(0, 2)) + 1 - prompt.attention_mask.shape[1]
-        )[:, None]
         written = self.model.generate(
             inputs_embeds=prompt.inputs_embeds,
             attention_mask=prompt.attention_mask,
