@@ -1,13 +1,14 @@
-"""From predictions to Table 1: which instances count, what failed, and scores by subset."""
+"""From predictions to what is measured: instances, outcomes, what failed, scores by subset."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from emomm_lib.benchmark import expand_missing, resolve_media
+from emomm_lib.labels import COALITIONS, polarity
 from emomm_lib.metrics import score_frame
 
 
@@ -44,32 +45,55 @@ def instances(manifest: pd.DataFrame) -> pd.DataFrame:
 
 
 def join(rows: pd.DataFrame, predictions: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Instances with ``label_pred`` and ``score_pred``, and those that failed with their reason.
+    """Instances with ``label_pred`` and ``score_pred``, and those that cannot be scored.
 
-    A failed instance is in the second frame only, so that it is scored neither right nor wrong.
-    Raises ``ValueError`` for instances without any prediction.
+    The second frame has ``outcome``: ``failed``, with its reason in ``failure``, or
+    ``unparseable``, with what the model wrote in ``reply``. Such an instance is scored neither
+    right nor wrong. Raises ``ValueError`` for instances without any prediction.
     """
     answers = predictions.rename(columns={"label": "label_pred", "score": "score_pred"})
-    columns = ["sample_id", "coalition", "label_pred", "score_pred", "failure"]
+    columns = ["sample_id", "coalition", "label_pred", "score_pred", "failure", "reply"]
     joined = rows.merge(answers[columns], "left", on=["sample_id", "coalition"], indicator=True)
     absent = joined[joined["_merge"] == "left_only"]
     if len(absent):
         some = (absent["sample_id"] + " " + absent["coalition"]).head(3).tolist()
         raise ValueError(f"{len(absent)} instances have no prediction, among them {some}; run them")
     joined = joined.drop(columns="_merge")
-    failed = joined["failure"].notna()
-    scored = joined[~failed].drop(columns="failure").astype({"label_pred": "int64"})
-    return scored.reset_index(drop=True), joined[failed].reset_index(drop=True)
+    answered = joined["label_pred"].notna()
+    scored = joined[answered].drop(columns=["failure", "reply"]).astype({"label_pred": "int64"})
+    lost = joined[~answered]
+    outcome = lost["failure"].isna().map({True: "unparseable", False: "failed"})
+    return scored.reset_index(drop=True), lost.assign(outcome=outcome).reset_index(drop=True)
+
+
+def outcomes(
+    clips: pd.DataFrame, predictions: pd.DataFrame, coalitions: Sequence[str] = COALITIONS
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Every clip under every coalition, for PSMV, GTAR and nMAS; and what cannot be scored.
+
+    Columns of ``clips`` (``subset`` is the whole clip's), ``coalition, label_pred, score_pred``,
+    and ``right`` and ``right_polarity``, 1.0 where the answer has GT's class, or its polarity (c_x
+    of Eq. 3). The second frame as by :func:`join`.
+    """
+    rows = clips.merge(pd.DataFrame({"coalition": list(coalitions)}), how="cross")
+    scored, lost = join(rows, predictions)
+    truth, answer = scored["label_gt"], scored["label_pred"]
+    right = (truth == answer).astype(float)
+    same = (polarity(truth) == polarity(answer)).astype(float)
+    return scored.assign(right=right, right_polarity=same), lost
 
 
 def table1_scores(scored: pd.DataFrame, **bootstrap: int) -> pd.DataFrame:
     """Metrics of Table 1 with 95% intervals: ``subset, metric, value, low, high, n``.
 
     ``subset`` is ``overall, align, conflict`` or ``missing`` (both kinds). The bootstrap draws
-    whole clips, since one clip gives several instances.
+    whole clips, since one clip gives several instances. An answer without a readable score counts
+    for the classes and not for MAE, whose ``n`` shows it.
     """
     group = scored["subset"].str.split("_").str[0]
     both = pd.concat([scored.assign(group="overall"), scored.assign(group=group)])
-    metrics = ("acc5", "acc2", "f1", "mae")
-    scores = score_frame(both, ["group"], metrics, cluster="sample_id", **bootstrap)
+    options = {"cluster": "sample_id", **bootstrap}
+    classes = score_frame(both, ["group"], ("acc5", "acc2", "f1"), **options)
+    errors = score_frame(both[both["score_pred"].notna()], ["group"], ("mae",), **options)
+    scores = pd.concat([classes, errors], ignore_index=True)
     return scores.rename(columns={"group": "subset"})

@@ -8,19 +8,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 import torch
-import transformers
 from tqdm.auto import tqdm
 
-from emomm_lib.benchmark import resolve_media
-from emomm_lib.evaluate.store import Prediction, PredictionStore
+from emomm_lib.evaluate.plan import Item, Plan, make_plan
+from emomm_lib.evaluate.store import Prediction, PredictionStore, StoredTrace
 from emomm_lib.labels import Corpus
 from emomm_lib.media.audio import AudioSettings, read_audio
 from emomm_lib.media.video import MediaError, VideoSettings, read_video
-from emomm_lib.models.omni import ADAPTER_VERSION, Media, OmniModel, Query
-from emomm_lib.prompts import prompt_version
+from emomm_lib.models.omni import Media, OmniModel, Query
+from emomm_lib.prompts import parse_reply, prompt_version
+
+Decoding = Literal["constrained", "free"]
+AHEAD = 2
+"""Batches that are read while the model computes."""
 
 
 @dataclass(frozen=True)
@@ -31,41 +35,30 @@ class MediaSettings:
     audio: AudioSettings = field(default_factory=AudioSettings)
 
 
-def run_fingerprint(model: OmniModel, media: MediaSettings) -> tuple[str, dict]:
+def run_fingerprint(
+    model: OmniModel, media: MediaSettings, decoding: Decoding = "constrained"
+) -> tuple[str, dict]:
     """Digest, and its preimage, of all that can change a prediction besides the clip itself."""
     settings = {
-        "model": model.fingerprint,
-        "adapter": ADAPTER_VERSION,
-        "transformers": transformers.__version__,
-        "torch": torch.__version__,
-        "device": model.device.type,
-        "dtype": str(model.model.dtype),
-        "frame_size": model.frame_size,
+        **model.settings(),
         "prompt": prompt_version(),
         "media": asdict(media),
+        "decoding": decoding,
     }
     text = json.dumps(settings, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16], settings
 
 
-def _version(paths: Sequence[Path], text: str) -> str:
-    """Identifies what was asked: files by size and modification time, the transcript by digest."""
-    stats = [p.stat() if p.exists() else None for p in dict.fromkeys(paths)]
-    files = (f"{s.st_size}-{s.st_mtime_ns}" if s else "missing" for s in stats)
-    return ";".join([*files, hashlib.sha256(text.encode()).hexdigest()[:12]])
-
-
 @dataclass(frozen=True)
-class _Item:
-    clip: dict
-    coalitions: list[str]
-    video: Path
-    audio: Path
-    version: str
-
-
-def _read(item: _Item, settings: MediaSettings) -> tuple[Media, dict[str, str]]:
+class _Read:
     """What could be read of the modalities that are needed, and why the others could not."""
+
+    item: Item
+    media: Media
+    failures: dict[str, str]
+
+
+def _read(item: Item, settings: MediaSettings) -> _Read:
     needed, failures = "".join(item.coalitions), {}
     frames = sound = None
     try:
@@ -76,54 +69,75 @@ def _read(item: _Item, settings: MediaSettings) -> tuple[Media, dict[str, str]]:
         sound = read_audio(item.audio, settings.audio) if "A" in needed else None
     except MediaError as error:
         failures["A"] = str(error)
-    return Media(frames, sound), failures
+    return _Read(item, Media(frames, sound), failures)
 
 
-def _batches(
-    items: Sequence[_Item], settings: MediaSettings, size: int
-) -> Iterator[list[tuple[_Item, Future]]]:
-    """Batches of clips whose files are read ahead of the model, two batches deep."""
-    groups = [items[i : i + size] for i in range(0, len(items), size)]
-    with ThreadPoolExecutor(2) as pool:
-        ahead: list[list[tuple[_Item, Future]]] = []
-        for group in groups:
-            ahead.append([(item, pool.submit(_read, item, settings)) for item in group])
-            if len(ahead) > 2:
-                yield ahead.pop(0)
-        yield from ahead
+def _batches(plan: Plan, settings: MediaSettings, workers: int) -> Iterator[list[_Read]]:
+    """The plan's batches, their files read ahead of the model."""
+    with ThreadPoolExecutor(workers, thread_name_prefix="read") as pool:
+        ahead: list[list[Future]] = []
+        for batch in plan.batches:
+            ahead.append([pool.submit(_read, item, settings) for item in batch])
+            if len(ahead) > AHEAD:
+                yield [future.result() for future in ahead.pop(0)]
+        for futures in ahead:
+            yield [future.result() for future in futures]
 
 
-def _predict(
-    model: OmniModel, batch: list[tuple[_Item, Media, dict[str, str]]]
-) -> list[Prediction]:
-    encoded = model.encode([media for _, media, _ in batch])
-    work: dict[str, list[tuple[_Item, Query]]] = {}
-    predictions = []
-    for (item, _, failures), clip in zip(batch, encoded, strict=True):
+def _by_length(
+    model: OmniModel, work: list[tuple[Item, Query]], rows: int
+) -> Iterator[list[tuple[Item, Query]]]:
+    """Groups of like length, each with at most the positions of ``rows`` of the longest prompts.
+
+    So a batch of short prompts has more rows, and little is padded.
+    """
+    lengths = [model.length(query) for _, query in work]
+    order = sorted(range(len(work)), key=lambda i: -lengths[i])
+    budget = rows * max(lengths, default=1)
+    while order:
+        fit = max(1, budget // lengths[order[0]])
+        yield [work[i] for i in order[:fit]]
+        order = order[fit:]
+
+
+def _ask(
+    model: OmniModel,
+    batch: Sequence[_Read],
+    decoding: Decoding,
+    traced: bool,
+    rows: int,
+) -> tuple[list[Prediction], list[StoredTrace]]:
+    encoded = model.encode([read.media for read in batch])
+    predictions, traces, work = [], [], []
+    for read, clip in zip(batch, encoded, strict=True):
+        item = read.item
         for coalition in item.coalitions:
-            if reasons := [why for modality, why in failures.items() if modality in coalition]:
-                sample_id, reason = item.clip["sample_id"], "; ".join(reasons)
-                predictions.append(Prediction.failed(sample_id, coalition, item.version, reason))
-                continue
-            query = Query(clip, coalition, Corpus(item.clip["corpus"]), item.clip["text"])
-            work.setdefault(coalition, []).append((item, query))
-    # One coalition at a time: its prompts are nearly equally long, so little is padded.
-    for coalition, pairs in work.items():
-        answers = model.answer([query for _, query in pairs])
+            reasons = [why for m, why in read.failures.items() if m in coalition]
+            if reasons:
+                key = (item.sample_id, coalition, item.version)
+                predictions.append(Prediction.failed(*key, "; ".join(reasons)))
+            else:
+                query = Query(clip, coalition, Corpus(item.corpus), item.text)
+                work.append((item, query))
+    for group in _by_length(model, work, rows):
+        keys = [(item.sample_id, query.coalition, item.version) for item, query in group]
+        queries = [query for _, query in group]
+        if decoding == "free":
+            for key, query, text in zip(keys, queries, model.reply(queries), strict=True):
+                parsed = parse_reply(text, query.corpus)
+                answer = (parsed.label, parsed.score, *[None] * 5)
+                predictions.append(Prediction(*key, *answer, reply=text))
+            continue
+        answers = model.answer(queries, trace=traced)
         predictions += [
-            Prediction(
-                item.clip["sample_id"],
-                coalition,
-                item.version,
-                int(label),
-                float(score),
-                *map(float, logits),
-            )
-            for (item, _), label, score, logits in zip(
-                pairs, answers.label, answers.score, answers.letter_logits, strict=True
+            Prediction(*key, int(label), float(score), *map(float, logits))
+            for key, label, score, logits in zip(
+                keys, answers.label, answers.score, answers.letter_logits, strict=True
             )
         ]
-    return predictions
+        if traced:
+            traces += map(StoredTrace, *zip(*keys, strict=True), answers.mass, answers.counts)
+    return predictions, traces
 
 
 def evaluate(
@@ -134,35 +148,59 @@ def evaluate(
     store: PredictionStore,
     *,
     media: MediaSettings | None = None,
+    decoding: Decoding = "constrained",
+    traces: bool = False,
     batch_size: int = 32,
+    workers: int = 2,
     progress: bool = True,
 ) -> pd.DataFrame:
     """Predictions of every clip under every coalition, from the store where they are known.
 
-    ``clips`` has the manifest's columns and ``roots`` the folder of each corpus. A clip that cannot
-    be read is stored as failed with the reason, and the run goes on. Each batch is durable before
-    the next begins. Returns one row a (sample, coalition), failures included: ``sample_id,
-    coalition, label, score, logit_a..logit_e, failure``.
+    A clip that cannot be read is stored as failed with the reason, and the run goes on. Each batch
+    is durable before the next begins.
+
+    Parameters
+    ----------
+    model
+        Something with the methods of :class:`OmniModel`; ``answer`` is needed for constrained
+        decoding only, ``reply`` for free decoding only.
+    clips, roots
+        The manifest's columns, and the folder of each corpus.
+    decoding
+        ``constrained``: letter by arg-max over A..E, then the best score that it allows.
+        ``free``: what the model writes, parsed; an unparseable reply has no label.
+    traces
+        Record attention as well, for :meth:`PredictionStore.read_traces`.
+    batch_size
+        Clips decoded and encoded together; and prompts answered together, more where they are
+        shorter than the batch's longest.
+    workers
+        Threads that read files ahead of the model.
+
+    Returns one row a (sample, coalition), failures included: ``sample_id, coalition, label, score,
+    logit_a..logit_e, failure, reply``. Raises like :func:`emomm_lib.evaluate.plan.make_plan`.
     """
+    if traces and decoding == "free":
+        raise ValueError("attention is recorded with constrained decoding only")
     settings = media or MediaSettings()
-    fingerprint, preimage = run_fingerprint(model, settings)
+    fingerprint, preimage = run_fingerprint(model, settings, decoding)
     store.begin(fingerprint, preimage)
-    known = store.read(fingerprint)
-    fresh = set(zip(known["sample_id"], known["coalition"], known["media"], strict=True))
-    items = []
-    for clip in clips.to_dict("records"):
-        root = Path(roots[clip["corpus"]])
-        paths = [resolve_media(root, clip[k]) for k in ("video_path", "audio_path")]
-        version = _version(paths, clip["text"])
-        missing = [c for c in coalitions if (clip["sample_id"], c, version) not in fresh]
-        if missing:
-            items.append(_Item(clip, missing, *paths, version))
-    bar = tqdm(total=len(clips), initial=len(clips) - len(items), unit="clip", disable=not progress)
-    for futures in _batches(items, settings, batch_size):
-        batch = [(item, *future.result()) for item, future in futures]
-        store.write(fingerprint, _predict(model, batch))
-        bar.update(len(futures))
-    bar.close()
+    known = store.known(fingerprint, traced=traces)
+    plan = make_plan(clips, roots, coalitions, known, batch_size)
+    total = plan.known + plan.remaining
+    failed = 0
+    with tqdm(total=total, initial=plan.known, unit="item", disable=not progress) as bar:
+        for batch in _batches(plan, settings, workers):
+            try:
+                predictions, seen = _ask(model, batch, decoding, traces, batch_size)
+            except torch.OutOfMemoryError as error:
+                error.add_note(f"out of memory with batch_size={batch_size}: choose a smaller one")
+                raise
+            store.write(fingerprint, predictions, seen)
+            failed += sum(p.failure is not None for p in predictions)
+            bar.update(len(predictions))
+            if failed:
+                bar.set_postfix(failed=failed)
     table = store.read(fingerprint)
     wanted = table["sample_id"].isin(clips["sample_id"]) & table["coalition"].isin(coalitions)
     return table[wanted].drop(columns="media").reset_index(drop=True)

@@ -1,23 +1,28 @@
-"""Predictions on disk: crash-safe, resumable, readable while a run is writing (SQLite, WAL)."""
+"""Answers and traces on disk: crash-safe, resumable, readable while a run writes (SQLite, WAL)."""
 
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+
+from emomm_lib.metrics import TraceTable
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """One answer, or one failure with its reason; a failure has no label and is never scored.
+    """One answer, or one failure with its reason.
 
     ``media`` identifies the versions of the clip's files that were read, so that a file that
-    changed since is computed anew.
+    changed since is computed anew. An answer read from free text keeps the ``reply``; one that
+    could not be read has a reply and no label. Neither that nor a failure is ever scored.
     """
 
     sample_id: str
@@ -31,10 +36,22 @@ class Prediction:
     logit_d: float | None
     logit_e: float | None
     failure: str | None = None
+    reply: str | None = None
 
     @classmethod
     def failed(cls, sample_id: str, coalition: str, media: str, reason: str) -> Prediction:
         return cls(sample_id, coalition, media, *[None] * 7, failure=reason)
+
+
+@dataclass(frozen=True)
+class StoredTrace:
+    """Attention of one answer's decision query: ``mass`` (L, H, 3), ``counts`` (3,)."""
+
+    sample_id: str
+    coalition: str
+    media: str
+    mass: np.ndarray
+    counts: np.ndarray
 
 
 _COLUMNS = tuple(f.name for f in fields(Prediction))
@@ -44,17 +61,26 @@ CREATE TABLE IF NOT EXISTS predictions (
     fingerprint TEXT NOT NULL REFERENCES runs, {", ".join(_COLUMNS)},
     PRIMARY KEY (fingerprint, sample_id, coalition)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS traces (
+    fingerprint TEXT NOT NULL REFERENCES runs, sample_id, coalition, media,
+    layers INTEGER, heads INTEGER, mass BLOB, counts BLOB,
+    PRIMARY KEY (fingerprint, sample_id, coalition)
+);
 """
 
 
 class PredictionStore:
-    """Predictions of any number of runs, keyed by (run fingerprint, sample_id, coalition)."""
+    """Answers of any number of runs, keyed by (run fingerprint, sample_id, coalition)."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with closing(self._connect()) as db:
             db.executescript(_SCHEMA)
+            there = {row[1] for row in db.execute("PRAGMA table_info(predictions)")}
+            for column in set(_COLUMNS) - there:
+                # A store of an earlier version: its rows stay.
+                db.execute(f"ALTER TABLE predictions ADD COLUMN {column}")
 
     def _connect(self) -> sqlite3.Connection:
         db = sqlite3.connect(self.path, timeout=60)
@@ -67,17 +93,45 @@ class PredictionStore:
         with closing(self._connect()) as db, db:
             db.execute("INSERT OR IGNORE INTO runs VALUES (?, ?)", (fingerprint, text))
 
-    def write(self, fingerprint: str, predictions: Iterable[Prediction]) -> None:
+    def write(
+        self,
+        fingerprint: str,
+        predictions: Iterable[Prediction],
+        traces: Iterable[StoredTrace] = (),
+    ) -> None:
         """Write a batch in one transaction: all of it is kept or none."""
+        names = ", ".join(_COLUMNS)
         marks = ", ".join("?" * (len(_COLUMNS) + 1))
         with closing(self._connect()) as db, db:
             db.executemany(
-                f"INSERT OR REPLACE INTO predictions VALUES ({marks})",
+                f"INSERT OR REPLACE INTO predictions (fingerprint, {names}) VALUES ({marks})",
                 [(fingerprint, *astuple(p)) for p in predictions],
             )
+            db.executemany(
+                "INSERT OR REPLACE INTO traces VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                [
+                    (fingerprint, t.sample_id, t.coalition, t.media, *t.mass.shape[:2],
+                     t.mass.astype("<f4").tobytes(), t.counts.astype("<i4").tobytes())
+                    for t in traces
+                ],
+            )  # fmt: skip
+
+    def known(self, fingerprint: str, *, traced: bool = False) -> set[tuple[str, str, str]]:
+        """(sample_id, coalition, media) of what is stored; ``traced`` asks for a trace as well.
+
+        A failure counts as known, since the same files would fail again.
+        """
+        query = "SELECT sample_id, coalition, media FROM predictions WHERE fingerprint = :run"
+        if traced:
+            query += (
+                " AND failure IS NOT NULL UNION"
+                " SELECT sample_id, coalition, media FROM traces WHERE fingerprint = :run"
+            )
+        with closing(self._connect()) as db:
+            return set(db.execute(query, {"run": fingerprint}))
 
     def read(self, fingerprint: str) -> pd.DataFrame:
-        """All predictions of a run, failures included, sorted by sample and coalition."""
+        """All answers of a run, failures included, sorted by sample and coalition."""
         with closing(self._connect()) as db:
             return pd.read_sql_query(
                 f"SELECT {', '.join(_COLUMNS)} FROM predictions WHERE fingerprint = ? "
@@ -85,3 +139,32 @@ class PredictionStore:
                 db,
                 params=(fingerprint,),
             )
+
+    def read_traces(self, fingerprint: str) -> TraceTable:
+        """All traces of a run, sorted by sample and coalition.
+
+        Raises ``ValueError`` when there are none.
+        """
+        with closing(self._connect()) as db:
+            rows = db.execute(
+                "SELECT sample_id, coalition, layers, heads, mass, counts FROM traces "
+                "WHERE fingerprint = ? ORDER BY sample_id, coalition",
+                (fingerprint,),
+            ).fetchall()
+        if not rows:
+            raise ValueError(
+                f"{self.path} holds no traces of run {fingerprint}; run evaluate(..., traces=True)"
+            )
+        index = pd.DataFrame([row[:2] for row in rows], columns=["sample_id", "coalition"])
+        mass = np.frombuffer(b"".join(row[4] for row in rows), "<f4")
+        counts = np.frombuffer(b"".join(row[5] for row in rows), "<i4")
+        return TraceTable(index, mass.reshape(len(rows), *rows[0][2:4], 3), counts.reshape(-1, 3))
+
+    def export(self, fingerprint: str, path: str | Path) -> Path:
+        """All answers of a run as a Parquet file, written whole or not at all."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(path.name + ".part")
+        self.read(fingerprint).to_parquet(partial, index=False)
+        os.replace(partial, path)
+        return path

@@ -1,0 +1,242 @@
+"""Bootstrap intervals over clips, of statistics that are functions of sums over clips."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+if TYPE_CHECKING:
+    from emomm_lib.metrics.scores import Metric
+
+Finish = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+BLOCK = 4_000_000
+"""Most counts held at a time, 32 MB of them."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value on ``n`` clips and its bootstrap interval at confidence ``level``."""
+
+    value: float
+    low: float
+    high: float
+    level: float
+    n: int
+
+
+def _unit_sums(contributions: NDArray[np.float64], clusters: ArrayLike) -> NDArray[np.float64]:
+    clusters = np.asarray(clusters)
+    if clusters.shape != contributions.shape[:1] or pd.isna(clusters).any():
+        raise ValueError(
+            f"clusters must name one group for each of the {len(contributions)} clips; got "
+            f"shape {clusters.shape}, {int(pd.isna(clusters).sum())} of them missing"
+        )
+    return pd.DataFrame(contributions).groupby(clusters).sum().to_numpy()
+
+
+def _redrawn(
+    units: NDArray[np.float64], resamples: int, rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """Sums ``(resamples, k)`` over units ``(n, k)`` drawn n at a time with replacement."""
+    # Units that add the same are exchangeable, so it is enough to draw how often each *kind* comes
+    # up: the same distribution as drawing units, at the cost of a few dozen kinds.
+    kinds, counts = np.unique(units, axis=0, return_counts=True)
+    n, step = len(units), max(1, BLOCK // len(kinds))
+    sums = np.empty((resamples, units.shape[1]))
+    for start in range(0, resamples, step):
+        size = min(step, resamples - start)
+        if len(kinds) < n:
+            drawn = rng.multinomial(n, counts / n, size=size)
+        else:
+            # Where no two units are alike, drawing the units themselves is six times as fast.
+            cells = rng.integers(n, size=(size, n)) + n * np.arange(size)[:, None]
+            drawn = np.bincount(cells.ravel(), minlength=size * n).reshape(size, n)
+        sums[start : start + size] = drawn @ kinds
+    return sums
+
+
+def resampled_sums(
+    contributions: NDArray[np.float64],
+    clusters: ArrayLike | None,
+    resamples: int,
+    seed: int,
+    strata: ArrayLike | None = None,
+) -> NDArray[np.float64]:
+    """Sums ``(resamples, k)`` of contributions ``(N, k)`` over units drawn with replacement.
+
+    A unit is a row, or a whole cluster. With ``strata`` (a name a row) each stratum is resampled
+    independently and keeps its size. Needs the memory of its result and about 100 MB. Raises
+    ``ValueError`` for clusters or strata of another length, or a cluster in two strata.
+    """
+    rng = np.random.default_rng(seed)
+    if strata is None:
+        units = contributions if clusters is None else _unit_sums(contributions, clusters)
+        return _redrawn(units, resamples, rng)
+    strata = np.asarray(strata)
+    if strata.shape != contributions.shape[:1] or pd.isna(strata).any():
+        raise ValueError(
+            f"strata must name one group for each of the {len(contributions)} clips; got shape "
+            f"{strata.shape}, {int(pd.isna(strata).sum())} of them missing"
+        )
+    total = np.zeros((resamples, contributions.shape[1]))
+    seen: set = set()
+    for stratum in np.unique(strata):
+        chosen = strata == stratum
+        units = contributions[chosen]
+        if clusters is not None:
+            members = np.asarray(clusters)[chosen]
+            if both := sorted(seen & set(members.tolist())):
+                raise ValueError(f"clusters {both[:3]} lie in two strata, which are independent")
+            seen |= set(members.tolist())
+            units = _unit_sums(units, members)
+        total += _redrawn(units, resamples, rng)
+    return total
+
+
+def _interval(value: float, draws: NDArray[np.float64], level: float, n: int) -> Interval:
+    if np.isnan(draws).all():
+        return Interval(value, float("nan"), float("nan"), level, n)
+    tail = (1 - level) / 2
+    low, high = np.nanquantile(draws, [tail, 1 - tail])
+    return Interval(value, float(low), float(high), level, n)
+
+
+def intervals_of(
+    contributions: ArrayLike,
+    finish: Finish,
+    *,
+    clusters: ArrayLike | None = None,
+    strata: ArrayLike | None = None,
+    resamples: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> list[Interval]:
+    """Percentile bootstrap intervals of several statistics, all on the same resampled clips.
+
+    Parameters
+    ----------
+    contributions
+        What each clip (row) adds, ``(N, k)``, finite.
+    finish
+        Sums ``(..., k)`` to the statistics ``(..., j)``; NaN where one is undefined, and such a
+        resample is left out.
+    clusters
+        Names ``(N,)`` of groups that are drawn whole: speakers, or clips where one clip has rows.
+    strata
+        Names ``(N,)`` of groups that are resampled independently of each other and keep their
+        size, such as the disjoint clips of Align and Conflict.
+
+    Returns j intervals whose ``n`` is N. The same seed gives the same intervals. Raises
+    ``ValueError`` for other shapes, no clips, or values that are not finite.
+    """
+    contributions = np.asarray(contributions, dtype=np.float64)
+    if contributions.ndim != 2 or not contributions.size or not np.isfinite(contributions).all():
+        raise ValueError(
+            "contributions must be finite, one row a clip and at least one clip and column; got "
+            f"shape {contributions.shape}, {int((~np.isfinite(contributions)).sum())} not finite"
+        )
+    draws = finish(resampled_sums(contributions, clusters, resamples, seed, strata))
+    values = finish(contributions.sum(axis=0))
+    return [
+        _interval(float(value), drawn, level, len(contributions))
+        for value, drawn in zip(values, draws.T, strict=True)
+    ]
+
+
+def interval_of(
+    contributions: ArrayLike,
+    finish: Finish,
+    *,
+    clusters: ArrayLike | None = None,
+    strata: ArrayLike | None = None,
+    resamples: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """Percentile bootstrap interval of one statistic; ``finish`` gives ``(...)`` of ``(..., k)``.
+
+    Arguments and errors as in :func:`intervals_of`.
+    """
+    (interval,) = intervals_of(
+        contributions,
+        lambda sums: np.asarray(finish(sums))[..., None],
+        clusters=clusters,
+        strata=strata,
+        resamples=resamples,
+        level=level,
+        seed=seed,
+    )
+    return interval
+
+
+def bootstrap_interval(
+    metric: Metric,
+    truth: ArrayLike,
+    prediction: ArrayLike,
+    *,
+    clusters: ArrayLike | None = None,
+    resamples: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """Percentile bootstrap interval of a metric over clips, or over whole clusters.
+
+    ``truth``, ``prediction`` and ``clusters`` (speakers, or clips where one clip has several rows)
+    have shape ``(N,)``. The order of the rows does not matter, and the same seed gives the same
+    interval. A resample in which the metric is undefined is left out. Raises like
+    :func:`agreement`.
+    """
+    return interval_of(
+        metric.contributions(truth, prediction),
+        metric.finish,
+        clusters=clusters,
+        resamples=resamples,
+        level=level,
+        seed=seed,
+    )
+
+
+def paired_bootstrap(
+    metric: Metric,
+    truth: ArrayLike,
+    baseline: ArrayLike,
+    prediction: ArrayLike,
+    *,
+    clusters: ArrayLike | None = None,
+    resamples: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """Interval of ``metric(prediction) - metric(baseline)``, both on the same resampled clips.
+
+    Arguments and errors as in :func:`bootstrap_interval`; row n of both predictions is clip n.
+    """
+    pair = [metric.contributions(truth, values) for values in (baseline, prediction)]
+    k = pair[0].shape[1]
+    return interval_of(
+        np.hstack(pair),
+        lambda sums: metric.finish(sums[..., k:]) - metric.finish(sums[..., :k]),
+        clusters=clusters,
+        resamples=resamples,
+        level=level,
+        seed=seed,
+    )
+
+
+def means(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Ratios ``(..., k)`` of sums ``(..., 2 k)``: totals first, then how many were counted."""
+    k = sums.shape[-1] // 2
+    with np.errstate(invalid="ignore"):
+        return sums[..., :k] / sums[..., k:]
+
+
+def counted(values: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
+    """Contributions ``(N, 2 k)`` whose :func:`means` are those of values ``(N, k)`` without NaN."""
+    values = np.asarray(values, dtype=np.float64)
+    known = ~np.isnan(values)
+    return np.hstack([np.where(known, values, 0.0), known])

@@ -1,0 +1,100 @@
+"""Label-only baselines: what a perfect reader without any preference answers on the same clips.
+
+They see the evidence of every present modality without error and weigh all of it alike, so what
+PSMV and GTAR say of them follows from the labels alone (to be set beside Sec. 4.2 and 4.3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from emomm_lib.labels import CLASSES, COALITIONS, MODALITIES, coalition_modalities, polarity
+from emomm_lib.metrics._outcomes import LABELS, check, check_labels
+
+Reader = Callable[[NDArray[np.int64]], NDArray[np.float64]]
+_CLASSES = np.arange(len(CLASSES))
+
+
+def follow_one(evidence: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Probability ``(N, 5)`` of each answer of a reader that follows one modality at random.
+
+    ``evidence`` holds labels 0..4 of the present modalities, ``(N, k)`` with k >= 1.
+    """
+    return (evidence[..., None] == _CLASSES).mean(axis=1)
+
+
+def follow_average(evidence: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Probability ``(N, 5)`` of each answer of a reader that takes the class nearest to the mean.
+
+    A tie between two classes is split evenly: labels 0 and 1 are answered 0 and 1 half of the time
+    each. ``evidence`` as in :func:`follow_one`.
+    """
+    # Distances times the number of modalities are integers, so that a tie is exact.
+    distance = np.abs(_CLASSES * evidence.shape[1] - evidence.sum(axis=1, keepdims=True))
+    nearest = distance == distance.min(axis=1, keepdims=True)
+    return nearest / nearest.sum(axis=1, keepdims=True)
+
+
+READERS: dict[str, Reader] = {"random": follow_one, "average": follow_average}
+
+
+def reader_outcomes(clips: pd.DataFrame, reader: str, evidence: str = "label") -> pd.DataFrame:
+    """Expected outcomes of a reader on clips under all eight coalitions.
+
+    Parameters
+    ----------
+    clips
+        One row a clip: ``sample_id, corpus, subset, label_gt, label_t, label_a, label_v`` and the
+        columns ``{evidence}_t, {evidence}_a, {evidence}_v`` (0..4).
+    reader
+        ``random`` follows one present modality drawn uniformly; ``average`` answers the class
+        nearest to the mean of the present ones. Without a modality both guess one of the five
+        classes uniformly.
+    evidence
+        What it reads: ``label`` for the annotated labels, or columns that hold, say, a model's own
+        answers to each modality alone.
+
+    Returns ``sample_id, corpus, subset, coalition, label_gt, label_t, label_a, label_v, right,
+    right_polarity``, eight rows a clip; ``right`` is the exact probability of the right class (1/5
+    without a modality) and ``right_polarity`` that of the right polarity. A clip that lacks
+    evidence is left out under all coalitions. Raises ``ValueError`` for an unknown reader, missing
+    columns, labels other than 0..4, a clip twice, or no clip left.
+    """
+    if reader not in READERS:
+        raise ValueError(f"unknown reader {reader!r}; there are {list(READERS)}")
+    read = [f"{evidence}_{m.lower()}" for m in MODALITIES]
+    check(clips, ["sample_id", "corpus", "subset", *LABELS], "the clips")
+    if lacking := sorted(set(read) - set(clips.columns)):
+        raise ValueError(f"the clips lack the columns {lacking} of evidence {evidence!r}")
+    if clips["sample_id"].duplicated().any():
+        twice = clips.loc[clips["sample_id"].duplicated(), "sample_id"].iloc[0]
+        raise ValueError(f"the clips have {twice!r} twice; give one row a clip")
+    clips = clips.dropna(subset=read).reset_index(drop=True)
+    if not len(clips):
+        raise ValueError(f"no clip has a value in all of {read}")
+    check_labels(clips, ["label_gt", *read], "the clips")
+    truth = clips["label_gt"].to_numpy(np.int64)
+    same_polarity = polarity(_CLASSES) == polarity(truth)[:, None]
+    frames = []
+    for name in COALITIONS:
+        seen = [f"{evidence}_{m.lower()}" for m in coalition_modalities(name)]
+        answers = (
+            READERS[reader](clips[seen].to_numpy(np.int64))
+            if seen
+            else np.full((len(clips), len(_CLASSES)), 1 / len(_CLASSES))
+        )
+        frames.append(
+            clips[["sample_id", "corpus", "subset"]].assign(
+                coalition=name,
+                **{column: clips[column] for column in LABELS},
+                right=answers[np.arange(len(clips)), truth],
+                # A sum of exact thirds may exceed 1 by a rounding error.
+                right_polarity=np.minimum((answers * same_polarity).sum(axis=1), 1.0),
+            )
+        )
+    stacked = pd.concat(frames, keys=range(len(frames)), names=["coalition_order", "clip"])
+    return stacked.sort_index(level=["clip", "coalition_order"]).reset_index(drop=True)
