@@ -3,6 +3,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.linalg import block_diag
 from scipy.stats import bootstrap
 from sklearn.metrics import accuracy_score, f1_score
 
@@ -251,3 +252,68 @@ def test_score_frame_has_one_row_a_group_and_metric_with_the_values_of_its_clips
     assert (scored["low"] <= scored["value"]).all() and (scored["value"] <= scored["high"]).all()
     with pytest.raises(ValueError, match="score_pred"):
         m.score_frame(frame.drop(columns="score_pred"))
+
+
+def continuous(n=120, seed=0):
+    return np.random.default_rng(seed).normal(size=(n, 2))
+
+
+def test_intervals_of_clips_that_are_all_different_agree_with_scipy():
+    x = continuous()
+    ours = m.intervals_of(x, lambda s: s / len(x), resamples=8000)
+    theirs = bootstrap((x,), np.mean, axis=0, method="percentile", rng=np.random.default_rng(2))
+    for k, interval in enumerate(ours):
+        low, high = theirs.confidence_interval.low[k], theirs.confidence_interval.high[k]
+        assert interval.value == pytest.approx(x[:, k].mean())
+        assert interval.low == pytest.approx(low, abs=0.1 * (high - low))
+        assert interval.high == pytest.approx(high, abs=0.1 * (high - low))
+    one = m.interval_of(x[:, :1], lambda s: s[..., 0] / len(x), resamples=8000)
+    assert one.value == ours[0].value and isinstance(one.low, float)
+
+
+@pytest.mark.parametrize("rounding", [None, 0])
+def test_the_size_of_a_block_of_draws_changes_nothing(monkeypatch, rounding):
+    x = continuous() if rounding is None else np.round(continuous(), rounding)
+    sums = resampled_sums(x, None, 50, 0)
+    monkeypatch.setattr("emomm_lib.metrics.bootstrap.BLOCK", 7 * 120)
+    assert np.allclose(resampled_sums(x, None, 50, 0), sums, atol=1e-9)
+
+
+def test_strata_keep_their_size_and_are_drawn_independently():
+    names = np.repeat(["few", "many"], [30, 90])
+    contributions = np.stack([names == "few", names == "many", *continuous().T], axis=1)
+    sums = resampled_sums(contributions, None, 4000, 0, names)
+    assert (sums[:, 0] == 30).all() and (sums[:, 1] == 90).all()
+    x, halves = continuous(60)[:, :1], np.repeat(["a", "b"], 60)
+    one, other = resampled_sums(block_diag(x, x), None, 4000, 0, halves).T
+    assert abs(np.corrcoef(one, other)[0, 1]) < 0.06
+    assert one.std() == pytest.approx(np.sqrt(60) * x.std(), rel=0.05)
+
+
+def test_clusters_inside_strata_are_drawn_whole_and_may_not_lie_in_two():
+    names, speakers = np.repeat(["a", "b"], 60), np.arange(120) // 3
+    sums = resampled_sums(continuous(), speakers, 200, 0, names)
+    single = pd.DataFrame(continuous()).groupby(speakers).sum().to_numpy()
+    expected = resampled_sums(single, None, 200, 0, np.repeat(["a", "b"], 20))
+    assert np.allclose(sums, expected)
+    with pytest.raises(ValueError, match="two strata"):
+        resampled_sums(continuous(), np.arange(120) % 7, 10, 0, names)
+
+
+@pytest.mark.parametrize(
+    ("contributions", "strata", "message"),
+    [
+        (np.zeros(3), None, "one row a clip"),
+        (np.zeros((0, 2)), None, "at least one clip"),
+        ([[1.0], [np.nan]], None, "1 not finite"),
+        (np.zeros((3, 1)), ["a"], "strata must name"),
+    ],
+)
+def test_contributions_that_cannot_be_resampled_are_refused(contributions, strata, message):
+    with pytest.raises(ValueError, match=message):
+        m.intervals_of(contributions, lambda s: s, strata=strata)
+
+
+def test_every_public_name_is_exported():
+    assert all(hasattr(m, name) for name in m.__all__)
+    assert len(set(m.__all__)) == len(m.__all__)
