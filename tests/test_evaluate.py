@@ -277,26 +277,6 @@ def test_a_plan_that_cannot_be_carried_out_is_refused(clips, tmp_path, change, m
         make_plan(frame, {"ch_sims_v2": tmp_path}, coalitions, set(), size)
 
 
-def test_short_prompts_share_a_batch_and_no_batch_has_more_positions_than_the_longest_ones(
-    model, clips, tmp_path
-):
-    sizes = []
-
-    class Watching(Counting):
-        def answer(self, queries, **options):
-            sizes.append((len(queries), max(map(self._model.length, queries))))
-            return self._model.answer(queries, **options)
-
-    coalitions = ("none", "T", "A", "V", "TA", "TV", "AV", "TAV")
-    evaluate(Watching(model), clips, {"ch_sims_v2": tmp_path}, coalitions,
-             PredictionStore(tmp_path / "p.sqlite"), media=MEDIA, batch_size=4,
-             progress=False)  # fmt: skip
-    assert sum(rows for rows, _ in sizes) == 7 * 8
-    longest = max(length for _, length in sizes)
-    assert all(rows * length <= 4 * longest for rows, length in sizes)
-    assert max(rows for rows, _ in sizes) > 4
-
-
 def test_traces_are_those_of_recording_each_prompt_and_change_no_answer(model, clips, tmp_path):
     store = PredictionStore(tmp_path / "p.sqlite")
     traced = run(model, clips, tmp_path, store, traces=True)

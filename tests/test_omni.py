@@ -170,9 +170,47 @@ def test_modality_ids_mark_transcript_sound_and_frames_and_nothing_else(omni, co
         assert (marks == 1).sum() == ("A" in query.coalition) * len(query.clip.audio)
         assert (marks == 2).sum() == ("V" in query.coalition) * len(query.clip.video)
         assert (marks[prompt.attention_mask[row] == 0] == -1).all()
-        assert omni.length(query) == prompt.attention_mask[row].sum()
     everything = omni.prepare(queries, text="all").modality_ids
     assert torch.equal(everything >= 0, prompt.attention_mask.bool())
+
+
+def test_coalitions_that_share_their_beginnings_answer_as_each_does_alone(omni):
+    clips = omni.encode([clip(40 + i) for i in range(3)])
+    queries = [
+        Query(c, k, Corpus.CH_SIMS if i else Corpus.CMU_MOSI, SENTENCE["zh" if i else "en"])
+        for i, c in enumerate(clips)
+        for k in COALITIONS[:: -1 if i == 1 else 1]
+    ]
+    together = omni.answer(queries, trace=True)
+    for i, query in enumerate(queries):
+        alone = omni.answer([query], trace=True)
+        np.testing.assert_allclose(together.letter_logits[i], alone.letter_logits[0], atol=1e-5)
+        assert together.label[i] == alone.label[0] and together.score[i] == alone.score[0]
+        np.testing.assert_allclose(together.mass[i], alone.mass[0], atol=1e-6)
+        assert together.counts[i].tolist() == alone.counts[0].tolist()
+
+
+def test_sharing_saves_three_of_four_videos_and_two_of_four_sounds(omni, monkeypatch):
+    [encoded] = omni.encode([clip(50)])
+    queries = [Query(encoded, k, Corpus.CMU_MOSI, SENTENCE["en"]) for k in COALITIONS]
+    seen = []
+    decoder = type(omni.model.model.language_model)
+    plain = decoder.forward
+
+    def count(self, *args, **given):
+        width = given["inputs_embeds"].shape[1]
+        seen.append(int(given["attention_mask"][:, -width:].sum()))
+        return plain(self, *args, **given)
+
+    monkeypatch.setattr(decoder, "forward", count)
+    monkeypatch.setattr(OmniModel, "_best_scores", lambda self, queries, *_: [0.0] * len(queries))
+    omni.answer(queries)
+    shared, seen[:] = sum(seen), []
+    for query in queries:
+        omni.answer([query])
+    # Beginnings hold the system prompt as well, so that a little more is saved.
+    saved = 3 * len(encoded.video) + 2 * len(encoded.audio)
+    assert saved <= sum(seen) - shared <= saved + 40
 
 
 def test_a_traced_answer_is_the_same_answer_with_the_attention_of_a_plain_forward(omni):

@@ -84,28 +84,11 @@ def _batches(plan: Plan, settings: MediaSettings, workers: int) -> Iterator[list
             yield [future.result() for future in futures]
 
 
-def _by_length(
-    model: OmniModel, work: list[tuple[Item, Query]], rows: int
-) -> Iterator[list[tuple[Item, Query]]]:
-    """Groups of like length, each with at most the positions of ``rows`` of the longest prompts.
-
-    So a batch of short prompts has more rows, and little is padded.
-    """
-    lengths = [model.length(query) for _, query in work]
-    order = sorted(range(len(work)), key=lambda i: -lengths[i])
-    budget = rows * max(lengths, default=1)
-    while order:
-        fit = max(1, budget // lengths[order[0]])
-        yield [work[i] for i in order[:fit]]
-        order = order[fit:]
-
-
 def _ask(
     model: OmniModel,
     batch: Sequence[_Read],
     decoding: Decoding,
     traced: bool,
-    rows: int,
 ) -> tuple[list[Prediction], list[StoredTrace]]:
     encoded = model.encode([read.media for read in batch])
     predictions, traces, work = [], [], []
@@ -119,24 +102,22 @@ def _ask(
             else:
                 query = Query(clip, coalition, Corpus(item.corpus), item.text)
                 work.append((item, query))
-    for group in _by_length(model, work, rows):
-        keys = [(item.sample_id, query.coalition, item.version) for item, query in group]
-        queries = [query for _, query in group]
-        if decoding == "free":
-            for key, query, text in zip(keys, queries, model.reply(queries), strict=True):
-                parsed = parse_reply(text, query.corpus)
-                answer = (parsed.label, parsed.score, *[None] * 5)
-                predictions.append(Prediction(*key, *answer, reply=text))
-            continue
-        answers = model.answer(queries, trace=traced)
-        predictions += [
-            Prediction(*key, int(label), float(score), *map(float, logits))
-            for key, label, score, logits in zip(
-                keys, answers.label, answers.score, answers.letter_logits, strict=True
-            )
-        ]
-        if traced:
-            traces += map(StoredTrace, *zip(*keys, strict=True), answers.mass, answers.counts)
+    if not work:
+        return predictions, traces
+    keys = [(item.sample_id, query.coalition, item.version) for item, query in work]
+    queries = [query for _, query in work]
+    if decoding == "free":
+        for key, query, text in zip(keys, queries, model.reply(queries), strict=True):
+            parsed = parse_reply(text, query.corpus)
+            answer = (parsed.label, parsed.score, *[None] * 5)
+            predictions.append(Prediction(*key, *answer, reply=text))
+        return predictions, traces
+    answers = model.answer(queries, trace=traced)
+    columns = answers.label, answers.score, answers.letter_logits
+    for key, label, score, logits in zip(keys, *columns, strict=True):
+        predictions.append(Prediction(*key, int(label), float(score), *map(float, logits)))
+    if traced:
+        traces += map(StoredTrace, *zip(*keys, strict=True), answers.mass, answers.counts)
     return predictions, traces
 
 
@@ -172,8 +153,8 @@ def evaluate(
     traces
         Record attention as well, for :meth:`PredictionStore.read_traces`.
     batch_size
-        Clips decoded and encoded together; and prompts answered together, more where they are
-        shorter than the batch's longest.
+        Clips decoded, encoded and asked together; a pass of the decoder has up to twice as many
+        prompts.
     workers
         Threads that read files ahead of the model.
 
@@ -192,7 +173,7 @@ def evaluate(
     with tqdm(total=total, initial=plan.known, unit="item", disable=not progress) as bar:
         for batch in _batches(plan, settings, workers):
             try:
-                predictions, seen = _ask(model, batch, decoding, traces, batch_size)
+                predictions, seen = _ask(model, batch, decoding, traces)
             except torch.OutOfMemoryError as error:
                 error.add_note(f"out of memory with batch_size={batch_size}: choose a smaller one")
                 raise

@@ -14,6 +14,7 @@ import torch
 import transformers
 from transformers import (
     AutoConfig,
+    Cache,
     PretrainedConfig,
     Qwen2_5OmniProcessor,
     Qwen2_5OmniThinkerForConditionalGeneration,
@@ -22,9 +23,10 @@ from transformers import (
 from emomm_lib.attention import modality_ids, record
 from emomm_lib.labels import GRIDS, LETTERS, Corpus
 from emomm_lib.media.video import Frames
+from emomm_lib.models.passes import Beginning, Tokens, fork, schedule
 from emomm_lib.prompts import TRANSCRIPT_PREFIX, messages, reply
 
-ADAPTER_VERSION = 1
+ADAPTER_VERSION = 2
 """Raised whenever a change here can change an answer; part of every run's fingerprint."""
 SUPPORTED = ("qwen2_5_omni", "qwen2_5_omni_thinker")
 
@@ -223,12 +225,6 @@ class OmniModel:
             for i in range(len(clips))
         ]
 
-    def length(self, query: Query) -> int:
-        """Positions of a query's prompt, for batches of like length."""
-        media = {"V": query.clip.video, "A": query.clip.audio}
-        tokens = [len(media[m]) - 1 for m in media if m in query.coalition]
-        return len(self._ids(self._chat(query))) + sum(tokens)
-
     def _chat(self, query: Query) -> str:
         return self.processor.apply_chat_template(
             messages(query.coalition, query.corpus, query.transcript),
@@ -262,14 +258,10 @@ class OmniModel:
             raise ValueError("the chat template changes the transcript; T has no tokens to mark")
         return text, start, end
 
-    def prepare(
+    def _tokens(
         self, queries: Sequence[Query], text: Literal["transcript", "all"] = "transcript"
-    ) -> Prompt:
-        """Tokenize, left-pad, and put the encoders' outputs in their places.
-
-        ``text`` says which tokens are T's: those of the transcript, or all that are neither media
-        nor padding, instructions included.
-        """
+    ) -> Tokens:
+        """Tokenize and left-pad; positions on three axes, and the modality of every token."""
         texts, starts, ends = zip(*map(self._text, queries), strict=True)
         done = self.processor.tokenizer(
             list(texts),
@@ -282,17 +274,8 @@ class OmniModel:
         offsets = done.pop("offset_mapping")
         done = done.to(self.device)
         ids, mask = done["input_ids"], done["attention_mask"]
-        embeds = self.model.get_input_embeddings()(ids)
-        config = self.model.config
         seen = [q.clip for q in queries if "V" in q.coalition]
         heard = [q.clip for q in queries if "A" in q.coalition]
-        for token_id, parts in (
-            (config.video_token_id, [c.video for c in seen]),
-            (config.audio_token_id, [c.audio for c in heard]),
-        ):
-            if parts:
-                where = (ids == token_id)[..., None]
-                embeds = embeds.masked_scatter(where, torch.cat(parts).to(embeds.dtype))
         if seen:
             positions, _ = self.model.model.get_rope_index(
                 ids,
@@ -311,10 +294,56 @@ class OmniModel:
             # Padding has the empty span (0, 0), which overlaps nothing.
             words = (offsets[..., 1] > within[0]) & (offsets[..., 0] < within[1])
             words &= offsets[..., 1] > offsets[..., 0]
-        placeholders = {"A": config.audio_token_id, "V": config.video_token_id}
-        return Prompt(
-            ids, mask, embeds, positions, modality_ids(ids, placeholders, words.to(self.device))
-        )
+        marks = modality_ids(ids, self._placeholders, words.to(self.device))
+        return Tokens(ids, mask, marks, positions)
+
+    @property
+    def _placeholders(self) -> dict[str, int]:
+        config = self.model.config
+        return {"A": config.audio_token_id, "V": config.video_token_id}
+
+    def _embed(self, tokens: Tokens, clips: Sequence[Encoded]) -> torch.Tensor:
+        """Embeddings ``(B, Q, hidden)`` with the encoders' outputs in their places.
+
+        A row holds all of a clip's video or sound, or none of it.
+        """
+        embeds = self.model.get_input_embeddings()(tokens.ids)
+        for modality, token in self._placeholders.items():
+            where = (tokens.ids == token) & (tokens.mask > 0)
+            rows = where.any(1).nonzero()[:, 0].tolist()
+            if rows:
+                parts = [clips[row].video if modality == "V" else clips[row].audio for row in rows]
+                embeds = embeds.masked_scatter(where[..., None], torch.cat(parts).to(embeds.dtype))
+        return embeds
+
+    def prepare(
+        self, queries: Sequence[Query], text: Literal["transcript", "all"] = "transcript"
+    ) -> Prompt:
+        """Tokenize, left-pad, and put the encoders' outputs in their places.
+
+        ``text`` says which tokens are T's: those of the transcript, or all that are neither media
+        nor padding, instructions included.
+        """
+        tokens = self._tokens(queries, text)
+        embeds = self._embed(tokens, [q.clip for q in queries])
+        return Prompt(tokens.ids, tokens.mask, embeds, tokens.positions, tokens.marks)
+
+    def _beginnings(self, queries: Sequence[Query], tokens: Tokens) -> list[list[Beginning]]:
+        """Of each prompt, up to the end of its video, and of its sound after that."""
+        ids = tokens.ids.cpu().numpy()
+        first = (tokens.ids.shape[1] - tokens.mask.sum(1)).tolist()
+        found = []
+        for row, query in enumerate(queries):
+            media, own = [], []
+            for modality in ("V", "A"):
+                if modality in query.coalition:
+                    media.append(query.clip.video if modality == "V" else query.clip.audio)
+                    at = np.flatnonzero(ids[row] == self._placeholders[modality])
+                    end = int(at[-1]) + 1
+                    key = (*map(id, media), ids[row, first[row] : end].tobytes())
+                    own.append(Beginning(modality, key, end))
+            found.append(own)
+        return found
 
     def _mel_lengths(self, clips: Sequence[Encoded]) -> torch.Tensor | None:
         """Mel frames for each clip's number of audio tokens: what the rope index asks for."""
@@ -326,30 +355,61 @@ class OmniModel:
     def answer(self, queries: Sequence[Query], *, trace: bool = False) -> Answers:
         """Letter by arg-max over A..E at the first token, then the best allowed score of it.
 
-        ``trace`` records the attention of the decision query as well, which changes no answer.
+        Queries of one clip share the computation of its video and sound. ``trace`` records the
+        attention of the decision query as well, which changes no answer.
         """
-        prompt = self.prepare(queries)
-        recording = record(self.model, prompt.modality_ids, states=False) if trace else None
-        with recording or nullcontext() as seen:
-            out = self.model.model.language_model(
-                inputs_embeds=prompt.inputs_embeds,
-                attention_mask=prompt.attention_mask,
-                position_ids=prompt.position_ids,
-                use_cache=True,
-            )
+        tokens = self._tokens(queries)
+        starts = (tokens.ids.shape[1] - tokens.mask.sum(1)).tolist()
+        passes = schedule(starts, tokens.ids.shape[1], self._beginnings(queries, tokens))
         # In single precision: at a logit of 20, bfloat16 knows steps of an eighth, and a tie would
         # go to the first letter.
         letters = self.model.lm_head.weight[self.letter_ids].float()
-        logits = out.last_hidden_state[:, -1].float() @ letters.T
-        label = logits.argmax(-1).cpu().numpy()
-        score = self._best_scores(queries, label, prompt, out.past_key_values)
-        return Answers(
-            logits.cpu().numpy(),
-            label,
-            score,
-            seen.mass.float().cpu().numpy() if trace else None,
-            seen.counts.cpu().numpy() if trace else None,
+        logits = torch.empty(len(queries), len(LETTERS), device=self.device)
+        score = np.empty(len(queries))
+        seen: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        done: dict[int, tuple[Cache, torch.Tensor, torch.Tensor]] = {}
+        last_child = {step.parent[0]: n for n, step in enumerate(passes) if step.parent is not None}
+        for number, step in enumerate(passes):
+            piece = tokens.cut(step.rows, step.start, step.end)
+            cache, mask, marks = None, piece.mask, piece.marks
+            if step.parent is not None:
+                parent, rows = step.parent
+                cache = fork(done[parent][0], rows)
+                mask, marks = (
+                    torch.cat([before[rows], own], 1)
+                    for before, own in zip(done[parent][1:], (mask, marks), strict=True)
+                )
+            wanted = trace and step.last
+            with record(self.model, marks, states=False) if wanted else nullcontext() as recorded:
+                out = self.model.model.language_model(
+                    inputs_embeds=self._embed(piece, [queries[row].clip for row in step.rows]),
+                    attention_mask=mask,
+                    position_ids=piece.positions,
+                    past_key_values=cache,
+                    use_cache=True,
+                )
+            if not step.last:
+                done[number] = out.past_key_values, mask, marks
+                continue
+            if step.parent is not None and last_child[step.parent[0]] == number:
+                del done[step.parent[0]]
+            logits[step.rows] = out.last_hidden_state[:, -1].float() @ letters.T
+            score[step.rows] = self._best_scores(
+                [queries[row] for row in step.rows],
+                logits[step.rows].argmax(-1).tolist(),
+                mask,
+                piece.positions.amax(dim=(0, 2)) + 1,
+                out.past_key_values,
+            )
+            if wanted:
+                arrays = (recorded.mass.float().cpu().numpy(), recorded.counts.cpu().numpy())
+                seen |= dict(zip(step.rows, zip(*arrays, strict=True), strict=True))
+        mass, counts = (
+            (np.stack([seen[row][i] for row in range(len(queries))]) for i in range(2))
+            if trace
+            else (None, None)
         )
+        return Answers(logits.cpu().numpy(), logits.argmax(-1).cpu().numpy(), score, mass, counts)
 
     @torch.inference_mode()
     def reply(self, queries: Sequence[Query], max_new_tokens: int = 16) -> list[str]:
@@ -367,13 +427,18 @@ class OmniModel:
         return self.processor.tokenizer.batch_decode(written, skip_special_tokens=True)
 
     def _best_scores(
-        self, queries: Sequence[Query], label: np.ndarray, prompt: Prompt, cache
+        self,
+        queries: Sequence[Query],
+        label: Sequence[int],
+        mask: torch.Tensor,
+        start: torch.Tensor,
+        cache: Cache,
     ) -> np.ndarray:
         """Most probable allowed score of each row's letter, all candidates in one pass.
 
-        Whole replies continue the prefilled cache: what the replies of a letter share cancels, so
-        no tokenizer's way of cutting them matters. A row with fewer candidates than the widest
-        repeats its last one, which changes no maximum.
+        Whole replies continue the prefilled cache, from position ``start``: what the replies of a
+        letter share cancels, so no tokenizer's way of cutting them matters. A row with fewer
+        candidates than the widest repeats its last one, which changes no maximum.
         """
         allowed = [
             GRIDS[Corpus(q.corpus)].scores(int(k)) for q, k in zip(queries, label, strict=True)
@@ -393,9 +458,10 @@ class OmniModel:
         lengths = torch.tensor([len(r) for r in replies], device=self.device)
         scored = torch.arange(longest, device=self.device) < lengths[:, None]
         cache.batch_repeat_interleave(width)
-        mask = prompt.attention_mask.repeat_interleave(width, 0)
-        start = prompt.position_ids.amax(dim=(0, 2)).repeat_interleave(width) + 1
-        positions = start[:, None] + torch.arange(longest, device=self.device)
+        mask = mask.repeat_interleave(width, 0)
+        positions = start.repeat_interleave(width)[:, None] + torch.arange(
+            longest, device=self.device
+        )
         hidden = self.model.model.language_model(
             inputs_embeds=self.model.get_input_embeddings()(ids),
             attention_mask=torch.cat([mask, torch.ones_like(ids)], 1),
