@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 
 from emomm_lib.benchmark import expand_missing, resolve_media
-from emomm_lib.labels import COALITIONS, polarity
-from emomm_lib.metrics import score_frame
+from emomm_lib.labels import COALITIONS, MODALITIES, polarity
+from emomm_lib.metrics import reader_outcomes, score_frame
 
 
 def with_media(
@@ -81,6 +81,26 @@ def outcomes(
     right = (truth == answer).astype(float)
     same = (polarity(truth) == polarity(answer)).astype(float)
     return scored.assign(right=right, right_polarity=same), lost
+
+
+def baselines(outcomes: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Readers without a preference on the same clips, to stand beside a model's outcomes.
+
+    Two read the labels without error, and follow one present modality at random, or the average of
+    all (``metrics.readers``). A third follows at random the answers that the model itself gives to
+    each modality alone: as able to read as the model, without its way of weighing.
+    """
+    clips = outcomes.drop_duplicates("sample_id").drop(columns="coalition")
+    alone = outcomes[outcomes["coalition"].isin(MODALITIES)].pivot(
+        index="sample_id", columns="coalition", values="label_pred"
+    )
+    answers = alone.rename(columns={m: f"answer_{m.lower()}" for m in MODALITIES})
+    clips = clips.merge(answers, "left", on="sample_id")
+    return {
+        "labels, one at random": reader_outcomes(clips, "random"),
+        "labels, averaged": reader_outcomes(clips, "average"),
+        "own answers, one at random": reader_outcomes(clips, "random", evidence="answer"),
+    }
 
 
 def table1_scores(scored: pd.DataFrame, **bootstrap: int) -> pd.DataFrame:

@@ -22,6 +22,7 @@ from emomm_lib.report.style import (
     caption,
     context,
     fixed,
+    titled,
 )
 from emomm_lib.report.tables import label_counts
 
@@ -39,13 +40,6 @@ _TEXTS = {
 def figure_caption(item: str, profile: str, note: str = "") -> str:
     """Caption of ``Figure 2, 6, 7`` or ``8`` with its profile; ``note`` says what the data are."""
     return caption(item, profile, _TEXTS[item], note)
-
-
-def _titled(fig: Figure, title: str, profile: str, below: str) -> None:
-    # The empty second line makes the layout leave room for the profile's.
-    fig.suptitle(f"{title}\n", fontsize=11, fontweight="bold")
-    y = 1 - 0.29 / fig.get_figheight()
-    fig.text(0.5, y, f"profile: {profile}  |  {below}", ha="center", va="top", fontsize=8)
 
 
 def figure2(sizes: pd.DataFrame, profile: str) -> Figure:
@@ -90,7 +84,7 @@ def figure2(sizes: pd.DataFrame, profile: str) -> Figure:
             Line2D([], [], color=PUBLISHED, lw=1.6, label="published border"),
         ]
         fig.legend(handles=handles, loc="outside lower center", ncols=4)
-        _titled(
+        titled(
             fig, "Figure 2 (left). EmoMM subsets", profile, "Missing: three instances of each clip"
         )
     return fig
@@ -157,7 +151,7 @@ def _statistics(
         _distribution(axes[0], label_counts(clips), counts)
         source = "published" if len(corpora) == 1 else "mean of Table 4's two"
         _heatmap(axes[1], agreement_matrix(clips), published, source)
-        _titled(fig, f"{item}. {title}", profile, f"{len(clips):,} clips")
+        titled(fig, f"{item}. {title}", profile, f"{len(clips):,} clips")
     return fig
 
 

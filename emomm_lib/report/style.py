@@ -65,6 +65,29 @@ def fixed(value: float, digits: int) -> str:
     return f"{np.round(value, digits):.{digits}f}"
 
 
+def titled(fig: Figure, title: str, profile: str, below: str) -> None:
+    """A figure's title with, in small type under it, its profile and a remark."""
+    # The empty second line makes the layout leave room for the profile's.
+    fig.suptitle(f"{title}\n", fontsize=11, fontweight="bold")
+    y = 1 - 0.29 / fig.get_figheight()
+    fig.text(0.5, y, f"profile: {profile}  |  {below}", ha="center", va="top", fontsize=8)
+
+
+def _settle(fig: Figure) -> None:
+    """Do a figure's layout once and for all.
+
+    Constrained layout leaves the last bits of a position to chance, and an SVG's clip paths are
+    named after all bits.
+    """
+    for _ in range(2):
+        # Room for tick labels depends on the ticks, and those on the room.
+        fig.draw_without_rendering()
+    bounds = [ax.get_position().bounds for ax in fig.axes]
+    fig.set_layout_engine("none")
+    for ax, place in zip(fig.axes, bounds, strict=True):
+        ax.set_position(np.round(place, 6))
+
+
 def save(
     fig: Figure, name: str, profile: str, provenance: Provenance, *, root: Path = FIGURES
 ) -> tuple[Path, ...]:
@@ -76,6 +99,7 @@ def save(
     base, provenance = folder(profile, root), captioned(provenance, profile)
     paths = tuple(base / f"{name}.{suffix}" for suffix in _METADATA)
     with context():
+        _settle(fig)
         for path, metadata in zip(paths, _METADATA.values(), strict=True):
             fig.savefig(path, dpi=200, metadata=metadata)
     plt.close(fig)
