@@ -179,7 +179,8 @@ class Trace:
         pooled = torch.bmm(pick, hidden[:, : end - past])
         self._sums[layer] = pooled if self._sums[layer] is None else self._sums[layer] + pooled
         if end == positions:
-            self._query[layer] = hidden[:, end - 1 - past]
+            # A view would keep all positions of every layer alive.
+            self._query[layer] = hidden[:, end - 1 - past].clone()
 
     def _attend(
         self,

@@ -42,40 +42,30 @@ render_clips = None
 heldout_clips = 400
 
 # %%
-from pathlib import Path
-
 from IPython.display import display
 
 from emomm_lib import paper
-from emomm_lib.benchmark import read_manifest
+from emomm_lib.evaluate.experiment import open_experiment
 from emomm_lib.evaluate.reading import beside_card, reading_accuracy
-from emomm_lib.evaluate.results import instances, join, table1_scores, with_media
-from emomm_lib.evaluate.runner import MediaSettings, evaluate, run_fingerprint
-from emomm_lib.evaluate.store import PredictionStore
-from emomm_lib.labels import Corpus
-from emomm_lib.media.audio import AudioSettings
-from emomm_lib.media.video import VideoSettings
-from emomm_lib.models.omni import OmniModel
-from emomm_lib.paths import ROOT, cache_dir, run_dir
+from emomm_lib.evaluate.results import instances, join, table1_scores
 from emomm_lib.report import tables
 from emomm_lib.report.comparison import save_comparison
 from emomm_lib.report.manifest import Provenance, frame_fingerprint
 from emomm_lib.report.style import caption
 
 NOTEBOOK = "07_main_results"
-roots = {Corpus.CH_SIMS: ROOT / ch_sims_root, Corpus.CMU_MOSI: ROOT / cmu_mosi_root}
-store = PredictionStore(cache_dir() / "predictions.sqlite")
-media = MediaSettings(VideoSettings(num_frames), AudioSettings(max_seconds=max_audio_seconds))
 
 # %% [markdown]
 # ## The model
 
 # %%
-folder = ROOT / model
-model_name = Path(model).name
-omni = OmniModel.load(folder if folder.is_dir() else model, dtype=dtype, device=device, pixels=frame_pixels)
-parameters = sum(p.numel() for p in omni.model.parameters())
-print(f"{model_name}: {parameters / 1e6:.2f} million parameters, fingerprint {omni.fingerprint}")
+bench = open_experiment(
+    profile, ch_sims_root=ch_sims_root, cmu_mosi_root=cmu_mosi_root, model=model, dtype=dtype,
+    device=device, batch_size=batch_size, num_frames=num_frames, frame_pixels=frame_pixels,
+    max_audio_seconds=max_audio_seconds, render_clips=render_clips,
+)
+parameters = sum(p.numel() for p in bench.model.model.parameters())
+print(f"{bench.name}: {parameters / 1e6:.2f} million parameters, fingerprint {bench.model.fingerprint}")
 
 # %% [markdown]
 # ## Can it read at all?
@@ -89,8 +79,10 @@ print(f"{model_name}: {parameters / 1e6:.2f} million parameters, fingerprint {om
 
 # %%
 if heldout_clips:
-    reading = reading_accuracy(omni, heldout_clips, store, media=media, batch_size=batch_size)
-    display(beside_card(reading, folder))
+    reading = reading_accuracy(
+        bench.model, heldout_clips, bench.store, media=bench.media, batch_size=batch_size
+    )
+    display(beside_card(reading, bench.model_folder))
 
 # %% tags=["nbval-check-output"]
 if heldout_clips:
@@ -104,14 +96,10 @@ if heldout_clips:
 # 01. Masking T hides the transcript, not the words in the sound: speech still says them.
 
 # %%
-manifest = read_manifest(run_dir(profile) / "manifest.parquet")
-chosen = manifest[manifest["split"] == "test"]
-test = with_media(chosen, roots, partial=render_clips is not None)
-predictions = evaluate(
-    omni, test, roots, ("TAV", "TA", "TV", "AV"), store, media=media, batch_size=batch_size
-)
+test = bench.clips[bench.clips["split"] == "test"]
+predictions = bench.predictions(test, ("TAV", "TA", "TV", "AV"))
 scored, failed = join(instances(test), predictions)
-print(f"{len(test)} of {len(chosen)} clips, {len(scored)} instances scored, {len(failed)} failed and not scored")
+print(f"{len(test)} clips, {len(scored)} instances scored, {len(failed)} failed and not scored")
 
 # %% [markdown]
 # ## Table 1
@@ -121,11 +109,11 @@ print(f"{len(test)} of {len(chosen)} clips, {len(scored)} instances scored, {len
 
 # %%
 scores = table1_scores(scored)
-results = tables.published_units(scores).assign(model=model_name, method="baseline")
+results = tables.published_units(scores).assign(model=bench.name, method="baseline")
 table1 = tables.table1(results, profile)
 note = f"{data_note} {len(test)} clips; {len(failed)} failed instances are not scored."
 text = caption("Table 1", profile, "Main results, baseline row, beside the published rows", note)
-key = f"{frame_fingerprint(test)}-{run_fingerprint(omni, media)[0]}"
+key = f"{frame_fingerprint(test)}-{bench.fingerprint}"
 tables.save_table(
     table1, "table1", profile, Provenance("Table 1", NOTEBOOK, key, None, text), decimals=tables.DECIMALS
 )

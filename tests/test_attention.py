@@ -472,3 +472,13 @@ def test_placeholders_and_text_mark_their_modalities():
     text = torch.tensor([[0, 0, 0, 0, 0, 1, 1]]).bool()
     marked = modality_ids(tokens, {"A": 8, "V": 7}, text)
     assert marked.tolist() == [[OTHER, V, V, OTHER, A, T, T]]
+
+
+@torch.no_grad()
+def test_a_trace_keeps_no_more_than_it_shows(models):
+    model = models["qwen2.5-omni"]
+    tokens, mask, ids = inputs()
+    with record(model, ids) as trace:
+        run(model, tokens, mask)
+    for kept in (*trace._query, *trace._sums, *trace._mass):
+        assert kept.untyped_storage().nbytes() == kept.nbytes

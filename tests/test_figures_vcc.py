@@ -65,7 +65,8 @@ def points_frame():
 
 
 def correlation_frame(between=0.91, within=0.14):
-    rows = [("between", between, 0.8, 0.97), ("within", within, -0.02, 0.29)]
+    rows = [("between", between, 0.8, 0.97), ("adjusted", 0.5, 0.4, 0.6)]
+    rows += [("within", within, -0.02, 0.29)]
     return pd.DataFrame(rows, columns=["quantity", "value", "low", "high"]).assign(n=9)
 
 
@@ -229,9 +230,9 @@ def test_figure_3_plots_every_point_with_its_modality_and_coalition():
         assert shapes == {line.get_marker()}
     assert len({line.get_marker() for line in marks.values()}) == 4
     label = ax.get_xlabel()
-    assert (
-        "r 0.91 [0.80, 0.97]" in label and "within points 0.14 [\N{MINUS SIGN}0.02, 0.29]" in label
-    )
+    assert "over the points 0.91 [0.80, 0.97]" in label
+    assert "less each coalition's mean 0.50 [0.40, 0.60]" in label
+    assert "within points 0.14 [\N{MINUS SIGN}0.02, 0.29]" in label
 
 
 UGLY = {**SHARES, "model": [2.4, -0.9, -0.5, -1.4, 0.1, 2.3], "own answers": [0.3] * 6}

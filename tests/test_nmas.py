@@ -179,6 +179,11 @@ def test_correlations_equal_scipys_between_cells_and_within_them(both):
     left = {k: rows[k] - cells[k].transform("mean") for k in ("share", "right")}
     within = pearsonr(left["share"], left["right"]).statistic
     assert found.loc["within", "value"] == pytest.approx(within, abs=1e-6)
+    centred = points[["share", "gtar"]] - points.groupby("coalition")[["share", "gtar"]].transform(
+        "mean"
+    )
+    adjusted = pearsonr(centred["share"], centred["gtar"]).statistic
+    assert found.loc["adjusted", "value"] == pytest.approx(adjusted, abs=1e-9)
     assert found.loc["between", "n"] == 9 and found.loc["within", "n"] == len(rows)
     assert (found["low"] <= found["value"]).all() and (found["value"] <= found["high"]).all()
 
@@ -194,7 +199,9 @@ def test_correlation_intervals_recompute_every_point_on_resampled_clips(both):
         cells = sample.groupby(["coalition", "modality"])
         centred = sample[["share", "right"]] - cells[["share", "right"]].transform("mean")
         points = cells[["share", "right"]].mean()
-        draws.append([pearsonr(*x[["share", "right"]].to_numpy().T)[0] for x in (points, centred)])
+        adjusted = points - points.groupby("coalition").transform("mean")
+        three = (points, adjusted, centred)
+        draws.append([pearsonr(*x[["share", "right"]].to_numpy().T)[0] for x in three])
     found = m.nmas_gtar_correlation(frame, traces)
     expected = np.quantile(draws, [0.025, 0.975], axis=0)
     assert found[["low", "high"]].to_numpy().T == pytest.approx(expected, abs=0.08)

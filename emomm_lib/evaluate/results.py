@@ -97,9 +97,9 @@ def baselines(outcomes: pd.DataFrame) -> dict[str, pd.DataFrame]:
     answers = alone.rename(columns={m: f"answer_{m.lower()}" for m in MODALITIES})
     clips = clips.merge(answers, "left", on="sample_id")
     return {
-        "labels, one at random": reader_outcomes(clips, "random"),
-        "labels, averaged": reader_outcomes(clips, "average"),
-        "own answers, one at random": reader_outcomes(clips, "random", evidence="answer"),
+        "random label": reader_outcomes(clips, "random"),
+        "mean label": reader_outcomes(clips, "average"),
+        "random own answer": reader_outcomes(clips, "random", evidence="answer"),
     }
 
 

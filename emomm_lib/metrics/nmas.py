@@ -22,6 +22,7 @@ CELLS = tuple(
     if there
 )
 """The nine (coalition, modality) points of Figure 3 right."""
+_COALITION_OF_CELL = np.array([[c == name for name in SETTINGS] for c, _ in CELLS], dtype=float)
 ROUNDING = 1e-3
 """What sums of half-precision attention weights may exceed 1 by."""
 
@@ -276,7 +277,9 @@ def nmas_gtar_correlation(
     """Correlation of nMAS share with adoption, between modalities and within them (Figure 3 right).
 
     Returns ``quantity, value, low, high, n``. ``between``: Pearson's r over the nine points of
-    :func:`preference_points` (``n`` of them have rows, at least 3 needed). ``within``: Pearson's r
+    :func:`preference_points` (``n`` of them have rows, at least 3 needed). ``adjusted``: the same
+    less the means of each coalition's points, since a coalition of three modalities divides shares
+    by three and has a majority on the right side whatever attention does. ``within``: Pearson's r
     over all ``n`` rows (clip, coalition, modality) of S_tc with a_x^m = 1 between share and
     ``right_polarity``, both less the mean of their (coalition, modality): does attention predict
     adoption beyond which modality it is? 95% intervals over whole clips; one resample recomputes
@@ -294,15 +297,19 @@ def nmas_gtar_correlation(
         a, b = blocks[1] / divisor, blocks[2] / divisor
         points = (known, a, b, a * a, b * b, a * b)
         between = _pearson(*(p.sum(axis=-1, keepdims=True).astype(float) for p in points))
-        between = np.where(known.sum(axis=-1) >= 3, between, np.nan)
-        return np.stack([between, _pearson(*blocks)], axis=-1)
+        # Pooled within coalitions: _pearson takes each coalition's own means off.
+        adjusted = _pearson(*(p.astype(float) @ _COALITION_OF_CELL for p in points))
+        enough = known.sum(axis=-1) >= 3
+        pair = (np.where(enough, r, np.nan) for r in (between, adjusted))
+        return np.stack([*pair, _pearson(*blocks)], axis=-1)
 
     found_intervals = intervals_of(
         contributions, finish, clusters=found.clip, resamples=resamples, seed=seed
     )
-    sizes = (len(np.unique(found.cell)), len(x))
+    cells = len(np.unique(found.cell))
+    sizes = {"between": cells, "adjusted": cells, "within": len(x)}
     rows = [
         (quantity, *row(interval, n))
-        for quantity, interval, n in zip(("between", "within"), found_intervals, sizes, strict=True)
+        for (quantity, n), interval in zip(sizes.items(), found_intervals, strict=True)
     ]
     return pd.DataFrame(rows, columns=["quantity", "value", "low", "high", "n"])

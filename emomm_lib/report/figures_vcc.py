@@ -229,7 +229,7 @@ def _share_panel(ax: Axes, shares: pd.DataFrame, vcc: pd.DataFrame, readers: lis
     others = ", ".join(f"{name} {_number(fall[name][0], 1)}" for name in readers)
     value, low, high = fall[_MODEL]
     lines = ["collapse of V", f"model {_number(value, 1)} {_interval(low, high, 1)}"]
-    lines += [fill(f"readers: {others}", 42)] * bool(readers)
+    lines += [fill(f"readers: {others}", 60)] * bool(readers)
     ax.set_xlabel("\n".join([*lines, f"published {published} points"]), fontsize=7.5)
 
 
@@ -242,21 +242,23 @@ def _correlation_panel(ax: Axes, points: pd.DataFrame, correlation: pd.DataFrame
         ax.plot(point.share, point.gtar, shape, color=colour, ms=8, mec="white", mew=0.7)
     ax.margins(0.1)
     low, high = ax.get_ylim()
+    ax.set_yticks([t for t in ax.get_yticks() if low <= t <= min(high, 1)])
     ax.set_ylim(low, high + 0.22 * (high - low))
     legend = {"color": _SEVERAL, "ls": "none", "ms": 6, "mew": 0}
     handles = [Line2D([], [], marker=s, label=c, **legend) for c, s in _SHAPES.items()]
     ax.legend(handles=handles, ncols=4, loc="upper center", columnspacing=0.9, handletextpad=0.1)
     ax.set_ylabel("GTAR")
     ax.set_title("GTAR against nMAS share")
-    between, within = (
-        _scaled(_row(correlation, "correlation", quantity=quantity))
-        for quantity in ("between", "within")
-    )
-    lines = (
-        f"Pearson r {_number(between[0], 2)} {_interval(*between[1:], 2)}",
-        f"within points {_number(within[0], 2)} {_interval(*within[1:], 2)}",
-    )
-    ax.set_xlabel("\n".join(["nMAS share", *lines]), fontsize=7.5)
+    lines = ["nMAS share", "", "Pearson r"]
+    names = {
+        "between": "over the points",
+        "adjusted": "less each coalition's mean",
+        "within": "clip by clip, within points",
+    }
+    for quantity, name in names.items():
+        value, *ends = _scaled(_row(correlation, "correlation", quantity=quantity))
+        lines.append(f"{name} {_number(value, 2)} {_interval(*ends, 2)}")
+    ax.set_xlabel("\n".join(lines), fontsize=7.5)
 
 
 def figure3(
@@ -321,8 +323,8 @@ def figure3_right(points: pd.DataFrame, correlation: pd.DataFrame, profile: str)
     points
         ``coalition, modality, gtar, share`` as by ``metrics.preference_points``.
     correlation
-        ``quantity, value, low, high`` with ``between`` (over the points) and ``within`` (over clips
-        within each point).
+        ``quantity, value, low, high`` with ``between`` (over the points), ``adjusted`` (less each
+        coalition's mean) and ``within`` (over clips within each point).
 
     Raises ``ValueError`` that names the frame and the missing column or row.
     """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -159,6 +159,30 @@ def table1(results: pd.DataFrame, profile: str) -> pd.DataFrame:
     for group, model, method in pd.concat([order, ours]).drop_duplicates()[index[:3]].to_numpy():
         wanted += [(group, model, method, values) for values in ("published", profile)]
     return frame.loc[[key for key in wanted if key in frame.index]]
+
+
+def with_intervals(
+    frame: pd.DataFrame,
+    index: str | Sequence[str],
+    columns: str | Sequence[str],
+    *,
+    factor: float = 100,
+    digits: int = 1,
+) -> pd.DataFrame:
+    """A tidy result spread out, each cell ``value [low, high]`` times ``factor``.
+
+    Rows and columns keep the order in which they first appear; a cell without a row is empty.
+    """
+    text = [
+        "{} [{}, {}]".format(*(fixed(factor * x, digits) for x in row))
+        for row in frame[["value", "low", "high"]].itertuples(index=False)
+    ]
+    table = frame.assign(text=text).pivot(index=index, columns=columns, values="text")
+    rows = pd.Index(dict.fromkeys(frame.set_index(index).index), name=table.index.name)
+    if table.index.nlevels > 1:
+        rows = pd.MultiIndex.from_tuples(rows, names=table.index.names)
+    order = list(dict.fromkeys(frame.set_index(columns).index))
+    return table.reindex(index=rows, columns=order).fillna("")
 
 
 def formatted(table: pd.DataFrame, decimals: int | Mapping[str, int] = 4) -> pd.DataFrame:

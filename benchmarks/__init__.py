@@ -1,0 +1,1 @@
+"""Benchmarks of the library: ratios measured in one run, and a page with them."""

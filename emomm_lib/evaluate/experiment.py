@@ -1,0 +1,107 @@
+"""What the notebooks that ask a model begin with: benchmark, model, media settings and store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from emomm_lib.benchmark import read_manifest
+from emomm_lib.evaluate.results import with_media
+from emomm_lib.evaluate.runner import MediaSettings, evaluate, run_fingerprint
+from emomm_lib.evaluate.store import PredictionStore
+from emomm_lib.labels import Corpus
+from emomm_lib.media.audio import AudioSettings
+from emomm_lib.media.video import VideoSettings
+from emomm_lib.metrics import TraceTable
+from emomm_lib.models.omni import OmniModel
+from emomm_lib.paths import ROOT, cache_dir, run_dir
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A model, the benchmark's clips that are on disk, and the store of what was asked.
+
+    Attributes
+    ----------
+    name
+        The model's, without owner or folder.
+    model_folder
+        Where its weights are; for a hub id a path that does not exist.
+    clips
+        The manifest's rows whose files are there.
+    """
+
+    name: str
+    model: OmniModel
+    model_folder: Path
+    clips: pd.DataFrame
+    roots: Mapping[str, Path]
+    media: MediaSettings
+    store: PredictionStore
+    batch_size: int
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the run: all that can change an answer besides the clip."""
+        return run_fingerprint(self.model, self.media)[0]
+
+    def predictions(
+        self, clips: pd.DataFrame, coalitions: Sequence[str], *, traces: bool = False
+    ) -> pd.DataFrame:
+        """Answers from the store, the missing ones asked first (``runner.evaluate``)."""
+        return evaluate(
+            self.model,
+            clips,
+            self.roots,
+            coalitions,
+            self.store,
+            media=self.media,
+            traces=traces,
+            batch_size=self.batch_size,
+        )
+
+    def traces(self) -> TraceTable:
+        """Attention of all answers that were asked with ``traces``."""
+        return self.store.read_traces(self.fingerprint)
+
+
+def open_experiment(
+    profile: str,
+    *,
+    ch_sims_root: str,
+    cmu_mosi_root: str,
+    model: str,
+    dtype: str,
+    device: str,
+    batch_size: int,
+    num_frames: int,
+    frame_pixels: Sequence[int] | None,
+    max_audio_seconds: float,
+    render_clips: int | None,
+) -> Experiment:
+    """The experiment that a profile's parameters describe; paths are relative to the project.
+
+    ``model`` is a folder or a hub id. Where only ``render_clips`` clips were rendered, the others
+    are left out; otherwise a missing file raises ``FileNotFoundError``.
+    """
+    folder = ROOT / model
+    omni = OmniModel.load(
+        folder if folder.is_dir() else model, dtype=dtype, device=device, pixels=frame_pixels
+    )
+    roots = {Corpus.CH_SIMS: ROOT / ch_sims_root, Corpus.CMU_MOSI: ROOT / cmu_mosi_root}
+    manifest = read_manifest(run_dir(profile) / "manifest.parquet")
+    return Experiment(
+        name=Path(model).name,
+        model=omni,
+        model_folder=folder,
+        clips=with_media(manifest, roots, partial=render_clips is not None),
+        roots=roots,
+        media=MediaSettings(
+            VideoSettings(num_frames), AudioSettings(max_seconds=max_audio_seconds)
+        ),
+        store=PredictionStore(cache_dir() / "predictions.sqlite"),
+        batch_size=batch_size,
+    )

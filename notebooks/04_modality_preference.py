@@ -1,0 +1,168 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 04 · Modality preference: Figures 3 (right), 9 and 10
+#
+# **Question (RQ2).** When exactly one modality is wrong, does a model follow those that are right, and
+# does it follow text more readily than audio, and audio than video? And is the modality it follows the
+# one it attends to?
+#
+# **What to look at.** GTAR by modality against readers without a preference (Figure 9a); attention a
+# token by layer (Figures 9b, 10); and whether the two go together, *between* modalities and, the
+# harder question, *within* one (Figure 3, right).
+#
+# Answers and attention come from the store that notebook 03 filled; nothing is computed twice.
+
+# %% tags=["parameters"]
+profile = "mini"
+data_note = "Surrogate clips, rendered from labels constructed to satisfy Tables 3 and 4."
+ch_sims_root = "cache/surrogate/ch-sims"
+cmu_mosi_root = "cache/surrogate/cmu-mosi"
+model = "data/omni-mini"
+dtype = "float32"
+device = "cpu"
+batch_size = 32
+num_frames = 4
+frame_pixels = None
+max_audio_seconds = 3.0
+render_clips = None
+
+# %%
+import pandas as pd
+
+from emomm_lib import paper
+from emomm_lib.evaluate.experiment import open_experiment
+from emomm_lib.evaluate.results import baselines, outcomes
+from emomm_lib.labels import COALITIONS
+from emomm_lib.metrics import (
+    attention_budget,
+    gtar_frame,
+    nmas_by_layer,
+    nmas_gtar_correlation,
+    preference_points,
+    target_conflict,
+)
+from emomm_lib.report.comparison import save_comparison
+from emomm_lib.report.figures_vcc import figure3_right, figure9, figure10, figure_caption
+from emomm_lib.report.manifest import Provenance, frame_fingerprint
+from emomm_lib.report.style import save
+from emomm_lib.report.tables import with_intervals
+
+NOTEBOOK = "04_modality_preference"
+
+# %%
+bench = open_experiment(
+    profile, ch_sims_root=ch_sims_root, cmu_mosi_root=cmu_mosi_root, model=model, dtype=dtype,
+    device=device, batch_size=batch_size, num_frames=num_frames, frame_pixels=frame_pixels,
+    max_audio_seconds=max_audio_seconds, render_clips=render_clips,
+)
+predictions = bench.predictions(bench.clips, COALITIONS, traces=True)
+answered, lost = outcomes(bench.clips, predictions)
+traces = bench.traces()
+key = f"{frame_fingerprint(bench.clips)}-{bench.fingerprint}"
+print(f"{len(answered):,} answers, {len(lost)} not scored, {len(traces):,} traces")
+
+# %% [markdown]
+# ## GTAR
+#
+# Of the cases in which exactly one available modality has another polarity than the ground truth (the
+# target-conflict set), GTAR of a modality is the share answered with the right polarity among those in
+# which that modality is right (Eq. 4). *Conflict* has all three modalities, *Missing-Conflict* two of
+# them, of which one is right and the other wrong.
+
+# %%
+gtar = gtar_frame(answered)
+with_intervals(gtar, index="modality", columns="setting", factor=1, digits=3)
+
+# %% tags=["nbval-check-output"]
+print(gtar.set_index(["setting", "modality"])[["value", "low", "high"]].round(2).to_string())
+
+# %% [markdown]
+# With two modalities of three right, a majority helps: a reader without a preference already has a high
+# GTAR for whichever is right. With two modalities, one right and one wrong, it is right half of the time.
+# The readers say where zero preference lies.
+
+# %%
+readers = baselines(answered)
+everyone = pd.concat([frame.assign(reader=name) for name, frame in readers.items()])
+reader_gtar = gtar_frame(everyone, by=("reader", "setting"))
+with_intervals(reader_gtar, index=["reader", "setting"], columns="modality", factor=1, digits=3)
+
+# %% [markdown]
+# ## Attention by layer
+#
+# nMAS (Eq. 5) is the attention of the decision query on a modality divided by its number of tokens, here
+# averaged over heads and normalised over the present modalities, so that shares add up to one. First what
+# each modality has: tokens, total attention, attention a token.
+
+# %%
+conflict = answered[answered["coalition"].isin(["TA", "TV", "AV", "TAV"]) & target_conflict(answered)]
+pairs = pd.MultiIndex.from_frame(conflict[["sample_id", "coalition"]])
+chosen = traces.select(pd.MultiIndex.from_frame(traces.index).isin(pairs))
+budget = attention_budget(chosen)
+budget.pivot(index=["coalition", "modality"], columns="quantity", values="value")[
+    ["tokens", "mass", "nmas", "share"]
+].round({"tokens": 1, "mass": 3, "nmas": 4, "share": 3})
+
+# %% [markdown]
+# ## Figure 9
+
+# %%
+by_layer = nmas_by_layer(chosen)
+fig = figure9(gtar, reader_gtar, by_layer, profile)
+text = figure_caption("Figure 9", profile, data_note)
+save(fig, "figure9_preference", profile, Provenance("Figure 9", NOTEBOOK, key, None, text))
+fig
+
+# %% [markdown]
+# ## Figure 10
+
+# %%
+fig = figure10(by_layer, profile)
+text = figure_caption("Figure 10", profile, data_note)
+save(fig, "figure10_missing", profile, Provenance("Figure 10", NOTEBOOK, key, None, text))
+fig
+
+# %% tags=["nbval-check-output"]
+video = by_layer[(by_layer["modality"] == "V") & (by_layer["quantity"] == "share")]
+print(video.pivot(index="layer", columns="coalition", values="value").round(2).to_string())
+
+# %% [markdown]
+# ## Figure 3 (right)
+#
+# One point for each modality of each coalition. *Between* points, nine of them, a correlation says that
+# the modality with more attention a token is the one that is followed. That is the paper's claim; it
+# cannot tell attention from anything else that differs between modalities. *Within* points asks, clip by
+# clip: does more attention on the modality that is right go with a right answer?
+
+# %%
+points = preference_points(answered, traces)
+correlation = nmas_gtar_correlation(answered, traces)
+fig = figure3_right(points, correlation, profile)
+item = "Figure 3 (right)"
+text = figure_caption(item, profile, data_note)
+save(fig, "figure3_right", profile, Provenance(item, NOTEBOOK, key, None, text))
+fig
+
+# %% tags=["nbval-check-output"]
+print(correlation.set_index("quantity")[["value", "low", "high"]].round(2).to_string())
+
+# %% [markdown]
+# ## Beside the paper
+
+# %%
+mine = gtar.assign(item="claim/gtar_" + gtar["modality"].str.lower() + "_" + gtar["setting"])
+mine = mine.rename(columns={"value": "reproduced"}).assign(model=bench.name)
+published = paper.claim_items()
+published = published[published["item"].str.startswith("claim/gtar_")]
+comparison = paper.compare(published, mine, 0.01, profile=profile)
+save_comparison(comparison, profile, "04")
+comparison[["item", "published", "reproduced", "low", "high", "within", "note"]]

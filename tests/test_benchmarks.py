@@ -1,0 +1,179 @@
+"""The benchmarks run, and say what they are to say; no number of theirs is judged here."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import platform
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import coalitions, measure, recording, store
+from benchmarks.__main__ import BENCHMARKS, PAGE, main
+from emomm_lib.paths import ROOT
+
+TIMING = re.compile(r"([\d.,]+) \(([\d.,]+)\.\.([\d.,]+)\)")
+
+
+def value(text: str) -> float:
+    return float(text.replace(",", ""))
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    out = tmp_path_factory.mktemp("benchmarks") / "page.md"
+    before = PAGE.read_bytes() if PAGE.exists() else None
+    command = [sys.executable, "-m", "benchmarks", "--quick", "--out", str(out)]
+    # On a busy machine the threads of a pool wait for one another far longer than they work.
+    alone = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=alone, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (PAGE.read_bytes() if PAGE.exists() else None) == before
+    text = out.read_text(encoding="utf-8")
+    assert all(line in text for line in done.stdout.splitlines())
+    return text
+
+
+def table(page: str, title: str) -> list[dict[str, str]]:
+    section = page.split(f"## {title}\n", 1)[1].split("\n## ", 1)[0]
+    lines = [line for line in section.splitlines() if line.startswith("|")]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return [dict(zip(cells[0], row, strict=True)) for row in cells[2:]]
+
+
+@pytest.mark.parametrize(
+    ("title", "column", "expected"),
+    [
+        ("Recording attention: time", "tokens", ["256", "256"]),
+        ("Recording attention: memory", "forward", list(recording.KINDS)),
+        (
+            "Eight coalitions of a clip",
+            "variant",
+            [
+                "shared, TAV alone",
+                "shared, eight",
+                "independent, eight, clip by clip",
+                "independent, eight, batches of 32",
+            ],
+        ),
+        ("Eight coalitions in the decoder, by length", "video tokens", ["128"]),
+        ("The store: writing", "written", ["predictions", "predictions and traces"]),
+        (
+            "The store: reading",
+            "call",
+            ["read()", "known()", "known(traced=True)", "read_traces()"],
+        ),
+    ],
+)
+def test_the_one_command_gives_every_table_its_rows(page, title, column, expected):
+    if title.endswith("memory") and not sys.platform.startswith("linux"):
+        pytest.skip("memory is measured on Linux")
+    found = table(page, title)
+    assert [row[column] for row in found] == expected
+    timings = [t for row in found for cell in row.values() for t in TIMING.findall(cell)]
+    assert timings or title.endswith("memory")
+    for timing in timings:
+        mid, low, high = map(value, timing)
+        assert 0 < low <= mid <= high
+
+
+def test_a_smoke_run_says_that_its_numbers_mean_nothing(page):
+    assert "mean nothing" in page
+    assert "mean nothing" not in measure.page({"CPU": "one"}, [], quick=False)
+
+
+def test_the_page_names_the_machine_and_nobody_and_no_place_on_it(page):
+    for field in ("CPU", "cores", "RAM", "GPU", "torch", "transformers", "torch threads"):
+        assert f"| {field} |" in page
+    assert torch.__version__ in page
+    assert not re.search(r"(?<![\w.)])/\w+/\w+|[A-Z]:\\|~/", page)
+    for secret in (str(ROOT), str(Path.home()), getpass.getuser(), platform.node()):
+        assert not re.search(rf"(?<!\w){re.escape(secret)}(?!\w)", page)
+    assert not re.search(r"20\d\d-\d\d-\d\d", page)
+
+
+def test_independent_calls_answer_what_the_shared_ones_do(page):
+    counts = re.search(r"Of (\d+) answers, (\d+) had .* clip by clip, and (\d+) in batches", page)
+    every, *same = map(int, counts.groups())
+    assert every == 64
+    # Float rounding may turn a tie; a wrong baseline would turn many.
+    assert min(same) >= 62
+
+
+@pytest.fixture(scope="module")
+def models():
+    return {kind: recording.load(kind, "cpu") for kind in ("sdpa", "eager")}
+
+
+def test_the_forwards_compute_the_same_and_keep_the_bytes_that_the_page_states(models):
+    batch, tokens = 2, 48
+    given = recording.inputs(models["sdpa"], batch, tokens)
+    outputs, traces = {}, {}
+    for kind in recording.KINDS:
+        omni = models["eager" if kind == "eager" else "sdpa"]
+        outputs[kind], traces[kind] = recording.forward(kind, omni, *given)
+        torch.testing.assert_close(
+            outputs[kind].last_hidden_state, outputs["plain"].last_hidden_state, atol=1e-4, rtol=0
+        )
+    kept = {"record, no states": [traces["record, no states"].mass]}
+    trace = traces["record"]
+    kept["record"] = [trace.mass, trace.query_state, trace.modality_states]
+    kept["eager"] = outputs["eager"].attentions
+    for kind, tensors in kept.items():
+        stated = recording.kept_bytes(kind, models["sdpa"], batch, tokens)
+        assert sum(t.nbytes for t in tensors) == stated
+    rows = torch.stack([a[:, :, -1] for a in outputs["eager"].attentions], 1)
+    by_modality = torch.stack([rows[..., given[1][0] == m].sum(-1) for m in range(3)], -1)
+    torch.testing.assert_close(trace.mass, by_modality, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("tokens", coalitions.GRIDS)
+def test_made_up_clips_have_the_video_tokens_that_their_grid_gives(models, tokens):
+    merge = models["sdpa"].model.config.vision_config.spatial_merge_size
+    for clip in coalitions.encoded_clips(models["sdpa"], tokens):
+        assert len(clip.video) == tokens == int(clip.grid.prod()) // merge**2
+
+
+def test_every_variant_is_timed_equally_often_and_warmed_up_first():
+    calls: list[str] = []
+    variants = {name: (lambda name=name: calls.append(name)) for name in "abc"}
+    times = measure.interleave(variants, 5, device="cpu", warm_ups=2)
+    assert {name: len(t.seconds) for name, t in times.items()} == dict.fromkeys("abc", 5)
+    rounds = [calls[i : i + 3] for i in range(0, len(calls), 3)]
+    assert all(sorted(r) == list("abc") for r in rounds)
+    assert len(rounds) == 7
+    assert len({tuple(r) for r in rounds}) > 1
+
+
+def test_a_timing_is_written_as_median_and_range_and_compared_by_medians():
+    timing = measure.Timing((0.003, 0.001, 0.002))
+    assert timing.text() == "2.00 (1.00..3.00)"
+    assert timing.text(per=2) == "1.00 (0.500..1.50)"
+    assert timing.over(measure.Timing((0.001, 0.004, 0.0005))) == "2.00"
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(768, "768 B"), (1536, "1.50 KiB"), (2**27, "128 MiB"), (2**32, "4.00 GiB")],
+)
+def test_sizes_have_the_unit_that_fits(count, text):
+    assert measure.size(count) == text
+
+
+def test_the_batches_written_are_all_different_rows(tmp_path):
+    made = store.new_store(tmp_path / "s.sqlite")
+    store.write(made, store.rows(300, traced=True))
+    assert len(made.known("benchmark")) == len(made.known("benchmark", traced=True)) == 300
+    assert len(made.read_traces("benchmark").index) == 300
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_gpu_that_is_not_there_is_a_plain_error(capsys):
+    with pytest.raises(SystemExit):
+        main(["--device", "cuda", "--only", BENCHMARKS[0]])
+    assert "no GPU is visible" in capsys.readouterr().err
