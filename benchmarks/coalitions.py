@@ -193,4 +193,4 @@ def tables(*, device: str, quick: bool) -> list[Table]:
     omni = load("plain", device)
     if quick:
         return [clip_table(omni, 8, 1, 0), growth_table(omni, [min(GRIDS)], 1, 0)]
-    return [clip_table(omni, 96, 5, 1), growth_table(omni, list(GRIDS), 7, 1)]
+    return [clip_table(omni, 96, 3, 1), growth_table(omni, list(GRIDS), 3, 1)]

@@ -37,8 +37,11 @@ class Timing:
         return f"{mid} ({low}..{high})"
 
     def over(self, other: Timing) -> str:
-        """Ratio of the medians."""
-        return f"{self.median / other.median:.2f}"
+        """Median of the ratios of each round, or ratio of the medians if not of the same rounds."""
+        if len(self.seconds) != len(other.seconds):
+            return f"{self.median / other.median:.2f}"
+        pairs = zip(self.seconds, other.seconds, strict=True)
+        return f"{statistics.median(one / two for one, two in pairs):.2f}"
 
 
 def interleave(

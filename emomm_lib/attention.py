@@ -19,7 +19,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedConfig
+from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import eager_mask, sdpa_mask
 from transformers.modeling_utils import PreTrainedModel
 
@@ -290,19 +290,6 @@ for _base, _mask in (("sdpa", sdpa_mask), ("eager", eager_mask)):
     AttentionMaskInterface.register(_PREFIX + _base, _mask)
 
 
-def _path_to(config: PreTrainedConfig, target: PreTrainedConfig) -> list[str] | None:
-    """Names of the sub-configurations that lead to a configuration object."""
-    if config is target:
-        return []
-    for name in config.sub_configs:
-        below = getattr(config, name, None)
-        if isinstance(below, PreTrainedConfig):
-            rest = _path_to(below, target)
-            if rest is not None:
-                return [name, *rest]
-    return None
-
-
 def decoder_attention(model: PreTrainedModel) -> list[tuple[nn.Module, nn.Module]]:
     """The decoder's layers in order, each as (layer, its attention module).
 
@@ -310,13 +297,15 @@ def decoder_attention(model: PreTrainedModel) -> list[tuple[nn.Module, nn.Module
     the text configuration, since their paths differ between architectures and releases. Raises
     ``NotImplementedError`` when that does not give one attention module a layer.
     """
-    text = model.config.get_text_config(decoder=True)
+    decoder = model.get_decoder()
+    text = decoder.config
+    # Plain attributes: looking one up that a module lacks would cost more than all the rest.
     named = {
         name: module
-        for name, module in model.named_modules()
-        if getattr(module, "config", None) is text
-        and isinstance(getattr(module, "layer_idx", None), int)
-        and hasattr(module, "is_causal")
+        for name, module in decoder.named_modules()
+        if vars(module).get("config") is text
+        and isinstance(vars(module).get("layer_idx"), int)
+        and "is_causal" in vars(module)
     }
     inner = [n for n in named if not any(m.startswith(n + ".") for m in named)]
     found = sorted((named[n].layer_idx, n) for n in inner)
@@ -326,7 +315,7 @@ def decoder_attention(model: PreTrainedModel) -> list[tuple[nn.Module, nn.Module
             f"{type(model).__name__}: expected one attention module in each of {wanted} decoder "
             f"layers, found {[n for _, n in found]}; this architecture cannot be recorded"
         )
-    return [(model.get_submodule(n.rpartition(".")[0]), named[n]) for _, n in found]
+    return [(decoder.get_submodule(n.rpartition(".")[0]), named[n]) for _, n in found]
 
 
 @contextmanager
@@ -357,8 +346,8 @@ def record(
     layer did not compute the decision query, or computed it twice; ``NotImplementedError`` for an
     architecture or attention implementation that cannot be recorded.
     """
-    config = model.config.get_text_config(decoder=True)
-    base = config._attn_implementation
+    decoder = model.get_decoder()
+    base = decoder.config._attn_implementation
     if base.startswith(_PREFIX):
         raise RuntimeError("this model is being recorded already; records do not nest")
     if base not in ("sdpa", "eager"):
@@ -366,14 +355,12 @@ def record(
             f"attention implementation {base!r} cannot be recorded; call "
             'model.set_attn_implementation("sdpa") first'
         )
-    path = _path_to(model.config, config)
-    if path is None:
-        raise NotImplementedError(f"{type(model).__name__} holds no text configuration")
     layers = decoder_attention(model)
     trace = Trace(modality_ids, len(layers), states, rows)
     with ExitStack() as undo:
-        undo.callback(_set_attention, model, path, base)
-        _set_attention(model, path, _PREFIX + base)
+        # The empty key: this configuration alone, and none below it.
+        undo.callback(decoder.set_attn_implementation, {"": base})
+        decoder.set_attn_implementation({"": _PREFIX + base})
         for index, (layer, attention) in enumerate(layers):
             undo.callback(_ACTIVE.pop, attention, None)
             _ACTIVE[attention] = index, trace
@@ -382,13 +369,6 @@ def record(
         yield trace
     # A silent no-op is the commonest bug of hooks: say so at once.
     trace._stacked(trace._mass)
-
-
-def _set_attention(model: PreTrainedModel, path: list[str], name: str) -> None:
-    choice: dict = {"": name}
-    for key in reversed(path):
-        choice = {key: choice}
-    model.set_attn_implementation(choice)
 
 
 def _before_layer(index: int, trace: Trace, layer: nn.Module, args: tuple, kwargs: dict) -> None:

@@ -125,6 +125,8 @@ shown_here = {
     "conflict_split": "01",
     "missingness_split": "01",
     "joint_setting": "01",
+    "attention_diagnosis": "04",
+    "modality_contribution": "03",
 }
 table5 = tables.table5(shown_here)
 text = caption("Table 5", profile, "Capabilities, as published, and where they are shown here")

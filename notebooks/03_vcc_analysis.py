@@ -162,3 +162,25 @@ published = published[published["item"].isin(found["item"])]
 comparison = paper.compare(published, found.assign(model=bench.name), 1.0, profile=profile)
 save_comparison(comparison, profile, "03")
 comparison[["item", "published", "reproduced", "low", "high", "within", "note"]]
+
+# %% [markdown]
+# **What came out under `mini`.** The numbers move as in the paper: alone, video loses most, and its share
+# falls from a third to a tenth. But readers without any preference collapse as well: those of labels
+# further than the model, and the one that follows the model's own answers at random about as far (the
+# interval of the excess holds zero). On these labels the collapse is no evidence of a preference. It is
+# also a mixture: on CH-SIMS v2.0 video's share *rises* under conflict, for the model and every reader
+# alike, and all of the collapse comes from CMU-MOSI, where video's label agrees least with the ground
+# truth (Table 4).
+#
+# **What is not reproduced.** The drops are two to three times the paper's: Omni-mini reads aligned clips far
+# better than the paper's models read real ones, and so has more to lose. And video still adds to text and
+# audio under conflict (TAV against TA), where the paper finds a gain that is not positive.
+#
+# **What PSMV alone cannot show.** It counts right answers, so where a modality's label is wrong it credits
+# whoever ignores it and debits whoever reads it: a modality that often contradicts the ground truth gets a
+# low share from any reader. And a share divides by V(TAV) - V(none), which is small under conflict; its
+# interval is wide, and it moves with what the model guesses when it is shown nothing. Whether a model
+# *prefers* a modality is asked of cases in which that modality is right: notebook 04.
+#
+# **What not to conclude.** Nothing under `mini` is evidence about Qwen2.5-Omni-7B or its kin. That text is
+# read better than audio, and audio better than video, was partly put into the surrogates.

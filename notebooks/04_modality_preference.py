@@ -166,3 +166,24 @@ published = published[published["item"].str.startswith("claim/gtar_")]
 comparison = paper.compare(published, mine, 0.01, profile=profile)
 save_comparison(comparison, profile, "04")
 comparison[["item", "published", "reproduced", "low", "high", "within", "note"]]
+
+# %% [markdown]
+# **What came out under `mini`.** GTAR falls from text over audio to video in both settings, as in the
+# paper, and the readers say what that means. With one modality right and one wrong, a reader without a
+# preference is right about half of the time; Omni-mini is right far more often when text or audio is the
+# right one, and *less* than that when video is. Its own answers followed at random stay near one half, so
+# what it reads alone does not explain it: it weighs video down. That is the evidence of a preference which
+# the shares of notebook 03 could not give. With three modalities two of which are right, averaging alone
+# reaches high rates, and only text's stands clearly above it.
+#
+# Video has by far the most tokens and the least attention a token in every layer but the first ones (with
+# text alone beside it, up to the third).
+#
+# **What is not reproduced.** Text does not lead in attention: audio does, in most layers. And over all nine
+# points attention and GTAR hardly correlate, because a coalition of three divides attention by three and has
+# a majority on the right side. Taken within coalitions, the correlation is the strong one that the paper
+# reports; the paper does not say which points its own has.
+#
+# **What not to conclude.** A correlation between attention and adoption is not an effect of attention on
+# adoption. Clip by clip it is positive but weak. Whether *moving* attention moves the answer is a question
+# for intervention (notebooks 06 to 08). And the order of modalities was partly put into the surrogates.

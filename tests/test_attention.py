@@ -456,6 +456,21 @@ def test_an_architecture_without_one_attention_a_layer_is_refused_by_name(models
 
 
 @torch.no_grad()
+def test_layers_that_were_exchanged_since_the_last_record_are_found_anew(models):
+    model = copy.deepcopy(models["qwen2.5-omni"])
+    tokens, mask, ids = inputs()
+    traces = []
+    for _ in range(2):
+        with record(model, ids) as trace:
+            run(model, tokens, mask)
+        traces.append(trace.mass)
+        layers = model.model.language_model.layers
+        layers[1] = copy.deepcopy(layers[1])
+        layers[1].self_attn.config = model.config.text_config
+    assert torch.equal(*traces)
+
+
+@torch.no_grad()
 def test_what_was_not_asked_for_is_not_kept(models):
     model = models["qwen2.5-omni"]
     tokens, mask, ids = inputs()

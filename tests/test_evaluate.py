@@ -17,7 +17,14 @@ from crash import run as run_to_be_killed
 from sklearn.metrics import accuracy_score, f1_score, mean_absolute_error
 
 from emomm_lib.evaluate.plan import make_plan
-from emomm_lib.evaluate.results import instances, join, outcomes, table1_scores, with_media
+from emomm_lib.evaluate.results import (
+    baselines,
+    instances,
+    join,
+    outcomes,
+    table1_scores,
+    with_media,
+)
 from emomm_lib.evaluate.runner import MediaSettings, evaluate, run_fingerprint
 from emomm_lib.evaluate.store import Prediction, PredictionStore
 from emomm_lib.media.audio import AudioSettings, read_audio
@@ -418,6 +425,21 @@ def test_an_instance_that_was_never_run_is_an_error_not_a_miss(manifest):
     rows = instances(manifest)
     with pytest.raises(ValueError, match="1 instances have no prediction"):
         join(rows, predictions_for(rows).iloc[1:])
+
+
+def test_the_reader_of_own_answers_follows_what_was_said_to_each_modality_alone(manifest):
+    rows = manifest.assign(corpus="ch_sims_v2").merge(
+        pd.DataFrame({"coalition": ["none", "T", "A", "V", "TA", "TV", "AV", "TAV"]}), how="cross"
+    )
+    answered, _ = outcomes(manifest.assign(corpus="ch_sims_v2"), predictions_for(rows))
+    said = answered.set_index(["sample_id", "coalition"])["label_pred"]
+    own = baselines(answered)["random own answer"].set_index(["sample_id", "coalition"])
+    for (sample, coalition), row in own.iterrows():
+        if coalition != "none":
+            expected = np.mean([said[sample, m] == row["label_gt"] for m in coalition])
+            assert row["right"] == pytest.approx(expected)
+    perfect = baselines(answered)["mean label"].query("coalition == 'T'")
+    assert (perfect["right"] == (perfect["label_t"] == perfect["label_gt"])).all()
 
 
 def test_clips_that_are_not_on_disk_are_passed_over_only_when_asked(clips, tmp_path):

@@ -383,3 +383,13 @@ def test_ties_of_table_4_print_as_the_paper_prints_them():
     # Each printed C_ij is 1 - S/8000; these two lie exactly between two four-digit numbers.
     assert style.fixed(1 - 1602 / 8000, 4) == "0.7998"
     assert style.fixed(1 - 1918 / 8000, 4) == "0.7602"
+
+
+def test_spread_results_keep_their_order_and_leave_unknown_cells_empty():
+    rows = [("b", "x", 0.5, 0.4, 0.6), ("a", "y", 0.25, 0.1, 0.3), ("b", "y", -0.1, -0.2, 0.0)]
+    frame = pd.DataFrame(rows, columns=["who", "what", "value", "low", "high"])
+    table = tables.with_intervals(frame, "who", "what")
+    assert list(table.index) == ["b", "a"] and list(table.columns) == ["x", "y"]
+    assert table.loc["b", "x"] == "50.0 [40.0, 60.0]" and table.loc["a", "x"] == ""
+    two = tables.with_intervals(frame.assign(k=[2, 1, 2]), ["k", "who"], "what", factor=1, digits=2)
+    assert two.loc[(2, "b"), "y"] == "-0.10 [-0.20, 0.00]"
