@@ -369,6 +369,7 @@ def record(
         yield trace
     # A silent no-op is the commonest bug of hooks: say so at once.
     trace._stacked(trace._mass)
+    trace._keys.clear()
 
 
 def _before_layer(index: int, trace: Trace, layer: nn.Module, args: tuple, kwargs: dict) -> None:
