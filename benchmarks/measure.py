@@ -156,8 +156,8 @@ def page(machine: Mapping[str, str], tables: Sequence[Table], *, quick: bool) ->
     return (
         "# Benchmarks\n\n"
         "Written by `python -m benchmarks`; [README.md](README.md) says what the ratios mean. "
-        "Times are `median (min..max)` of repeats whose variants took turns, ratios are of "
-        f"medians.\n\n{warning if quick else ''}"
+        "Times are `median (min..max)` of repeats whose variants took turns, ratios are "
+        f"medians over the rounds.\n\n{warning if quick else ''}"
         f"{_grid([{'': key, 'value': value} for key, value in machine.items()])}\n\n"
         + "\n".join(table.markdown() for table in tables)
     )

@@ -21,18 +21,23 @@ from transformers.utils.logging import disable_progress_bar
 
 from benchmarks.measure import Table, interleave, number, size
 from emomm_lib.attention import record
+from emomm_lib.models.mini.build import MiniConfig, build_model, build_processor
 from emomm_lib.models.omni import OmniModel
 from emomm_lib.paths import ROOT
 
 KINDS = ("plain", "record", "record, no states", "eager")
 CASES = ((1, 256), (1, 512), (1, 1024), (1, 2048), (1, 4096), (8, 1024))
 """(batch, tokens)."""
+WIDE, WIDE_CASES = 512, ((1, 1024), (1, 2048))
+"""Hidden size of a second decoder, of random weights, and its cases: cost by width."""
 _WARM_UP = 64
 _LEAST_NOISE = 1.0
 """MiB; a difference below it is not told apart from the allocator's rounding."""
 
 _TIME = """\
-The decoder of Omni-mini on random embeddings, prefill with a cache. *plain*: SDPA, nothing \
+The decoder of Omni-mini (hidden size 128) on random embeddings, prefill with a cache, and one of \
+hidden size {wide} with random weights: what recording adds is nearly constant, so that its share \
+falls with the size of the model. *plain*: SDPA, nothing \
 recorded. *record*: inside `record()`, entering and leaving it included; with hidden states, its \
 default, or without. *eager*: what one does without this library, `output_attentions=True` under \
 eager attention, all layers; picking the decision query's row from it is not counted. \
@@ -51,10 +56,18 @@ _PEAK = {
 }
 
 
-def load(kind: str, device: str) -> OmniModel:
-    """Omni-mini, its decoder under the attention that a kind of forward needs."""
+def load(kind: str, device: str, width: int | None = None) -> OmniModel:
+    """Omni-mini, its decoder under the attention that a kind of forward needs.
+
+    With ``width`` one of that hidden size instead, its weights random.
+    """
     disable_progress_bar()
-    omni = OmniModel.load(ROOT / "data" / "omni-mini", dtype="float32", device=device)
+    if width is None:
+        omni = OmniModel.load(ROOT / "data" / "omni-mini", dtype="float32", device=device)
+    else:
+        config = MiniConfig(hidden=width, ffn=2 * width)
+        processor = build_processor(config)
+        omni = OmniModel(build_model(processor, config).to(device), processor, "random")
     attention = "eager" if kind == "eager" else "sdpa"
     omni.model.set_attn_implementation({"text_config": attention})
     return omni
@@ -159,6 +172,7 @@ def time_row(models: dict[str, OmniModel], batch: int, tokens: int, repeats: int
     # Slower by an order of magnitude, so that a few rounds tell.
     times |= interleave({eager: variant(eager)}, max(2, repeats // 5), device=device)
     return {
+        "hidden": str(models["sdpa"].model.config.get_text_config().hidden_size),
         "batch": str(batch),
         "tokens": str(tokens),
         **{kind: times[kind].text() for kind in KINDS},
@@ -199,7 +213,10 @@ def tables(*, device: str, quick: bool) -> list[Table]:
     for batch, tokens in cases:
         repeats = 2 if quick else 61 if batch * tokens <= 1024 else 21 if tokens <= 2048 else 15
         times.append(time_row(models, batch, tokens, repeats))
-    made = [Table("Recording attention: time", _TIME, times)]
+    if not quick:
+        wide = {kind: load(kind, device, WIDE) for kind in models}
+        times += [time_row(wide, *case, 21) for case in WIDE_CASES]
+    made = [Table("Recording attention: time", _TIME.format(wide=WIDE), times)]
     if device == "cpu" and not sys.platform.startswith("linux"):
         # Nowhere else can a process set its peak back.
         return made

@@ -2,8 +2,8 @@
 
 The decoder's attention function is exchanged, by transformers' public interfaces, for one that
 calls the model's own kernel and then computes a single row beside it: that of the decision query,
-the last position of the prompt. Nothing of size queries x keys is ever made, and the output is the
-kernel's.
+the last position of the prompt. Beyond the kernel's own work nothing of size queries x keys is
+made, and the output is the kernel's.
 """
 
 from __future__ import annotations

@@ -85,10 +85,10 @@ drops = accuracy_drops(answered)
 print((100 * drops.set_index("coalition").loc[["T", "A", "V"], ["value", "low", "high"]]).round(0).to_string())
 
 # %% [markdown]
-# The paper's drops are T 10.4, A 9.8, V 16.0 points. Read them with the labels in mind: on Conflict a
-# modality alone *cannot* be right where its own label differs from the ground truth, however well it is
-# read. The next table gives the drop of a perfect reader of one modality's label, on the same clips: it is
-# a property of the benchmark, not of a model.
+# The paper's drops are T 10.4, A 9.8, V 16.0 points. Read them with the labels in mind: a faithful reader of
+# one modality is wrong wherever that modality's class differs from the ground truth, which on Conflict is
+# often (on Align only the polarity must agree). The next table gives the drop of a perfect reader of one
+# modality's label, on the same clips: it is a property of the benchmark, not of a model.
 
 # %%
 readers = baselines(answered)
@@ -107,10 +107,10 @@ pd.DataFrame(
 # ## Shapley shares
 #
 # PSMV (Eq. 2) is the average gain in accuracy from adding a modality, over all orders of adding; its
-# share is the part of V(TAV) - V(none). Three readers stand beside the model. Two read *labels* without
-# error and have no preference: one follows a random present modality, one answers the average. The third
-# follows at random the model's *own* answers to single modalities: it reads as the model does and
-# weighs as nobody does.
+# share is the part of V(TAV) - V(none). Four readers without a preference stand beside the model. Two read
+# *labels* without error: one follows a random present modality, one answers their mean (and both guess
+# evenly when shown nothing). Two read as the model does, from its *own* answers to single modalities and to
+# none: one follows a random one, one averages the probabilities and so follows what is read most surely.
 
 # %%
 named = {"model": answered, **readers}
@@ -165,22 +165,27 @@ comparison[["item", "published", "reproduced", "low", "high", "within", "note"]]
 
 # %% [markdown]
 # **What came out under `mini`.** The numbers move as in the paper: alone, video loses most, and its share
-# falls from a third to a tenth. But readers without any preference collapse as well: those of labels
-# further than the model, and the one that follows the model's own answers at random about as far (the
-# interval of the excess holds zero). On these labels the collapse is no evidence of a preference. It is
-# also a mixture: on CH-SIMS v2.0 video's share *rises* under conflict, for the model and every reader
-# alike, and all of the collapse comes from CMU-MOSI, where video's label agrees least with the ground
-# truth (Table 4).
+# falls from a third to about a tenth. But labels alone already put video last (the perfect readers' drops),
+# and readers without any preference collapse as well: those of labels, and the one that follows the model's
+# own answers at random, much further than the model. Only the reader that averages the model's own
+# probabilities collapses less far. What the model adds to it, the last line of the checked cell, is the part
+# that neither labels nor the sureness of reading account for: about a third of the whole, and only against
+# this reader. So most of the collapse is no evidence of a preference. It is also a mixture: Align holds 1,000 clips of CH-SIMS v2.0 and 370 of
+# CMU-MOSI, Conflict 1,000 and 1,630. Within CH-SIMS v2.0 video's share does not fall at all; all of the
+# collapse comes from CMU-MOSI, where video's label agrees least with the ground truth (Table 4) and where
+# V(TAV) - V(none) under conflict is so small that shares are hardly defined.
 #
-# **What is not reproduced.** The drops are two to three times the paper's: Omni-mini reads aligned clips far
-# better than the paper's models read real ones, and so has more to lose. And video still adds to text and
-# audio under conflict (TAV against TA), where the paper finds a gain that is not positive.
+# **What is not reproduced.** The drops are 2.4 to 3.2 times the paper's: Omni-mini reads aligned clips far
+# better than the paper's models read real ones, and has more to lose. And under conflict video still adds
+# about two points to text and audio (TAV against TA), where the paper finds a gain that is not positive.
 #
 # **What PSMV alone cannot show.** It counts right answers, so where a modality's label is wrong it credits
 # whoever ignores it and debits whoever reads it: a modality that often contradicts the ground truth gets a
-# low share from any reader. And a share divides by V(TAV) - V(none), which is small under conflict; its
-# interval is wide, and it moves with what the model guesses when it is shown nothing. Whether a model
-# *prefers* a modality is asked of cases in which that modality is right: notebook 04.
+# low share from any reader. And a share divides by V(TAV) - V(none), so that it moves with what is answered
+# when nothing is shown. Whether a model *prefers* a modality is asked of cases in which that modality is
+# right: notebook 04.
 #
-# **What not to conclude.** Nothing under `mini` is evidence about Qwen2.5-Omni-7B or its kin. That text is
-# read better than audio, and audio better than video, was partly put into the surrogates.
+# **What not to conclude.** Nothing under `mini` is evidence about Qwen2.5-Omni-7B or its kin. Tables 3 and 4
+# fix label counts and pairwise agreement, not which labels conflict together: the surrogates have one of
+# many joint distributions, and the readers' collapse is a fact about that one. That text is read most
+# clearly was put into the surrogates.

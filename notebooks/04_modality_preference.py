@@ -83,12 +83,20 @@ gtar = gtar_frame(answered)
 with_intervals(gtar, index="modality", columns="setting", factor=1, digits=3)
 
 # %% tags=["nbval-check-output"]
-print(gtar.set_index(["setting", "modality"])[["value", "low", "high"]].round(2).to_string())
+print(gtar.set_index(["setting", "modality"])[["value", "low", "high"]].round(1).to_string())
 
 # %% [markdown]
-# With two modalities of three right, a majority helps: a reader without a preference already has a high
-# GTAR for whichever is right. With two modalities, one right and one wrong, it is right half of the time.
-# The readers say where zero preference lies.
+# Pooling hides who meets whom. By coalition:
+
+# %%
+pairwise = gtar_frame(answered, by=("coalition",))
+with_intervals(pairwise, index="modality", columns="coalition", factor=1, digits=3)
+
+# %% [markdown]
+# Where does zero preference lie? With two modalities, one right and one wrong, following either at random is
+# right half of the time; with three, two of them right, more often. But a reader that follows whatever it
+# reads *most surely* has no preference either, and need not be at one half: the last one averages the
+# probabilities that the model itself gives to each modality alone.
 
 # %%
 readers = baselines(answered)
@@ -100,8 +108,9 @@ with_intervals(reader_gtar, index=["reader", "setting"], columns="modality", fac
 # ## Attention by layer
 #
 # nMAS (Eq. 5) is the attention of the decision query on a modality divided by its number of tokens, here
-# averaged over heads and normalised over the present modalities, so that shares add up to one. First what
-# each modality has: tokens, total attention, attention a token.
+# averaged over heads and normalised over the present modalities, so that shares add up to one, on the
+# target-conflict cases. First what each modality has: tokens, total attention, attention a token. Note that
+# nMAS ranks video last largely because it divides by the most tokens: by total attention it is not last.
 
 # %%
 conflict = answered[answered["coalition"].isin(["TA", "TV", "AV", "TAV"]) & target_conflict(answered)]
@@ -146,6 +155,9 @@ print(video.pivot(index="layer", columns="coalition", values="value").round(2).t
 # %%
 points = preference_points(answered, traces)
 correlation = nmas_gtar_correlation(answered, traces)
+points.round({"gtar": 3, "share": 3})
+
+# %%
 fig = figure3_right(points, correlation, profile)
 item = "Figure 3 (right)"
 text = figure_caption(item, profile, data_note)
@@ -153,7 +165,7 @@ save(fig, "figure3_right", profile, Provenance(item, NOTEBOOK, key, None, text))
 fig
 
 # %% tags=["nbval-check-output"]
-print(correlation.set_index("quantity")[["value", "low", "high"]].round(2).to_string())
+print(correlation.set_index("quantity")[["value", "low", "high"]].round(1).to_string())
 
 # %% [markdown]
 # ## Beside the paper
@@ -168,22 +180,27 @@ save_comparison(comparison, profile, "04")
 comparison[["item", "published", "reproduced", "low", "high", "within", "note"]]
 
 # %% [markdown]
-# **What came out under `mini`.** GTAR falls from text over audio to video in both settings, as in the
-# paper, and the readers say what that means. With one modality right and one wrong, a reader without a
-# preference is right about half of the time; Omni-mini is right far more often when text or audio is the
-# right one, and *less* than that when video is. Its own answers followed at random stay near one half, so
-# what it reads alone does not explain it: it weighs video down. That is the evidence of a preference which
-# the shares of notebook 03 could not give. With three modalities two of which are right, averaging alone
-# reaches high rates, and only text's stands clearly above it.
+# **What came out under `mini`.** GTAR falls from text over audio to video in both settings, as in the paper,
+# and below one half for video where one other modality is wrong. Against random readers that looks like a
+# preference against video. It need not be one: averaging the model's own single-modality probabilities, all
+# weighed alike, gives the same order, with text further up and video further down than the model has them.
+# So the order can come from how *surely* each modality is read; compared with that the model follows text
+# less, and audio and video more. (In PSMV, notebook 03, it gives video a little less credit than that reader
+# does. The two do not contradict each other: one asks how often video is followed where it is right, the
+# other counts right answers everywhere.) With three modalities, two of which are right, text and audio stand clearly above
+# the mean of labels and video does not.
 #
-# Video has by far the most tokens and the least attention a token in every layer but the first ones (with
-# text alone beside it, up to the third).
+# Video has the least attention a token in every layer except the second (and third, with text alone), over
+# the most tokens.
 #
-# **What is not reproduced.** Text does not lead in attention: audio does, in most layers. And over all nine
-# points attention and GTAR hardly correlate, because a coalition of three divides attention by three and has
-# a majority on the right side. Taken within coalitions, the correlation is the strong one that the paper
-# reports; the paper does not say which points its own has.
+# **What is not reproduced.** By layer share audio leads, not text; by attention a token text leads in TA and
+# ties in TAV. Over all nine points attention and GTAR hardly correlate, because a coalition of three divides
+# attention by three and has a majority on the right side. Less each coalition's mean the correlation is
+# positive, as in the paper, which does not say which points its own has; but nine points less four means are
+# few, and the interval is over clips, not over points.
 #
-# **What not to conclude.** A correlation between attention and adoption is not an effect of attention on
-# adoption. Clip by clip it is positive but weak. Whether *moving* attention moves the answer is a question
-# for intervention (notebooks 06 to 08). And the order of modalities was partly put into the surrogates.
+# **What not to conclude.** A correlation of attention with adoption is not an effect of attention. Clip by
+# clip it is positive and weak, and the surrogates confound it: a modality with the ground truth's class is
+# shown more emphatically, which may draw attention and make the answer right. Whether *moving* attention
+# moves the answer is a question for intervention (notebooks 06 to 08), and `render_cue: "null"` is the
+# control. That text is read most clearly was put into the surrogates.

@@ -390,7 +390,9 @@ def predictions_for(rows: pd.DataFrame) -> pd.DataFrame:
     labels = rng.integers(0, 5, len(rows)).astype(object)
     return pd.DataFrame({"sample_id": rows["sample_id"], "coalition": rows["coalition"],
                          "label": labels, "score": (labels.astype(float) - 2) / 2,
-                         "failure": None, "reply": None})  # fmt: skip
+                         "failure": None, "reply": None,
+                         **dict(zip([f"logit_{c}" for c in "abcde"],
+                                    rng.normal(size=(5, len(rows))), strict=True))})  # fmt: skip
 
 
 def test_table_1_equals_scikit_learn_on_each_subset(manifest):
@@ -438,6 +440,9 @@ def test_the_reader_of_own_answers_follows_what_was_said_to_each_modality_alone(
         if coalition != "none":
             expected = np.mean([said[sample, m] == row["label_gt"] for m in coalition])
             assert row["right"] == pytest.approx(expected)
+    empty = own.xs("none", level="coalition")
+    expected = [said[sample, "none"] == gt for sample, gt in empty["label_gt"].items()]
+    assert empty["right"].tolist() == [float(e) for e in expected]
     perfect = baselines(answered)["mean label"].query("coalition == 'T'")
     assert (perfect["right"] == (perfect["label_t"] == perfect["label_gt"])).all()
 

@@ -320,6 +320,14 @@ FIGURES = {
     "figure3 right": right,
     "figure9": lambda: figure9(random=-0.1, average=-0.2),
     "figure9 of 28 layers": lambda: figure9(28, random=-0.1, average=-0.2, own=0.03),
+    "figure9 with long names": lambda: figure9(
+        **{
+            "random label": 0,
+            "mean label": 0.1,
+            "random own answer": -0.1,
+            "mean own probability": -0.2,
+        }
+    ),
     "figure10": lambda: figures.figure10(layer_frame(), "mini"),
     "figure10 of 28 layers": lambda: figures.figure10(layer_frame(28), "mini"),
 }

@@ -128,3 +128,33 @@ def test_row_labels_of_the_clips_play_no_part():
 def test_bad_clips_are_refused_with_what_is_wrong(change, reader, evidence, message):
     with pytest.raises(ValueError, match=message):
         m.reader_outcomes(change(clips([(0, 1, 2, 3)])), reader, evidence)
+
+
+def test_a_pooling_reader_answers_the_class_of_the_highest_mean_probability():
+    rng = np.random.default_rng(5)
+    rows = [
+        {"sample_id": f"c{i}", "corpus": "x", "subset": "align", "coalition": c,
+         "label_pred": i % 5,
+         **{f"label_{s}": int(rng.integers(0, 5)) for s in ("gt", "t", "a", "v")},
+         **{f"logit_{k}": float(rng.normal()) for k in "abcde"}}
+        for i in range(12) for c in ("none", "T", "A", "V", "TAV")
+    ]  # fmt: skip
+    frame = pd.DataFrame(rows)
+    first = frame.groupby("sample_id")[["label_gt", "label_t", "label_a", "label_v"]]
+    frame[["label_gt", "label_t", "label_a", "label_v"]] = first.transform("first")
+    found = m.pooled_outcomes(frame).set_index(["sample_id", "coalition"])
+    assert len(found) == 12 * 8
+    rows = frame.set_index(["sample_id", "coalition"])
+    for (sample, coalition), row in found.iterrows():
+        if coalition == "none":
+            answer = rows.loc[(sample, "none"), "label_pred"]
+        else:
+            totals = np.zeros(5)
+            for modality in coalition:
+                weights = [np.exp(rows.loc[(sample, modality), f"logit_{k}"]) for k in "abcde"]
+                totals += np.array(weights) / sum(weights)
+            answer = int(totals.argmax())
+        assert row["right"] == (answer == row["label_gt"])
+        assert row["right_polarity"] == (np.sign(answer - 2) == np.sign(row["label_gt"] - 2))
+    with pytest.raises(ValueError, match="under T, A, V and none"):
+        m.pooled_outcomes(frame[frame["coalition"] != "A"])

@@ -9,7 +9,8 @@ import pandas as pd
 
 from emomm_lib.benchmark import expand_missing, resolve_media
 from emomm_lib.labels import COALITIONS, MODALITIES, polarity
-from emomm_lib.metrics import reader_outcomes, score_frame
+from emomm_lib.metrics import pooled_outcomes, reader_outcomes, score_frame
+from emomm_lib.metrics.readers import LOGITS
 
 
 def with_media(
@@ -52,8 +53,11 @@ def join(rows: pd.DataFrame, predictions: pd.DataFrame) -> tuple[pd.DataFrame, p
     right nor wrong. Raises ``ValueError`` for instances without any prediction.
     """
     answers = predictions.rename(columns={"label": "label_pred", "score": "score_pred"})
-    columns = ["sample_id", "coalition", "label_pred", "score_pred", "failure", "reply"]
-    joined = rows.merge(answers[columns], "left", on=["sample_id", "coalition"], indicator=True)
+    keys = ["sample_id", "coalition"]
+    values = ["label_pred", "score_pred", *LOGITS, "failure", "reply"]
+    joined = rows.merge(
+        answers[keys + values], "left", on=["sample_id", "coalition"], indicator=True
+    )
     absent = joined[joined["_merge"] == "left_only"]
     if len(absent):
         some = (absent["sample_id"] + " " + absent["coalition"]).head(3).tolist()
@@ -86,21 +90,26 @@ def outcomes(
 def baselines(outcomes: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Readers without a preference on the same clips, to stand beside a model's outcomes.
 
-    Two read the labels without error, and follow one present modality at random, or the average of
-    all (``metrics.readers``). A third follows at random the answers that the model itself gives to
-    each modality alone: as able to read as the model, without its way of weighing.
+    Two read the labels without error, and follow one present modality at random, or the mean of
+    all. Two others read as the model does: one follows at random the answers that it gives to each
+    modality alone, one averages the probabilities that it gives then, and so follows whatever the
+    model reads most surely (``metrics.readers``). The last needs letter logits, which free replies
+    lack.
     """
     clips = outcomes.drop_duplicates("sample_id").drop(columns="coalition")
-    alone = outcomes[outcomes["coalition"].isin(MODALITIES)].pivot(
+    alone = outcomes[outcomes["coalition"].isin(["none", *MODALITIES])].pivot(
         index="sample_id", columns="coalition", values="label_pred"
     )
-    answers = alone.rename(columns={m: f"answer_{m.lower()}" for m in MODALITIES})
-    clips = clips.merge(answers, "left", on="sample_id")
-    return {
+    answers = alone.rename(columns=lambda name: f"answer_{name.lower()}")
+    clips = clips.merge(answers.dropna(), on="sample_id")
+    found = {
         "random label": reader_outcomes(clips, "random"),
         "mean label": reader_outcomes(clips, "average"),
-        "random own answer": reader_outcomes(clips, "random", evidence="answer"),
+        "random own answer": reader_outcomes(clips, "random", "answer", none="answer_none"),
     }
+    if outcomes[list(LOGITS)].notna().all(axis=None):
+        found["mean own probability"] = pooled_outcomes(outcomes)
+    return found
 
 
 def table1_scores(scored: pd.DataFrame, **bootstrap: int) -> pd.DataFrame:

@@ -2,9 +2,9 @@
 
 Each module has one subject: ``scores`` (agreement, accuracies, F1, MAE), ``bootstrap``
 (intervals), ``psmv``, ``gtar``, ``nmas`` (the three metrics of Sec. 4.1) and ``readers`` (their
-label-only baselines). PSMV, GTAR and readers work on *outcomes*: one row a scored clip and
-coalition, with ``sample_id, corpus, subset`` (of the whole clip), ``coalition, label_gt, label_t,
-label_a, label_v``, ``right`` and ``right_polarity`` in [0, 1].
+baselines without a preference). PSMV, GTAR and readers work on *outcomes*: one row a scored clip
+and coalition, with ``sample_id, corpus, subset`` (of the whole clip), ``coalition, label_gt,
+label_t, label_a, label_v``, ``right`` and ``right_polarity`` in [0, 1].
 """
 
 from emomm_lib.metrics.bootstrap import (
@@ -32,7 +32,7 @@ from emomm_lib.metrics.psmv import (
     psmv_shares,
     vcc,
 )
-from emomm_lib.metrics.readers import READERS, reader_outcomes
+from emomm_lib.metrics.readers import READERS, pooled_outcomes, reader_outcomes
 from emomm_lib.metrics.scores import (
     METRICS,
     N_CLASSES,
@@ -79,6 +79,7 @@ __all__ = [
     "psmv",
     "psmv_frame",
     "psmv_shares",
+    "pooled_outcomes",
     "reader_outcomes",
     "score_frame",
     "target_conflict",

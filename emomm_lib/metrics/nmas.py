@@ -21,7 +21,7 @@ CELLS = tuple(
     for m, there in zip(MODALITIES, row_present, strict=True)
     if there
 )
-"""The nine (coalition, modality) points of Figure 3 right."""
+"""Our nine (coalition, modality) points of Figure 3 right; the paper does not name its own."""
 _COALITION_OF_CELL = np.array([[c == name for name in SETTINGS] for c, _ in CELLS], dtype=float)
 ROUNDING = 1e-3
 """What sums of half-precision attention weights may exceed 1 by."""

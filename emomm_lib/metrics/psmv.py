@@ -2,7 +2,7 @@
 
 A share of PSMV is a ratio to ``V(TAV) - V(none)``: near zero it is unstable and its interval is
 wide. And PSMV alone cannot show a preference: a perfect reader that weighs all modalities alike
-collapses as well where labels conflict (``readers``), so results belong beside such a reader's.
+can collapse as well where labels conflict (``readers``), so results belong beside such a reader's.
 """
 
 from __future__ import annotations
@@ -201,8 +201,9 @@ def vcc(
     quantity, value, low, high, n``: ``source`` is ``model`` or a reader's name, ``quantity`` is
     ``share_align``, ``share_conflict`` and ``collapse``, their difference, and for a reader
     ``excess``, the model's collapse minus the reader's on the same resampled clips. Shares are
-    fractions; published for V: 0.333 - 0.208 = 0.125 (Sec. 4.2). Only an excess speaks of the
-    model: labels alone make a reader without any preference collapse too. Align and Conflict are
+    fractions; published for V: 0.333 - 0.208 = 0.125 (Sec. 4.2). Labels alone
+    can make a reader without any preference collapse, so that at most an excess speaks of the
+    model. Align and Conflict are
     resampled independently.
 
     Only clips that the model and all readers have under all eight coalitions count; ``n`` says how

@@ -1,7 +1,8 @@
-"""Label-only baselines: what a perfect reader without any preference answers on the same clips.
+"""Readers without any preference, on the same clips as a model (to stand beside Sec. 4.2 and 4.3).
 
-They see the evidence of every present modality without error and weigh all of it alike, so what
-PSMV and GTAR say of them follows from the labels alone (to be set beside Sec. 4.2 and 4.3).
+Label-only readers see every present label without error and weigh all alike, so what PSMV and GTAR
+say of them follows from the labels. Others weigh alike what the model itself answers to each
+modality alone, so what is said of them follows from how it reads, not from how it arbitrates.
 """
 
 from __future__ import annotations
@@ -11,12 +12,22 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.special import softmax
 
-from emomm_lib.labels import CLASSES, COALITIONS, MODALITIES, coalition_modalities, polarity
-from emomm_lib.metrics._outcomes import LABELS, check, check_labels
+from emomm_lib.labels import (
+    CLASSES,
+    COALITIONS,
+    LETTERS,
+    MODALITIES,
+    coalition_modalities,
+    polarity,
+)
+from emomm_lib.metrics._outcomes import KEYS, LABELS, check, check_labels
 
 Reader = Callable[[NDArray[np.int64]], NDArray[np.float64]]
 _CLASSES = np.arange(len(CLASSES))
+LOGITS = tuple(f"logit_{letter.lower()}" for letter in LETTERS)
+"""Columns of a model's letter logits."""
 
 
 def follow_one(evidence: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -42,7 +53,9 @@ def follow_average(evidence: NDArray[np.int64]) -> NDArray[np.float64]:
 READERS: dict[str, Reader] = {"random": follow_one, "average": follow_average}
 
 
-def reader_outcomes(clips: pd.DataFrame, reader: str, evidence: str = "label") -> pd.DataFrame:
+def reader_outcomes(
+    clips: pd.DataFrame, reader: str, evidence: str = "label", none: str | None = None
+) -> pd.DataFrame:
     """Expected outcomes of a reader on clips under all eight coalitions.
 
     Parameters
@@ -57,6 +70,8 @@ def reader_outcomes(clips: pd.DataFrame, reader: str, evidence: str = "label") -
     evidence
         What it reads: ``label`` for the annotated labels, or columns that hold, say, a model's own
         answers to each modality alone.
+    none
+        Column of the label (0..4) that it answers without a modality, instead of a uniform guess.
 
     Returns ``sample_id, corpus, subset, coalition, label_gt, label_t, label_a, label_v, right,
     right_polarity``, eight rows a clip; ``right`` is the exact probability of the right class (1/5
@@ -76,17 +91,58 @@ def reader_outcomes(clips: pd.DataFrame, reader: str, evidence: str = "label") -
     clips = clips.dropna(subset=read).reset_index(drop=True)
     if not len(clips):
         raise ValueError(f"no clip has a value in all of {read}")
-    check_labels(clips, ["label_gt", *read], "the clips")
+    check_labels(clips, ["label_gt", *read, *([none] if none else [])], "the clips")
+    guess = np.full((len(clips), len(_CLASSES)), 1 / len(_CLASSES))
+    if none:
+        guess = np.eye(len(_CLASSES))[clips[none].to_numpy(np.int64)]
+    answers = {}
+    for name in COALITIONS:
+        seen = [f"{evidence}_{m.lower()}" for m in coalition_modalities(name)]
+        answers[name] = READERS[reader](clips[seen].to_numpy(np.int64)) if seen else guess
+    return _expected(clips, answers)
+
+
+def pooled_outcomes(outcomes: pd.DataFrame) -> pd.DataFrame:
+    """Outcomes of a reader that averages a model's own probabilities of each modality alone.
+
+    It answers the class with the highest mean, over the present modalities, of the softmax of the
+    model's letter logits under that modality alone, and what the model answers under ``none``. So
+    it reads as surely or unsurely as the model does, and gives no modality more weight.
+
+    ``outcomes`` has ``sample_id, corpus, subset, coalition, label_pred``, the four labels, and
+    ``logit_a .. logit_e``. Returns frames as by :func:`reader_outcomes`, of the clips that were
+    answered under T, A, V and none. Raises ``ValueError`` for missing columns or where no clip was.
+    """
+    check(outcomes, [*KEYS, "corpus", "subset", *LABELS, "label_pred", *LOGITS])
+    known = outcomes.dropna(subset=[*LOGITS, "label_pred"])
+    alone = {
+        name: known[known["coalition"] == name].set_index("sample_id").sort_index()
+        for name in (*MODALITIES, "none")
+    }
+    common = alone["none"].index
+    for frame in alone.values():
+        common = common.intersection(frame.index)
+    if not len(common):
+        raise ValueError("no clip was answered under T, A, V and none alone with letter logits")
+    clips = alone["none"].loc[common].reset_index()
+    probability = {
+        m: softmax(alone[m].loc[common, list(LOGITS)].to_numpy(np.float64), axis=1)
+        for m in MODALITIES
+    }
+    one_hot = np.eye(len(_CLASSES))
+    answers = {"none": one_hot[clips["label_pred"].to_numpy(np.int64)]}
+    for name in COALITIONS[1:]:
+        pooled = sum(probability[m] for m in coalition_modalities(name))
+        answers[name] = one_hot[pooled.argmax(axis=1)]
+    return _expected(clips, answers)
+
+
+def _expected(clips: pd.DataFrame, by_coalition: dict[str, NDArray[np.float64]]) -> pd.DataFrame:
+    """Rows a coalition from probabilities ``(N, 5)`` of each answer, sorted by clip."""
     truth = clips["label_gt"].to_numpy(np.int64)
     same_polarity = polarity(_CLASSES) == polarity(truth)[:, None]
     frames = []
-    for name in COALITIONS:
-        seen = [f"{evidence}_{m.lower()}" for m in coalition_modalities(name)]
-        answers = (
-            READERS[reader](clips[seen].to_numpy(np.int64))
-            if seen
-            else np.full((len(clips), len(_CLASSES)), 1 / len(_CLASSES))
-        )
+    for name, answers in by_coalition.items():
         frames.append(
             clips[["sample_id", "corpus", "subset"]].assign(
                 coalition=name,

@@ -31,7 +31,7 @@ _HALO = [withStroke(linewidth=2.4, foreground="white")]
 """Black lines must stay visible on dark bars."""
 
 _BLACK = "Black: published values, for which the paper names no model; intervals are 95% bootstrap"
-_HOLLOW = "hollow, to the right of a bar: label-only readers without preference"
+_HOLLOW = "hollow, to the right of a bar: readers without preference"
 _TEXTS = {
     "Figure 3 (left, middle)": "Video contribution collapse. Left: five-class accuracy by "
     "coalition, with the drop from Align to Conflict. Middle: PSMV shares (Eq. 2) under accuracy; "
@@ -40,10 +40,11 @@ _TEXTS = {
     "each coalition, on target-conflict cases where the modality agrees with the ground truth",
     "Figure 9": "(a) GTAR (Eq. 4) on Missing-Conflict (left) and Conflict (right), n the "
     f"target-conflict cases where the modality agrees with the ground truth; {_HOLLOW}. "
-    "(b) nMAS (Eq. 5), normalised over the modalities to sum 1, by layer on Conflict. "
+    "(b) nMAS (Eq. 5), normalised over the modalities to sum 1, by layer, on the target-conflict "
+    "cases (exactly one modality wrong). "
     f"{_BLACK}",
-    "Figure 10": "nMAS (Eq. 5) of the two present modalities, normalised to sum 1, by layer on "
-    f"Missing-Conflict. {_BLACK}",
+    "Figure 10": "nMAS (Eq. 5) of the two present modalities, normalised to sum 1, by layer, where "
+    f"one of the two is wrong. {_BLACK}",
 }
 
 
@@ -383,7 +384,7 @@ def figure9(
     readers = _names(reader_gtar["reader"])
     with context():
         fig, axes = plt.subplots(
-            1, 3, figsize=(9.6, 3.9), layout="constrained", width_ratios=[1, 1, 1.35]
+            1, 3, figsize=(9.6, 4.1), layout="constrained", width_ratios=[1, 1, 1.35]
         )
         for ax, (setting, name) in zip(axes, settings.items(), strict=False):
             labels = []
@@ -404,9 +405,9 @@ def figure9(
         axes[0].set_ylabel("GTAR")
         _layers(axes[2], by_layer, "TAV")
         axes[2].set_ylabel("nMAS share")
-        axes[2].set_title("(b) Conflict, all modalities present")
+        axes[2].set_title("(b) one of three modalities wrong")
         handles = [*_modality_handles(), *_mark_handles(readers)]
-        fig.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+        fig.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 4))
         title = "Figure 9. Modality preference and attention under conflict"
         titled(fig, title, profile, "95% intervals over clips")
         return fig
