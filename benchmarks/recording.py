@@ -36,8 +36,7 @@ _LEAST_NOISE = 1.0
 
 _TIME = """\
 The decoder of Omni-mini (hidden size 128) on random embeddings, prefill with a cache, and one of \
-hidden size {wide} with random weights: what recording adds is nearly constant, so that its share \
-falls with the size of the model. *plain*: SDPA, nothing \
+hidden size {wide} with random weights. *plain*: SDPA, nothing \
 recorded. *record*: inside `record()`, entering and leaving it included; with hidden states, its \
 default, or without. *eager*: what one does without this library, `output_attentions=True` under \
 eager attention, all layers; picking the decision query's row from it is not counted. \
