@@ -110,7 +110,8 @@ with_intervals(reader_gtar, index=["reader", "setting"], columns="modality", fac
 # nMAS (Eq. 5) is the attention of the decision query on a modality divided by its number of tokens, here
 # averaged over heads and normalised over the present modalities, so that shares add up to one, on the
 # target-conflict cases. First what each modality has: tokens, total attention, attention a token. Note that
-# nMAS ranks video last largely because it divides by the most tokens: by total attention it is not last.
+# nMAS divides video's attention by the most tokens: video's total attention is above text's wherever the two
+# meet, and its nMAS below. A low density alone is not disregard.
 
 # %%
 conflict = answered[answered["coalition"].isin(["TA", "TV", "AV", "TAV"]) & target_conflict(answered)]
@@ -185,13 +186,13 @@ comparison[["item", "published", "reproduced", "low", "high", "within", "note"]]
 # preference against video. It need not be one: averaging the model's own single-modality probabilities, all
 # weighed alike, gives the same order, with text further up and video further down than the model has them.
 # So the order can come from how *surely* each modality is read; compared with that the model follows text
-# less, and audio and video more. (In PSMV, notebook 03, it gives video a little less credit than that reader
-# does. The two do not contradict each other: one asks how often video is followed where it is right, the
-# other counts right answers everywhere.) With three modalities, two of which are right, text and audio stand clearly above
-# the mean of labels and video does not.
+# less, and audio and video more. (By PSMV, notebook 03, video earns less in the model than in that reader.
+# The two do not contradict each other: one asks how often video is followed where it is right, the other
+# counts right answers everywhere.) With three modalities, two of which are right, text and audio stand
+# clearly above the mean of labels and video does not.
 #
-# Video has the least attention a token in every layer except the second (and third, with text alone), over
-# the most tokens.
+# Video has the least attention a token, over the most tokens, in every layer except the second where text is
+# present (and the third where text is alone with it).
 #
 # **What is not reproduced.** By layer share audio leads, not text; by attention a token text leads in TA and
 # ties in TAV. Over all nine points attention and GTAR hardly correlate, because a coalition of three divides

@@ -94,8 +94,8 @@ def make_plan(
     items = [item for _, item in sized]
     batches = (items[i : i + batch_size] for i in range(0, len(items), batch_size))
     left = (tuple(item for item in batch if item.coalitions) for batch in batches)
-    plan = Plan(tuple(batch for batch in left if batch), 0)
-    return Plan(plan.batches, len(clips) * len(coalitions) - plan.remaining)
+    known_here = sum(len(coalitions) - len(item.coalitions) for item in items)
+    return Plan(tuple(batch for batch in left if batch), known_here)
 
 
 def _version(video: Path, audio: Path, text: str) -> tuple[str, int]:

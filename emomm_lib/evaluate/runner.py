@@ -107,10 +107,13 @@ def _ask(
     keys = [(item.sample_id, query.coalition, item.version) for item, query in work]
     queries = [query for _, query in work]
     if decoding == "free":
-        for key, query, text in zip(keys, queries, model.reply(queries), strict=True):
-            parsed = parse_reply(text, query.corpus)
-            answer = (parsed.label, parsed.score, *[None] * 5)
-            predictions.append(Prediction(*key, *answer, reply=text))
+        # One coalition at a time: its prompts are nearly equally long, so little is padded.
+        for coalition in dict.fromkeys(query.coalition for query in queries):
+            group = [i for i, query in enumerate(queries) if query.coalition == coalition]
+            for i, text in zip(group, model.reply([queries[i] for i in group]), strict=True):
+                parsed = parse_reply(text, queries[i].corpus)
+                answer = (parsed.label, parsed.score, *[None] * 5)
+                predictions.append(Prediction(*keys[i], *answer, reply=text))
         return predictions, traces
     answers = model.answer(queries, trace=traced)
     columns = answers.label, answers.score, answers.letter_logits

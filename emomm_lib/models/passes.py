@@ -110,13 +110,6 @@ def schedule(
     """
     passes: list[Pass] = []
 
-    def finish(
-        rows: list[int], at: Sequence[int], parent: int | None, of: dict[int, int] | None
-    ) -> None:
-        if rows:
-            link = None if parent is None else (parent, [of[row] for row in rows])
-            passes.append(Pass(rows, [at[row] for row in rows], [length] * len(rows), link, True))
-
     def descend(
         rows: list[int], at: list[int], depth: int, parent: int | None, of: dict[int, int] | None
     ) -> None:
@@ -145,7 +138,10 @@ def schedule(
                 further[row] = beginnings[row][depth].end
             descend(list(below), further, depth + 1, len(passes) - 1, below)
         for members in kinds.values():
-            finish([row for row in members if row not in shared], at, parent, of)
+            if alone := [row for row in members if row not in shared]:
+                link = None if parent is None else (parent, [of[row] for row in alone])
+                ends = [length] * len(alone)
+                passes.append(Pass(alone, [at[row] for row in alone], ends, link, True))
 
     descend(list(range(len(starts))), list(starts), 0, None, None)
     return passes
