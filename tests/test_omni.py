@@ -203,7 +203,7 @@ def test_sharing_saves_three_of_four_videos_and_two_of_four_sounds(omni, monkeyp
         return plain(self, *args, **given)
 
     monkeypatch.setattr(decoder, "forward", count)
-    monkeypatch.setattr(OmniModel, "_best_scores", lambda self, queries, *_: [0.0] * len(queries))
+    monkeypatch.setattr(OmniModel, "best_scores", lambda self, queries, *_: [0.0] * len(queries))
     omni.answer(queries)
     shared, seen[:] = sum(seen), []
     for query in queries:

@@ -6,11 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from emomm_lib.benchmark import read_manifest
+from emomm_lib.chase.training import RouterStates
+from emomm_lib.evaluate.methods import Method
 from emomm_lib.evaluate.results import with_media
 from emomm_lib.evaluate.runner import MediaSettings, evaluate, run_fingerprint
+from emomm_lib.evaluate.states import COALITIONS as STATE_COALITIONS
+from emomm_lib.evaluate.states import StateStore
+from emomm_lib.evaluate.steered import evaluate_methods, steering_fingerprint
 from emomm_lib.evaluate.store import PredictionStore
 from emomm_lib.labels import Corpus
 from emomm_lib.media.audio import AudioSettings
@@ -48,8 +54,18 @@ class Experiment:
         """Of the run: all that can change an answer besides the clip."""
         return run_fingerprint(self.model, self.media)[0]
 
+    @property
+    def state_store(self) -> StateStore:
+        """Where hidden states of this run are kept."""
+        return StateStore(cache_dir() / "states" / self.fingerprint)
+
     def predictions(
-        self, clips: pd.DataFrame, coalitions: Sequence[str], *, traces: bool = False
+        self,
+        clips: pd.DataFrame,
+        coalitions: Sequence[str],
+        *,
+        traces: bool = False,
+        states: bool = False,
     ) -> pd.DataFrame:
         """Answers from the store, the missing ones asked first (``runner.evaluate``)."""
         return evaluate(
@@ -60,8 +76,33 @@ class Experiment:
             self.store,
             media=self.media,
             traces=traces,
+            states=self.state_store if states else None,
             batch_size=self.batch_size,
         )
+
+    def states(self, clips: pd.DataFrame) -> RouterStates:
+        """What a router reads of some clips, recorded where it was not yet."""
+        self.predictions(clips, STATE_COALITIONS, traces=True, states=True)
+        return self.state_store.read(clips["sample_id"])
+
+    def steered(
+        self, clips: pd.DataFrame, coalitions: Sequence[str], methods: Sequence[Method]
+    ) -> pd.DataFrame:
+        """Answers of steering methods from the store, the missing ones asked first."""
+        return evaluate_methods(
+            self.model,
+            clips,
+            self.roots,
+            coalitions,
+            methods,
+            self.store,
+            media=self.media,
+            batch_size=self.batch_size,
+        )
+
+    def routes(self, method: Method) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
+        """What a scored method's gate said in each layer (``PredictionStore.read_routes``)."""
+        return self.store.read_routes(steering_fingerprint(self.model, self.media, method)[0])
 
     def traces(self) -> TraceTable:
         """Attention of all answers that were asked with ``traces``."""

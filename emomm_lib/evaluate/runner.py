@@ -15,6 +15,8 @@ import torch
 from tqdm.auto import tqdm
 
 from emomm_lib.evaluate.plan import Item, Plan, make_plan
+from emomm_lib.evaluate.states import COALITIONS as STATE_COALITIONS
+from emomm_lib.evaluate.states import Key, StateStore
 from emomm_lib.evaluate.store import Prediction, PredictionStore, StoredTrace
 from emomm_lib.labels import Corpus
 from emomm_lib.media.audio import AudioSettings, read_audio
@@ -36,7 +38,10 @@ class MediaSettings:
 
 
 def run_fingerprint(
-    model: OmniModel, media: MediaSettings, decoding: Decoding = "constrained"
+    model: OmniModel,
+    media: MediaSettings,
+    decoding: Decoding = "constrained",
+    steering: Mapping | None = None,
 ) -> tuple[str, dict]:
     """Digest, and its preimage, of all that can change a prediction besides the clip itself."""
     settings = {
@@ -45,12 +50,14 @@ def run_fingerprint(
         "media": asdict(media),
         "decoding": decoding,
     }
+    if steering is not None:
+        settings["steering"] = dict(steering)
     text = json.dumps(settings, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16], settings
 
 
 @dataclass(frozen=True)
-class _Read:
+class Read:
     """What could be read of the modalities that are needed, and why the others could not."""
 
     item: Item
@@ -58,7 +65,7 @@ class _Read:
     failures: dict[str, str]
 
 
-def _read(item: Item, settings: MediaSettings) -> _Read:
+def _read(item: Item, settings: MediaSettings) -> Read:
     needed, failures = "".join(item.coalitions), {}
     frames = sound = None
     try:
@@ -69,10 +76,10 @@ def _read(item: Item, settings: MediaSettings) -> _Read:
         sound = read_audio(item.audio, settings.audio) if "A" in needed else None
     except MediaError as error:
         failures["A"] = str(error)
-    return _Read(item, Media(frames, sound), failures)
+    return Read(item, Media(frames, sound), failures)
 
 
-def _batches(plan: Plan, settings: MediaSettings, workers: int) -> Iterator[list[_Read]]:
+def read_ahead(plan: Plan, settings: MediaSettings, workers: int) -> Iterator[list[Read]]:
     """The plan's batches, their files read ahead of the model."""
     with ThreadPoolExecutor(workers, thread_name_prefix="read") as pool:
         ahead: list[list[Future]] = []
@@ -84,27 +91,36 @@ def _batches(plan: Plan, settings: MediaSettings, workers: int) -> Iterator[list
             yield [future.result() for future in futures]
 
 
-def _ask(
-    model: OmniModel,
-    batch: Sequence[_Read],
-    decoding: Decoding,
-    traced: bool,
-) -> tuple[list[Prediction], list[StoredTrace]]:
+def readable(
+    model: OmniModel, batch: Sequence[Read]
+) -> tuple[list[tuple[Key, Query]], list[Prediction]]:
+    """Questions that a batch of clips allows, encoded, and failures in place of the others."""
     encoded = model.encode([read.media for read in batch])
-    predictions, traces, work = [], [], []
+    predictions, work = [], []
     for read, clip in zip(batch, encoded, strict=True):
         item = read.item
         for coalition in item.coalitions:
+            key = (item.sample_id, coalition, item.version)
             reasons = [why for m, why in read.failures.items() if m in coalition]
             if reasons:
-                key = (item.sample_id, coalition, item.version)
                 predictions.append(Prediction.failed(*key, "; ".join(reasons)))
             else:
-                query = Query(clip, coalition, Corpus(item.corpus), item.text)
-                work.append((item, query))
+                work.append((key, Query(clip, coalition, Corpus(item.corpus), item.text)))
+    return work, predictions
+
+
+def _ask(
+    model: OmniModel,
+    batch: Sequence[Read],
+    decoding: Decoding,
+    traced: bool,
+    states: StateStore | None,
+) -> tuple[list[Prediction], list[StoredTrace]]:
+    work, predictions = readable(model, batch)
+    traces: list[StoredTrace] = []
     if not work:
         return predictions, traces
-    keys = [(item.sample_id, query.coalition, item.version) for item, query in work]
+    keys = [key for key, _ in work]
     queries = [query for _, query in work]
     if decoding == "free":
         # One coalition at a time: its prompts are nearly equally long, so little is padded.
@@ -115,7 +131,15 @@ def _ask(
                 answer = (parsed.label, parsed.score, *[None] * 5)
                 predictions.append(Prediction(*keys[i], *answer, reply=text))
         return predictions, traces
-    answers = model.answer(queries, trace=traced)
+    if states is None:
+        answers = model.answer(queries, trace=traced)
+    else:
+        answers = model.answer(queries, trace=traced, states=True)
+        kept = [i for i, query in enumerate(queries) if query.coalition in STATE_COALITIONS]
+        counted = torch.from_numpy(answers.mass), torch.from_numpy(answers.counts)
+        parts = (answers.query_state, answers.modality_states, *counted)
+        if kept:
+            states.write([keys[i] for i in kept], [x[kept] for x in parts])
     columns = answers.label, answers.score, answers.letter_logits
     for key, label, score, logits in zip(keys, *columns, strict=True):
         predictions.append(Prediction(*key, int(label), float(score), *map(float, logits)))
@@ -134,6 +158,7 @@ def evaluate(
     media: MediaSettings | None = None,
     decoding: Decoding = "constrained",
     traces: bool = False,
+    states: StateStore | None = None,
     batch_size: int = 32,
     workers: int = 2,
     progress: bool = True,
@@ -155,6 +180,8 @@ def evaluate(
         ``free``: what the model writes, parsed; an unparseable reply has no label.
     traces
         Record attention as well, for :meth:`PredictionStore.read_traces`.
+    states
+        Where to keep hidden states of prompts with two modalities or more, for routers.
     batch_size
         Clips decoded, encoded and asked together; a pass of the decoder has up to twice as many
         prompts.
@@ -164,19 +191,22 @@ def evaluate(
     Returns one row a (sample, coalition), failures included: ``sample_id, coalition, label, score,
     logit_a..logit_e, failure, reply``. Raises like :func:`emomm_lib.evaluate.plan.make_plan`.
     """
-    if traces and decoding == "free":
-        raise ValueError("attention is recorded with constrained decoding only")
+    if (traces or states is not None) and decoding == "free":
+        raise ValueError("attention and states are recorded with constrained decoding only")
     settings = media or MediaSettings()
     fingerprint, preimage = run_fingerprint(model, settings, decoding)
     store.begin(fingerprint, preimage)
     known = store.known(fingerprint, traced=traces)
+    if states is not None:
+        kept = states.known() | store.failed(fingerprint)
+        known = {key for key in known if key[1] not in STATE_COALITIONS or key in kept}
     plan = make_plan(clips, roots, coalitions, known, batch_size)
     total = plan.known + plan.remaining
     failed = 0
     with tqdm(total=total, initial=plan.known, unit="item", disable=not progress) as bar:
-        for batch in _batches(plan, settings, workers):
+        for batch in read_ahead(plan, settings, workers):
             try:
-                predictions, seen = _ask(model, batch, decoding, traces)
+                predictions, seen = _ask(model, batch, decoding, traces, states)
             except torch.OutOfMemoryError as error:
                 error.add_note(f"out of memory with batch_size={batch_size}: choose a smaller one")
                 raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
@@ -54,6 +54,17 @@ class StoredTrace:
     counts: np.ndarray
 
 
+@dataclass(frozen=True)
+class StoredRoute:
+    """What a gate said in each layer: ``conflict`` (L,), ``gate`` (L, 3); NaN before l_r."""
+
+    sample_id: str
+    coalition: str
+    conflict: np.ndarray
+    gate: np.ndarray
+
+
+Written = tuple[Iterable[Prediction], Iterable[StoredTrace], Iterable[StoredRoute]]
 _COLUMNS = tuple(f.name for f in fields(Prediction))
 _SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS runs (fingerprint TEXT PRIMARY KEY, settings TEXT NOT NULL);
@@ -64,6 +75,10 @@ CREATE TABLE IF NOT EXISTS predictions (
 CREATE TABLE IF NOT EXISTS traces (
     fingerprint TEXT NOT NULL REFERENCES runs, sample_id, coalition, media,
     layers INTEGER, heads INTEGER, mass BLOB, counts BLOB,
+    PRIMARY KEY (fingerprint, sample_id, coalition)
+);
+CREATE TABLE IF NOT EXISTS routes (
+    fingerprint TEXT NOT NULL REFERENCES runs, sample_id, coalition, conflict BLOB, gate BLOB,
     PRIMARY KEY (fingerprint, sample_id, coalition)
 );
 """
@@ -100,21 +115,34 @@ class PredictionStore:
         traces: Iterable[StoredTrace] = (),
     ) -> None:
         """Write a batch in one transaction: all of it is kept or none."""
+        self.write_runs({fingerprint: (predictions, traces, ())})
+
+    def write_runs(self, runs: Mapping[str, Written]) -> None:
+        """Write a batch of several runs in one transaction: all of it is kept or none."""
         names = ", ".join(_COLUMNS)
         marks = ", ".join("?" * (len(_COLUMNS) + 1))
         with closing(self._connect()) as db, db:
-            db.executemany(
-                f"INSERT OR REPLACE INTO predictions (fingerprint, {names}) VALUES ({marks})",
-                [(fingerprint, *astuple(p)) for p in predictions],
-            )
-            db.executemany(
-                "INSERT OR REPLACE INTO traces VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                [
-                    (fingerprint, t.sample_id, t.coalition, t.media, *t.mass.shape[:2],
-                     t.mass.astype("<f4").tobytes(), t.counts.astype("<i4").tobytes())
-                    for t in traces
-                ],
-            )  # fmt: skip
+            for fingerprint, (predictions, traces, routes) in runs.items():
+                db.executemany(
+                    f"INSERT OR REPLACE INTO predictions (fingerprint, {names}) VALUES ({marks})",
+                    [(fingerprint, *astuple(p)) for p in predictions],
+                )
+                db.executemany(
+                    "INSERT OR REPLACE INTO traces VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                    [
+                        (fingerprint, t.sample_id, t.coalition, t.media, *t.mass.shape[:2],
+                         t.mass.astype("<f4").tobytes(), t.counts.astype("<i4").tobytes())
+                        for t in traces
+                    ],
+                )  # fmt: skip
+                db.executemany(
+                    "INSERT OR REPLACE INTO routes VALUES (?, ?, ?, ?, ?)",
+                    [
+                        (fingerprint, r.sample_id, r.coalition,
+                         r.conflict.astype("<f4").tobytes(), r.gate.astype("<f4").tobytes())
+                        for r in routes
+                    ],
+                )  # fmt: skip
 
     def known(self, fingerprint: str, *, traced: bool = False) -> set[tuple[str, str, str]]:
         """(sample_id, coalition, media) of what is stored; ``traced`` asks for a trace as well.
@@ -129,6 +157,15 @@ class PredictionStore:
             )
         with closing(self._connect()) as db:
             return set(db.execute(query, {"run": fingerprint}))
+
+    def failed(self, fingerprint: str) -> set[tuple[str, str, str]]:
+        """(sample_id, coalition, media) of what failed."""
+        query = (
+            "SELECT sample_id, coalition, media FROM predictions "
+            "WHERE fingerprint = ? AND failure IS NOT NULL"
+        )
+        with closing(self._connect()) as db:
+            return set(db.execute(query, (fingerprint,)))
 
     def read(self, fingerprint: str) -> pd.DataFrame:
         """All answers of a run, failures included, sorted by sample and coalition."""
@@ -159,6 +196,27 @@ class PredictionStore:
         mass = np.frombuffer(b"".join(row[4] for row in rows), "<f4")
         counts = np.frombuffer(b"".join(row[5] for row in rows), "<i4")
         return TraceTable(index, mass.reshape(len(rows), *rows[0][2:4], 3), counts.reshape(-1, 3))
+
+    def read_routes(self, fingerprint: str) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
+        """What a gate said in a steered run: index ``sample_id, coalition``, p (N, L), g (N, L, 3).
+
+        Raises ``ValueError`` when there is nothing.
+        """
+        with closing(self._connect()) as db:
+            rows = db.execute(
+                "SELECT sample_id, coalition, conflict, gate FROM routes "
+                "WHERE fingerprint = ? ORDER BY sample_id, coalition",
+                (fingerprint,),
+            ).fetchall()
+        if not rows:
+            raise ValueError(
+                f"{self.path} holds no routes of run {fingerprint}; evaluate its method with "
+                "scored=True"
+            )
+        index = pd.DataFrame([row[:2] for row in rows], columns=["sample_id", "coalition"])
+        conflict = np.frombuffer(b"".join(row[2] for row in rows), "<f4").reshape(len(rows), -1)
+        gate = np.frombuffer(b"".join(row[3] for row in rows), "<f4")
+        return index, conflict, gate.reshape(*conflict.shape, 3)
 
     def export(self, fingerprint: str, path: str | Path) -> Path:
         """All answers of a run as a Parquet file, written whole or not at all."""

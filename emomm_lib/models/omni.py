@@ -20,7 +20,7 @@ from transformers import (
     Qwen2_5OmniThinkerForConditionalGeneration,
 )
 
-from emomm_lib.attention import modality_ids, record
+from emomm_lib.attention import Trace, modality_ids, record
 from emomm_lib.labels import GRIDS, LETTERS, Corpus
 from emomm_lib.media.video import Frames
 from emomm_lib.models.passes import Beginning, Tokens, fork, schedule
@@ -84,6 +84,9 @@ class Answers:
         ``(B, L, H, 3)`` float32: attention of the decision query on T, A, V, when it was recorded.
     counts
         ``(B, 3)`` int64: tokens of T, A, V; with ``mass`` they give nMAS (Eq. 5).
+    query_state, modality_states
+        ``(B, L, D)`` and ``(B, L, 3, D)`` on the CPU, in the trace's precision: what enters each
+        layer (Sec. 5.1), when it was recorded.
     """
 
     letter_logits: np.ndarray
@@ -91,6 +94,8 @@ class Answers:
     score: np.ndarray
     mass: np.ndarray | None = None
     counts: np.ndarray | None = None
+    query_state: torch.Tensor | None = None
+    modality_states: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -351,36 +356,53 @@ class OmniModel:
             return None
         return torch.tensor([4 * len(c.audio) for c in clips], device=self.device)
 
+    @property
+    def letter_weights(self) -> torch.Tensor:
+        """``(5, hidden)`` float32 rows of the output layer for A..E."""
+        # In single precision: at a logit of 20, bfloat16 knows steps of an eighth, and a tie would
+        # go to the first letter.
+        return self.model.lm_head.weight[self.letter_ids].detach().float()
+
+    def letter_logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Logits of A..E ``(..., 5)`` from the decoder's last hidden states ``(..., hidden)``."""
+        return hidden.float() @ self.letter_weights.T
+
     @torch.inference_mode()
-    def answer(self, queries: Sequence[Query], *, trace: bool = False) -> Answers:
+    def answer(
+        self, queries: Sequence[Query], *, trace: bool = False, states: bool = False
+    ) -> Answers:
         """Letter by arg-max over A..E at the first token, then the best allowed score of it.
 
         Queries of one clip share the computation of its video and sound. ``trace`` records the
-        attention of the decision query as well, which changes no answer.
+        attention of the decision query as well, ``states`` that and the hidden states that a
+        router reads; neither changes an answer.
         """
         tokens = self._tokens(queries)
         starts = (tokens.ids.shape[1] - tokens.mask.sum(1)).tolist()
         passes = schedule(starts, tokens.ids.shape[1], self._beginnings(queries, tokens))
-        # In single precision: at a logit of 20, bfloat16 knows steps of an eighth, and a tie would
-        # go to the first letter.
-        letters = self.model.lm_head.weight[self.letter_ids].float()
         logits = torch.empty(len(queries), len(LETTERS), device=self.device)
         score = np.empty(len(queries))
-        seen: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-        done: dict[int, tuple[Cache, torch.Tensor, torch.Tensor]] = {}
+        seen: dict[int, tuple[torch.Tensor, ...]] = {}
+        done: dict[int, tuple[Cache, torch.Tensor, torch.Tensor, Trace | None]] = {}
         last_child = {step.parent[0]: n for n, step in enumerate(passes) if step.parent is not None}
         for number, step in enumerate(passes):
             piece = tokens.cut(step.rows, step.start, step.end)
-            cache, mask, marks = None, piece.mask, piece.marks
+            cache, mask, marks, earlier = None, piece.mask, piece.marks, None
             if step.parent is not None:
                 parent, rows = step.parent
-                cache = fork(done[parent][0], rows)
+                before = done[parent]
+                cache = fork(before[0], rows)
                 mask, marks = (
-                    torch.cat([before[rows], own], 1)
-                    for before, own in zip(done[parent][1:], (mask, marks), strict=True)
+                    torch.cat([of_parent[rows], own], 1)
+                    for of_parent, own in zip(before[1:3], (mask, marks), strict=True)
                 )
-            wanted = trace and step.last
-            with record(self.model, marks, states=False) if wanted else nullcontext() as recorded:
+                earlier = (before[3], rows) if states else None
+            wanted = states or (trace and step.last)
+            with (
+                record(self.model, marks, states=states, earlier=earlier)
+                if wanted
+                else nullcontext() as recorded
+            ):
                 out = self.model.model.language_model(
                     inputs_embeds=self._embed(piece, [queries[row].clip for row in step.rows]),
                     attention_mask=mask,
@@ -389,12 +411,12 @@ class OmniModel:
                     use_cache=True,
                 )
             if not step.last:
-                done[number] = out.past_key_values, mask, marks
+                done[number] = out.past_key_values, mask, marks, recorded
                 continue
             if step.parent is not None and last_child[step.parent[0]] == number:
                 del done[step.parent[0]]
-            logits[step.rows] = out.last_hidden_state[:, -1].float() @ letters.T
-            score[step.rows] = self._best_scores(
+            logits[step.rows] = self.letter_logits(out.last_hidden_state[:, -1])
+            score[step.rows] = self.best_scores(
                 [queries[row] for row in step.rows],
                 logits[step.rows].argmax(-1).tolist(),
                 mask,
@@ -402,14 +424,15 @@ class OmniModel:
                 out.past_key_values,
             )
             if wanted:
-                arrays = (recorded.mass.float().cpu().numpy(), recorded.counts.cpu().numpy())
-                seen |= dict(zip(step.rows, zip(*arrays, strict=True), strict=True))
-        mass, counts = (
-            (np.stack([seen[row][i] for row in range(len(queries))]) for i in range(2))
-            if trace
-            else (None, None)
+                kept = [recorded.mass, recorded.counts]
+                kept += [recorded.query_state, recorded.modality_states] if states else []
+                rows = zip(*(x.cpu() for x in kept), strict=True)
+                seen |= dict(zip(step.rows, rows, strict=True))
+        parts = [torch.stack(x) for x in zip(*(seen[i] for i in range(len(seen))), strict=True)]
+        arrays = [parts[0].float().numpy(), parts[1].numpy()] if parts else []
+        return Answers(
+            logits.cpu().numpy(), logits.argmax(-1).cpu().numpy(), score, *arrays, *parts[2:]
         )
-        return Answers(logits.cpu().numpy(), logits.argmax(-1).cpu().numpy(), score, mass, counts)
 
     @torch.inference_mode()
     def reply(self, queries: Sequence[Query], max_new_tokens: int = 16) -> list[str]:
@@ -426,7 +449,8 @@ class OmniModel:
         )
         return self.processor.tokenizer.batch_decode(written, skip_special_tokens=True)
 
-    def _best_scores(
+    @torch.no_grad()
+    def best_scores(
         self,
         queries: Sequence[Query],
         label: Sequence[int],

@@ -1,35 +1,30 @@
-"""The one place that touches a model's attention: what the decision query looks at, by layer.
-
-The decoder's attention function is exchanged, by transformers' public interfaces, for one that
-calls the model's own kernel and then computes a single row beside it: that of the decision query,
-the last position of the prompt. Beyond the kernel's own work nothing of size queries x keys is
-made, and the output is the kernel's.
-"""
+"""What the decision query sees in a forward pass, and that query or all of them steered."""
 
 from __future__ import annotations
 
-import emomm_lib._torchvision  # noqa: F401
-
-# isort: split
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.masking_utils import eager_mask, sdpa_mask
 from transformers.modeling_utils import PreTrainedModel
 
+from emomm_lib.attention.hook import check_known, watched
+from emomm_lib.attention.rows import (
+    Bias,
+    DecisionRow,
+    Intervention,
+    biased,
+    biased_kernel,
+    brought,
+    decision_scores,
+    wide,
+)
 from emomm_lib.labels import MODALITIES
 
 OTHER = -1
 """Modality id of a position that belongs to no modality; T, A, V are 0, 1, 2."""
-_PREFIX = "emomm_"
-_UNKNOWN = ("softcap", "s_aux", "position_bias")
-"""Arguments of an attention function that change its scores in ways this file does not repeat."""
 
 
 def modality_ids(
@@ -67,7 +62,15 @@ class Trace:
         ``(B, 3)`` number of tokens of T, A, V (|K_m| of Eq. 5).
     """
 
-    def __init__(self, ids: Tensor, layers: int, states: bool, rows: bool) -> None:
+    def __init__(
+        self,
+        ids: Tensor,
+        layers: int,
+        states: bool,
+        rows: bool,
+        intervention: Intervention | None = None,
+        earlier: tuple[Trace, Sequence[int]] | None = None,
+    ) -> None:
         if ids.ndim != 2 or ids.is_floating_point() or ids.dtype == torch.bool:
             raise ValueError(
                 f"modality_ids is an integer tensor (batch, positions); got {ids.dtype} of shape "
@@ -82,6 +85,11 @@ class Trace:
         self._one_hot = ids[..., None] == torch.arange(len(MODALITIES), device=ids.device)
         self.counts = self._one_hot.sum(1)
         self._states, self._keep_rows = states, rows
+        self._intervention = intervention
+        acts_from = layers if intervention is None else intervention.first_layer
+        self._pool_from = 0 if states else acts_from
+        self._acts_from = acts_from
+        self._kept: dict[int, Bias] = {}
         self._span: list[tuple[int, int] | None] = [None] * layers
         self._computed = [0] * layers
         self._start = 0
@@ -90,10 +98,17 @@ class Trace:
         self._query: list[Tensor | None] = [None] * layers
         self._sums: list[Tensor | None] = [None] * layers
         self._keys: dict[tuple, Tensor] = {}
+        if earlier is not None:
+            before, chosen = earlier
+            self._computed, self._start = list(before._computed), before._start
+            self._sums = [None if s is None else s[chosen] for s in before._sums]
 
     @property
     def mass(self) -> Tensor:
-        """``(B, L, H, 3)`` attention on all tokens of T, A, V; with the rest it sums to 1."""
+        """``(B, L, H, 3)`` attention on all tokens of T, A, V; with the rest it sums to 1.
+
+        It is what the model used: under an intervention, the changed one.
+        """
         return self._stacked(self._mass)
 
     @property
@@ -116,13 +131,15 @@ class Trace:
         Raises ``RuntimeError`` when tokens of a modality were in a cache made outside.
         """
         self._require(self._states, "states")
-        if bool(self._one_hot[:, : self._start].any()):
-            raise RuntimeError(
-                f"the first {self._start} positions came from a cache made outside of record(), so "
-                "their hidden states were not seen; prefill inside, or pass states=False"
-            )
+        self._check_seen()
         sums = self._stacked(self._sums)
         return sums / self.counts.to(sums).clamp(min=1)[:, None, :, None]
+
+    @property
+    def rows(self) -> Tensor:
+        """``(B, L, H, S)`` attention on every position of the prompt."""
+        self._require(self._keep_rows, "rows")
+        return self._stacked(self._rows)[..., : self._ids.shape[1]]
 
     def row(self, sample: int, modality: str) -> Tensor:
         """``(L, H, |K_m|)`` attention on each token of a modality, in the order of the prompt."""
@@ -130,6 +147,13 @@ class Trace:
         rows = torch.stack([r[sample].cpu() for r in self._rows if r is not None])
         chosen = (self._ids[sample] == MODALITIES.index(modality)).cpu()
         return rows[..., : len(chosen)][..., chosen]
+
+    def _check_seen(self) -> None:
+        if bool(self._one_hot[:, : self._start].any()):
+            raise RuntimeError(
+                f"the first {self._start} positions came from a cache made outside of record(), so "
+                "their hidden states were not seen; prefill inside, or pass states=False"
+            )
 
     def _require(self, kept: bool, name: str) -> None:
         if not kept:
@@ -145,7 +169,7 @@ class Trace:
             )
         return torch.stack([value.to(layers[0].device) for value in layers], dim=1)
 
-    def _enter_layer(self, layer: int, hidden: Tensor, past: int) -> None:
+    def enter(self, layer: int, hidden: Tensor, past: int) -> None:
         """Note which positions a layer is about to compute, and pool their states."""
         batch, positions = self._ids.shape
         if hidden.shape[0] != batch:
@@ -171,9 +195,9 @@ class Trace:
                 "record() anew for each batch, and generate with use_cache=True"
             )
         self._computed[layer] = end
-        if not self._states:
+        if layer < self._pool_from and (layer > 0 or self._intervention is None):
             return
-        hidden = hidden.detach().to(_wide(hidden.dtype))
+        hidden = hidden.detach().to(wide(hidden.dtype))
         pick = self._on(hidden, past, end).transpose(1, 2)
         # Rows of zeros where nothing of a modality is here: the sum over chunks stays right.
         pooled = torch.bmm(pick, hidden[:, : end - past])
@@ -182,39 +206,107 @@ class Trace:
             # A view would keep all positions of every layer alive.
             self._query[layer] = hidden[:, end - 1 - past].clone()
 
-    def _attend(
+    def attend(
         self,
         layer: int,
         module: nn.Module,
+        kernel: Callable[..., tuple],
         query: Tensor,
         key: Tensor,
+        value: Tensor,
         mask: Tensor | None,
         **given,
-    ) -> None:
-        """The decision query's row of a layer, where this pass computes it."""
+    ) -> tuple[Tensor, Tensor | None]:
+        """The kernel's output, and the decision query's row where this pass computes it."""
+        output, weights = kernel(query, key, value, mask, **given)
         past, width = self._span[layer]
         index = self._ids.shape[1] - 1 - past
-        if not 0 <= index < width:
-            return
-        if unknown := [name for name in _UNKNOWN if given.get(name) is not None]:
-            raise NotImplementedError(
-                f"{type(module).__name__} gives its attention {unknown}, which is not recorded"
-            )
+        if index >= width:
+            return output, weights
         keys = key.shape[2]
         # A sliding cache has dropped its oldest keys; a static one has empty slots at its end.
         first = max(0, past + width - keys)
+        steered = partial(self._steer_all, kernel, query, key, value, mask, first, given)
+        if index < 0:
+            bias = self._kept.get(layer)
+            return (output if bias is None else steered(bias, output)), weights
+        check_known(module, given)
         causal = given.get("is_causal")
         causal = getattr(module, "is_causal", True) if causal is None else causal
         visible = None if mask is None else mask[:, :, index, :keys]
         if layer == 0 and visible is not None and given.get("sliding_window") is None:
             self._check_visible(visible, first)
         end = index + 1 if visible is None and causal and width > 1 else keys
-        row = attention_row(query[:, :, index], key[:, :, :end], visible, given.get("scaling"))
-        self._mass[layer] = torch.bmm(row, self._on(row, first, first + end))
+        scores = decision_scores(
+            query[:, :, index : index + 1].detach(),
+            key[:, :, :end].detach(),
+            visible,
+            given.get("scaling"),
+        )
+        attention = scores.softmax(-1)
+        one_hot = self._on(attention, first, first + end)
+        mass = attention @ one_hot[:, None]
+        if layer >= self._acts_from and (bias := self._ask(layer, mass)) is not None:
+            significant = self._cut(bias.significant, first, first + end)
+            attention, moved = biased(scores, attention, bias, one_hot, significant)
+            if self._intervention.scope == "decision":
+                changed = brought(attention, value[:, :, :end]).to(output).transpose(1, 2)
+                own = output[:, index : index + 1]
+                output = output.clone()
+                output[:, index : index + 1] = torch.where(
+                    moved.transpose(1, 2)[..., None], changed, own
+                )
+            else:
+                if past > 0:
+                    raise RuntimeError(
+                        "steering every query needs the whole prompt in one pass; "
+                        f"{past} positions were computed before"
+                    )
+                self._kept[layer] = bias
+                output = steered(bias, output)
+            mass = attention @ one_hot[:, None]
+        self._mass[layer] = mass[:, :, 0]
         if self._keep_rows:
+            row = attention[:, :, 0]
             whole = row.new_zeros(*row.shape[:2], max(first + end, self._ids.shape[1]))
             whole[..., first : first + end] = row
             self._rows[layer] = whole
+        return output, weights
+
+    def _ask(self, layer: int, mass: Tensor) -> Bias | None:
+        self._check_seen()
+        counts = self.counts.to(mass).clamp(min=1)[..., None]
+        means = (self._sums[i].to(mass) / counts for i in (layer, 0))
+        return self._intervention(DecisionRow(layer, mass, self._query[layer][:, None], *means))
+
+    def _steer_all(
+        self,
+        kernel: Callable[..., tuple],
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None,
+        first: int,
+        given: dict,
+        bias: Bias,
+        output: Tensor,
+    ) -> Tensor:
+        """Every query's attention under a layer's bias; heads that nothing moves as they were."""
+        end = first + key.shape[2]
+        significant = self._cut(bias.significant, first, end)
+        given = {"scaling": None} | given
+        changed, moved = biased_kernel(
+            kernel, query, key, value, mask, bias, self._on(bias.modality, first, end),
+            None if significant is None else significant[:, 0], **given,
+        )  # fmt: skip
+        return torch.where(moved[:, None, :, None], changed, output)
+
+    def _cut(self, marks: Tensor | None, start: int, end: int) -> Tensor | None:
+        """Marks ``(B, C, S)`` on the prompt's positions at positions [start, end), False after."""
+        if marks is None:
+            return None
+        chosen = marks[..., start:end]
+        return nn.functional.pad(chosen, (0, end - start - chosen.shape[-1]))
 
     def _check_visible(self, visible: Tensor, first: int) -> None:
         """Every marked token, and the decision query itself, must be visible to that query."""
@@ -238,89 +330,15 @@ class Trace:
         return self._keys[at]
 
 
-def _wide(dtype: torch.dtype) -> torch.dtype:
-    return torch.promote_types(dtype, torch.float32)
-
-
-def attention_row(
-    query: Tensor, key: Tensor, visible: Tensor | None, scaling: float | None
-) -> Tensor:
-    """Softmax-normalised attention ``(B, H, K)`` of one query over all keys, at least in float32.
-
-    ``query`` is ``(B, H, d)``, ``key`` ``(B, H_kv, K, d)`` with H a multiple of H_kv, both rotated;
-    ``visible`` ``(B or 1, H or 1, K)`` is bool or additive; ``scaling`` is 1/sqrt(d) when None.
-    Costs O(H K d).
-    """
-    batch, heads, size = query.shape
-    groups = key.shape[1]
-    dtype = _wide(query.dtype)
-    grouped = query.view(batch, groups, heads // groups, size).to(dtype)
-    grouped = grouped * (size**-0.5 if scaling is None else scaling)
-    scores = torch.matmul(grouped, key.to(dtype).transpose(2, 3)).view(batch, heads, -1)
-    if visible is not None:
-        if visible.dtype == torch.bool:
-            scores = scores.masked_fill(~visible, -torch.inf)
-        else:
-            scores = scores + visible
-    return scores.softmax(-1)
-
-
-_ACTIVE: WeakKeyDictionary[nn.Module, tuple[int, Trace]] = WeakKeyDictionary()
-
-
-def _recorded(base: str, module: nn.Module, query, key, value, mask, **given) -> tuple:
-    """The attention function of a recorded layer: the model's own, then the decision row."""
-    output = _kernel(base, module)(module, query, key, value, mask, **given)
-    if (active := _ACTIVE.get(module)) is not None:
-        layer, trace = active
-        trace._attend(layer, module, query.detach(), key.detach(), mask, **given)
-    return output
-
-
-def _kernel(base: str, module: nn.Module) -> Callable:
-    if base == "eager":
-        # Each modeling file has its own, which is not registered anywhere.
-        return sys.modules[type(module).__module__].eager_attention_forward
-    return AttentionInterface()[base]
-
-
-for _base, _mask in (("sdpa", sdpa_mask), ("eager", eager_mask)):
-    AttentionInterface.register(_PREFIX + _base, partial(_recorded, _base))
-    # Without a mask function of the same name, transformers passes no mask at all.
-    AttentionMaskInterface.register(_PREFIX + _base, _mask)
-
-
-def decoder_attention(model: PreTrainedModel) -> list[tuple[nn.Module, nn.Module]]:
-    """The decoder's layers in order, each as (layer, its attention module).
-
-    Found by what they are, the innermost modules that know a layer index and causality and hold
-    the text configuration, since their paths differ between architectures and releases. Raises
-    ``NotImplementedError`` when that does not give one attention module a layer.
-    """
-    decoder = model.get_decoder()
-    text = decoder.config
-    # Plain attributes: looking one up that a module lacks would cost more than all the rest.
-    named = {
-        name: module
-        for name, module in decoder.named_modules()
-        if vars(module).get("config") is text
-        and isinstance(vars(module).get("layer_idx"), int)
-        and "is_causal" in vars(module)
-    }
-    inner = [n for n in named if not any(m.startswith(n + ".") for m in named)]
-    found = sorted((named[n].layer_idx, n) for n in inner)
-    wanted = text.num_hidden_layers
-    if [index for index, _ in found] != list(range(wanted)):
-        raise NotImplementedError(
-            f"{type(model).__name__}: expected one attention module in each of {wanted} decoder "
-            f"layers, found {[n for _, n in found]}; this architecture cannot be recorded"
-        )
-    return [(decoder.get_submodule(n.rpartition(".")[0]), named[n]) for _, n in found]
-
-
 @contextmanager
 def record(
-    model: PreTrainedModel, modality_ids: Tensor, *, states: bool = True, rows: bool = False
+    model: PreTrainedModel,
+    modality_ids: Tensor,
+    *,
+    states: bool = True,
+    rows: bool = False,
+    intervention: Intervention | None = None,
+    earlier: tuple[Trace, Sequence[int]] | None = None,
 ) -> Iterator[Trace]:
     """Record what the decision query attends to while the model runs one batch.
 
@@ -340,40 +358,27 @@ def record(
         Keep hidden states of the decision token and mean states of the modalities.
     rows
         Keep the decision query's whole rows of attention, for :meth:`Trace.row`.
+    intervention
+        Changes attention on the way (``chase.steer`` makes one). With scope ``decision`` the row
+        of the decision query alone; with ``all`` every query of the prompt and after it, for
+        which the prompt must be computed in one pass.
+    earlier
+        The trace of a record that these prompts begin in, and which of its rows each one
+        continues: mean states then cover both.
 
-    The model computes exactly what it would otherwise, and is left as it was, also after an
-    exception. Raises ``RuntimeError`` when the model is being recorded already, when a decoder
-    layer did not compute the decision query, or computed it twice; ``NotImplementedError`` for an
-    architecture or attention implementation that cannot be recorded.
+    Without an intervention the model computes exactly what it would otherwise; it is left as it
+    was in any case, also after an exception. Raises ``RuntimeError`` when the model is being
+    recorded already, when a decoder layer did not compute the decision query, or computed it
+    twice; ``NotImplementedError`` for an architecture or attention implementation that cannot be
+    recorded.
     """
-    decoder = model.get_decoder()
-    base = decoder.config._attn_implementation
-    if base.startswith(_PREFIX):
-        raise RuntimeError("this model is being recorded already; records do not nest")
-    if base not in ("sdpa", "eager"):
-        raise NotImplementedError(
-            f"attention implementation {base!r} cannot be recorded; call "
-            'model.set_attn_implementation("sdpa") first'
-        )
-    layers = decoder_attention(model)
-    trace = Trace(modality_ids, len(layers), states, rows)
-    with ExitStack() as undo:
-        # The empty key: this configuration alone, and none below it.
-        undo.callback(decoder.set_attn_implementation, {"": base})
-        decoder.set_attn_implementation({"": _PREFIX + base})
-        for index, (layer, attention) in enumerate(layers):
-            undo.callback(_ACTIVE.pop, attention, None)
-            _ACTIVE[attention] = index, trace
-            hook = partial(_before_layer, index, trace)
-            undo.callback(layer.register_forward_pre_hook(hook, with_kwargs=True).remove)
+
+    def make(layers: int) -> Trace:
+        return Trace(modality_ids, layers, states, rows, intervention, earlier)
+
+    with watched(model, make) as trace:
         yield trace
     # A silent no-op is the commonest bug of hooks: say so at once.
     trace._stacked(trace._mass)
     trace._keys.clear()
-
-
-def _before_layer(index: int, trace: Trace, layer: nn.Module, args: tuple, kwargs: dict) -> None:
-    hidden = args[0] if args else kwargs["hidden_states"]
-    cache = kwargs.get("past_key_values")
-    past = 0 if cache is None else int(cache.get_seq_length(index))
-    trace._enter_layer(index, hidden, past)
+    trace._kept.clear()

@@ -1,0 +1,142 @@
+"""Exchange of a decoder's attention function, by transformers' public interfaces."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Protocol
+from weakref import WeakKeyDictionary
+
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.masking_utils import eager_mask, sdpa_mask
+from transformers.modeling_utils import PreTrainedModel
+
+_PREFIX = "emomm_"
+_KNOWN = ("sdpa", "eager")
+_UNKNOWN = ("softcap", "s_aux", "position_bias")
+"""Arguments of an attention function that change its scores in ways not repeated here."""
+
+
+class Watcher(Protocol):
+    """What is told of every decoder layer while a model runs, and may answer in its place."""
+
+    def enter(self, layer: int, hidden: Tensor, past: int) -> None:
+        """A layer is about to compute ``hidden`` (B, positions, D) after ``past`` cached ones."""
+
+    def attend(
+        self,
+        layer: int,
+        module: nn.Module,
+        kernel: Callable[..., tuple],
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None,
+        **given,
+    ) -> tuple[Tensor, Tensor | None]:
+        """What the attention function returns: ``(B, Q, H, d)``, and weights or None."""
+
+
+_ACTIVE: WeakKeyDictionary[nn.Module, tuple[int, Watcher]] = WeakKeyDictionary()
+
+
+def _watched(base: str, module: nn.Module, query, key, value, mask, **given) -> tuple:
+    """The attention function of a watched layer."""
+    kernel = partial(_kernel(base, module), module)
+    if (active := _ACTIVE.get(module)) is None:
+        return kernel(query, key, value, mask, **given)
+    layer, watcher = active
+    return watcher.attend(layer, module, kernel, query, key, value, mask, **given)
+
+
+def _kernel(base: str, module: nn.Module) -> Callable:
+    if base == "eager":
+        # Each modeling file has its own, which is not registered anywhere.
+        return sys.modules[type(module).__module__].eager_attention_forward
+    return AttentionInterface()[base]
+
+
+for _base, _mask in (("sdpa", sdpa_mask), ("eager", eager_mask)):
+    AttentionInterface.register(_PREFIX + _base, partial(_watched, _base))
+    # Without a mask function of the same name, transformers passes no mask at all.
+    AttentionMaskInterface.register(_PREFIX + _base, _mask)
+
+
+def check_known(module: nn.Module, given: dict) -> None:
+    """Raise ``NotImplementedError`` for scores that this package would compute otherwise."""
+    if unknown := [name for name in _UNKNOWN if given.get(name) is not None]:
+        raise NotImplementedError(
+            f"{type(module).__name__} gives its attention {unknown}, which cannot be recorded"
+        )
+
+
+def decoder_attention(model: PreTrainedModel) -> list[tuple[nn.Module, nn.Module]]:
+    """The decoder's layers in order, each as (layer, its attention module).
+
+    Found by what they are, the innermost modules that know a layer index and causality and hold
+    the text configuration, since their paths differ between architectures and releases. Raises
+    ``NotImplementedError`` when that does not give one attention module a layer.
+    """
+    decoder = model.get_decoder()
+    text = decoder.config
+    # Plain attributes: looking one up that a module lacks would cost more than all the rest.
+    named = {
+        name: module
+        for name, module in decoder.named_modules()
+        if vars(module).get("config") is text
+        and isinstance(vars(module).get("layer_idx"), int)
+        and "is_causal" in vars(module)
+    }
+    inner = [n for n in named if not any(m.startswith(n + ".") for m in named)]
+    found = sorted((named[n].layer_idx, n) for n in inner)
+    wanted = text.num_hidden_layers
+    if [index for index, _ in found] != list(range(wanted)):
+        raise NotImplementedError(
+            f"{type(model).__name__}: expected one attention module in each of {wanted} decoder "
+            f"layers, found {[n for _, n in found]}; this architecture cannot be recorded"
+        )
+    return [(decoder.get_submodule(n.rpartition(".")[0]), named[n]) for _, n in found]
+
+
+@contextmanager
+def watched(model: PreTrainedModel, make: Callable[[int], Watcher]) -> Iterator[Watcher]:
+    """Have a watcher told of every decoder layer; ``make`` is given the number of layers.
+
+    The model is left as it was, also after an exception. Raises ``RuntimeError`` when it is watched
+    already, ``NotImplementedError`` for an architecture or attention implementation that cannot be.
+    """
+    decoder = model.get_decoder()
+    base = decoder.config._attn_implementation
+    if base.startswith(_PREFIX):
+        raise RuntimeError(
+            "this model is being recorded already; records, steering and replays do not nest"
+        )
+    if base not in _KNOWN:
+        raise NotImplementedError(
+            f"attention implementation {base!r} cannot be recorded; call "
+            'model.set_attn_implementation("sdpa") first'
+        )
+    layers = decoder_attention(model)
+    watcher = make(len(layers))
+    with ExitStack() as undo:
+        # The empty key: this configuration alone, and none below it.
+        undo.callback(decoder.set_attn_implementation, {"": base})
+        decoder.set_attn_implementation({"": _PREFIX + base})
+        for index, (layer, attention) in enumerate(layers):
+            undo.callback(_ACTIVE.pop, attention, None)
+            _ACTIVE[attention] = index, watcher
+            hook = partial(_before_layer, index, watcher)
+            undo.callback(layer.register_forward_pre_hook(hook, with_kwargs=True).remove)
+        yield watcher
+
+
+def _before_layer(
+    index: int, watcher: Watcher, layer: nn.Module, args: tuple, kwargs: dict
+) -> None:
+    hidden = args[0] if args else kwargs["hidden_states"]
+    cache = kwargs.get("past_key_values")
+    past = 0 if cache is None else int(cache.get_seq_length(index))
+    watcher.enter(index, hidden, past)

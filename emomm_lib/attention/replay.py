@@ -1,0 +1,207 @@
+"""The decision token alone, many times over, on one cached prompt.
+
+When only the decision query is steered, the keys and values of all earlier positions do not depend
+on how. A prompt is computed once, its cache cut before the last position, and C decision tokens a
+sample are then computed side by side, each seeing the prompt and itself but not the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import Cache, DynamicCache
+from transformers.cache_utils import DynamicLayer
+from transformers.modeling_utils import PreTrainedModel
+
+from emomm_lib.attention.hook import check_known, watched
+from emomm_lib.attention.rows import (
+    DecisionRow,
+    Intervention,
+    biased,
+    brought,
+    decision_scores,
+    wide,
+)
+from emomm_lib.labels import MODALITIES
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """C decision tokens of each of B prompts.
+
+    Attributes
+    ----------
+    hidden
+        ``(B, C, D)`` the decoder's last hidden states.
+    mass
+        ``(B, C, L, H, 3)`` attention on all tokens of T, A, V, as it was used.
+    rows
+        ``(B, C, L, H, S)`` the whole rows, when they were asked for.
+    keys, values
+        ``(B, H_kv, C, d)`` a layer: what each decision token leaves in the cache.
+    """
+
+    hidden: Tensor
+    mass: Tensor
+    rows: Tensor | None
+    keys: list[Tensor]
+    values: list[Tensor]
+
+    def cache(self, prompt: Cache, column: int) -> DynamicCache:
+        """A cache of the whole prompt as one column leaves it, to generate from.
+
+        ``prompt`` is the one that was replayed on, without the decision token.
+        """
+        own = DynamicCache()
+        for index, layer in enumerate(prompt.layers):
+            pairs = (layer.keys, self.keys[index]), (layer.values, self.values[index])
+            own.update(*(torch.cat([a, b[:, :, column, None]], 2) for a, b in pairs), index)
+        return own
+
+
+class _Columns:
+    """Watches the decoder compute C decision tokens after S - 1 cached positions."""
+
+    def __init__(
+        self,
+        ids: Tensor,
+        mask: Tensor,
+        modality_states: Tensor | None,
+        intervention: Intervention | None,
+        rows: bool,
+        layers: int,
+    ) -> None:
+        self._past = ids.shape[1] - 1
+        self._one_hot = ids[..., None] == torch.arange(len(MODALITIES), device=ids.device)
+        self._visible = mask[:, None, :-1].bool()
+        self._states = modality_states
+        self._intervention = intervention
+        self._keep_rows = rows
+        self._query: Tensor | None = None
+        self.mass: list[Tensor | None] = [None] * layers
+        self.rows: list[Tensor | None] = [None] * layers
+        self.keys: list[Tensor | None] = [None] * layers
+        self.values: list[Tensor | None] = [None] * layers
+
+    def enter(self, layer: int, hidden: Tensor, past: int) -> None:
+        if past != self._past:
+            raise RuntimeError(
+                f"decoder layer {layer + 1} continues {past} cached positions; a replay needs the "
+                f"{self._past} before the decision token in every layer"
+            )
+        self._query = hidden
+
+    def attend(
+        self,
+        layer: int,
+        module: nn.Module,
+        kernel: Callable[..., tuple],
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None,
+        **given,
+    ) -> tuple[Tensor, None]:
+        """Attention of each token to the prompt and itself; the kernel would show it the others."""
+        check_known(module, given)
+        keys, own_key = key.tensor_split([self._past], 2)
+        values, own_value = value.tensor_split([self._past], 2)
+        self.keys[layer], self.values[layer] = own_key, own_value
+        scores = decision_scores(query, keys, self._visible, given.get("scaling"), own_key)
+        attention = scores.softmax(-1)
+        one_hot = self._one_hot.to(attention)
+        mass = attention @ one_hot[:, None]
+        asked = self._intervention
+        if asked is not None and layer >= asked.first_layer:
+            hidden = self._query.to(wide(self._query.dtype))
+            row = DecisionRow(layer, mass, hidden, self._states[:, layer], self._states[:, 0])
+            if (bias := asked(row)) is not None:
+                attention, _ = biased(scores, attention, bias, one_hot, bias.significant)
+                mass = attention @ one_hot[:, None]
+        self.mass[layer] = mass.transpose(1, 2)
+        if self._keep_rows:
+            self.rows[layer] = attention.transpose(1, 2)
+        output = brought(attention, values, own_value).to(query.dtype)
+        return output.transpose(1, 2).contiguous(), None
+
+
+def replay_decision(
+    model: PreTrainedModel,
+    cache: Cache,
+    embeds: Tensor,
+    positions: Tensor,
+    mask: Tensor,
+    modality_ids: Tensor,
+    *,
+    columns: int = 1,
+    modality_states: Tensor | None = None,
+    intervention: Intervention | None = None,
+    rows: bool = False,
+) -> Replayed:
+    """Compute the decision token of every prompt ``columns`` times on its cached beginning.
+
+    Parameters
+    ----------
+    cache
+        Of the S - 1 positions before it, full attention in every layer; left as it was given.
+    embeds
+        ``(B, D)`` its embedding.
+    positions
+        ``(B,)`` or ``(axes, B)`` its position.
+    mask, modality_ids
+        ``(B, S)`` of the whole prompt, left-padded.
+    modality_states
+        ``(B, L, 3, D)`` by :attr:`Trace.modality_states`; an intervention is shown them.
+    intervention
+        Sees and changes ``columns`` rows of a prompt at once; its scope must be ``decision``.
+
+    Raises ``ValueError`` for another scope or shapes that do not fit, ``NotImplementedError`` for
+    a cache with sliding or shared layers, ``RuntimeError`` as :func:`record` does.
+    """
+    if intervention is not None and intervention.scope != "decision":
+        raise ValueError(
+            f"scope {intervention.scope!r} changes the prompt's own keys: it cannot be replayed; "
+            "run the whole prompt"
+        )
+    if intervention is not None and modality_states is None:
+        raise ValueError("an intervention is shown modality_states; give those of the prompt")
+    if mask.shape != modality_ids.shape or len(embeds) != len(mask):
+        raise ValueError(
+            f"mask {tuple(mask.shape)}, modality_ids {tuple(modality_ids.shape)} and embeds "
+            f"{tuple(embeds.shape)} do not belong to the same prompts"
+        )
+    past = mask.shape[1] - 1
+    for layer in cache.layers:
+        if type(layer) is not DynamicLayer:
+            raise NotImplementedError(
+                f"a cache of {type(layer).__name__} cannot be replayed on, only full attention"
+            )
+    decoder = model.get_decoder()
+
+    def make(layers: int) -> _Columns:
+        return _Columns(modality_ids, mask, modality_states, intervention, rows, layers)
+
+    try:
+        with watched(model, make) as seen:
+            hidden = decoder(
+                inputs_embeds=embeds[:, None].expand(-1, columns, -1),
+                position_ids=positions[..., None].expand(*positions.shape, columns),
+                past_key_values=cache,
+                use_cache=True,
+            ).last_hidden_state
+    finally:
+        # Also after a failure, which leaves only the first layers longer.
+        for layer in cache.layers:
+            layer.keys, layer.values = layer.keys[:, :, :past], layer.values[:, :, :past]
+    if missing := [i + 1 for i, mass in enumerate(seen.mass) if mass is None]:
+        raise RuntimeError(f"decoder layers {missing} did not compute the decision token")
+    return Replayed(
+        hidden,
+        torch.stack(seen.mass, 2),
+        torch.stack(seen.rows, 2) if rows else None,
+        seen.keys,
+        seen.values,
+    )

@@ -1,0 +1,123 @@
+"""Where a conflict probability and a gate come from: a router, the labels, or nowhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from transformers.modeling_utils import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class RouterInput:
+    """What one layer offers for routing, before its attention is changed (Sec. 5.1).
+
+    Attributes
+    ----------
+    layer
+        Counted from 1.
+    query_state
+        ``(B, C, D)`` h_q, as the layer receives it.
+    modality_states
+        ``(B, 3, D)`` h_T, h_A, h_V, zero where absent.
+    embedded
+        ``(B, 3, D)`` the same means entering the first layer.
+    nmas
+        ``(B, H, C, 3)`` Eq. 5, NaN where absent.
+    present
+        ``(B, 3)`` bool.
+    """
+
+    layer: int
+    query_state: Tensor
+    modality_states: Tensor
+    embedded: Tensor
+    nmas: Tensor
+    present: Tensor
+
+
+class Gate(Protocol):
+    """Anything that says how likely a conflict is, and whom to trust."""
+
+    def route(self, row: RouterInput) -> tuple[Tensor, Tensor]:
+        """p ``(B, C)`` in 0..1 and g ``(B, C, 3)``, which sums to 1 over present modalities."""
+
+    def check(self, model: PreTrainedModel) -> None:
+        """Raise ``ValueError`` when it cannot work on this model."""
+
+
+@dataclass(frozen=True)
+class ConstantGate:
+    """The same p and g in every layer: from the labels, at random, or by decree.
+
+    Attributes
+    ----------
+    conflict
+        ``(B,)`` p in 0..1.
+    gate
+        ``(B, 3)`` g; what it gives to absent modalities is dealt out to the others.
+    """
+
+    conflict: Tensor
+    gate: Tensor
+
+    def route(self, row: RouterInput) -> tuple[Tensor, Tensor]:
+        columns = row.query_state.shape[1]
+        like = row.nmas
+        known = self.gate.to(like) * row.present
+        total = known.sum(-1, keepdim=True)
+        even = row.present / row.present.sum(-1, keepdim=True).clamp(min=1)
+        gate = torch.where(total > 0, known / total.clamp(min=1e-12), even)
+        return (
+            self.conflict.to(like)[:, None].expand(-1, columns),
+            gate[:, None].expand(-1, columns, -1),
+        )
+
+    def check(self, model: PreTrainedModel) -> None:
+        """Any model will do."""
+
+
+@dataclass(frozen=True)
+class GateByRow:
+    """Another gate for each prompt of a batch, as cross-fitting needs it.
+
+    Attributes
+    ----------
+    gates
+        The gates to choose from.
+    index
+        ``(B,)`` which of them speaks for each prompt.
+    """
+
+    gates: tuple[Gate, ...]
+    index: Tensor
+
+    def route(self, row: RouterInput) -> tuple[Tensor, Tensor]:
+        used = self.index.unique().tolist()
+        answers = {i: self.gates[i].route(row) for i in used}
+        conflict, gate = (torch.empty_like(x) for x in answers[used[0]])
+        for i, (p, g) in answers.items():
+            mine = self.index == i
+            conflict[mine], gate[mine] = p[mine], g[mine]
+        return conflict, gate
+
+    def check(self, model: PreTrainedModel) -> None:
+        for gate in self.gates:
+            gate.check(model)
+
+
+@dataclass(frozen=True)
+class Combined:
+    """p of one gate and g of another."""
+
+    conflict: Gate
+    trust: Gate
+
+    def route(self, row: RouterInput) -> tuple[Tensor, Tensor]:
+        return self.conflict.route(row)[0], self.trust.route(row)[1]
+
+    def check(self, model: PreTrainedModel) -> None:
+        for gate in (self.conflict, self.trust):
+            gate.check(model)

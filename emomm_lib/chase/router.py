@@ -1,0 +1,143 @@
+"""The conflict detection router: from a layer's states to p and g (Sec. 5.1, Eq. 6-8)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+from huggingface_hub import PyTorchModelHubMixin
+from torch import Tensor, nn
+from transformers.modeling_utils import PreTrainedModel
+
+from emomm_lib.chase.gates import RouterInput
+from emomm_lib.chase.steering import Preference, masked_softmax, preference
+from emomm_lib.labels import MODALITIES
+
+Inputs = Literal["layer", "embedded"]
+
+
+def layer_input(query_state: Tensor, modality_states: Tensor, pi: Tensor) -> Tensor:
+    """x = [h_q; h_T; h_A; h_V; pi] of Sec. 5.1, ``(..., 4 D + 3)``.
+
+    ``query_state`` is ``(..., D)``, ``modality_states`` ``(..., 3, D)``, ``pi`` ``(..., 3)`` the
+    mean preference of the layer's heads.
+    """
+    return torch.cat([query_state, modality_states.flatten(-2), pi], -1)
+
+
+class Router(nn.Module, PyTorchModelHubMixin):
+    """Two MLPs of one hidden layer, shared by all layers from l_r on.
+
+    Eq. 7 and 8 write them as linear maps; Sec. 6.1 gives the size used here.
+
+    Parameters
+    ----------
+    state_size, layers
+        D and L of the decoder that it reads.
+    fingerprint
+        Of that model's weights.
+    first_layer
+        l_r, counted from 1: the first layer it was trained on.
+    hidden
+        Width of each MLP.
+    preference_kind
+        How it sees pi (Eq. 6).
+    inputs
+        ``layer`` as published: each layer's own x. ``embedded``, an extension: the modalities'
+        mean states as they enter the first layer, before they have mixed; p and g are then the
+        same in every layer.
+    """
+
+    def __init__(
+        self,
+        *,
+        state_size: int,
+        layers: int,
+        fingerprint: str,
+        first_layer: int,
+        hidden: int = 128,
+        preference_kind: Preference = "softmax",
+        inputs: Inputs = "layer",
+    ) -> None:
+        super().__init__()
+        if inputs not in Inputs.__args__:
+            raise ValueError(f"inputs is one of {Inputs.__args__}; got {inputs!r}")
+        if not 1 <= first_layer <= layers:
+            raise ValueError(f"first_layer is in 1..{layers}, the decoder's layers; {first_layer=}")
+        self.state_size, self.layers, self.fingerprint = state_size, layers, fingerprint
+        self.first_layer, self.preference_kind, self.inputs = first_layer, preference_kind, inputs
+        modalities = len(MODALITIES)
+        layered = (1 + modalities) * state_size + modalities
+        width = layered if inputs == "layer" else modalities * state_size
+        # Of the training prompts, where training standardizes; else no change.
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("scale", torch.ones(width))
+        self.conflict_head = _mlp(width, hidden, 1)
+        self.gate_head = _mlp(width, hidden, len(MODALITIES))
+
+    def forward(self, x: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of p ``(...)`` (Eq. 7) and of g ``(..., 3)``, -inf where absent (Eq. 8).
+
+        ``x`` ``(..., F)`` is :func:`layer_input`, or the three embedded means in a row;
+        ``present`` is bool and broadcastable to g.
+        """
+        x = (x - self.mean) / self.scale
+        gate = self.gate_head(x)
+        return self.conflict_head(x)[..., 0], gate.masked_fill(~present.expand_as(gate), -torch.inf)
+
+    def route(self, row: RouterInput) -> tuple[Tensor, Tensor]:
+        """p and g in one layer of a running model (:class:`emomm_lib.chase.gates.Gate`)."""
+        columns = row.query_state.shape[1]
+        present = row.present[:, None]
+        if self.inputs == "embedded":
+            x = row.embedded.flatten(1)[:, None].expand(-1, columns, -1)
+        else:
+            pi = preference(row.nmas, present[:, None], self.preference_kind).mean(1)
+            states = row.modality_states[:, None].expand(-1, columns, -1, -1)
+            query = row.query_state
+            x = layer_input(query, states.to(query), pi.to(query))
+        conflict, gate = self(x.to(self.mean), present)
+        return conflict.sigmoid(), masked_softmax(gate, present)
+
+    def check(self, model: PreTrainedModel) -> None:
+        """Raise ``ValueError`` for a decoder of another depth or width."""
+        text = model.get_decoder().config
+        shape = text.num_hidden_layers, text.hidden_size
+        if shape != (self.layers, self.state_size):
+            raise ValueError(
+                f"this router reads a decoder of {self.layers} layers of size {self.state_size}; "
+                f"{type(model).__name__} has {shape[0]} of size {shape[1]}. Train one for it"
+            )
+        if self.mean.device != model.device:
+            raise ValueError(
+                f"the router is on {self.mean.device} and the model on "
+                f"{model.device}; call router.to(model.device)"
+            )
+
+
+def _mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, outputs))
+
+
+def load_router(
+    folder: str | Path, model: PreTrainedModel, fingerprint: str, *, device: str | None = None
+) -> Router:
+    """A router saved by ``save_pretrained``, for the model that it was trained on.
+
+    ``fingerprint`` is that of the model's weights (``OmniModel.fingerprint``). Raises
+    ``FileNotFoundError`` for a folder without a router, ``ValueError`` when it was trained on a
+    model of another shape or fingerprint.
+    """
+    folder = Path(folder)
+    for name in ("config.json", "model.safetensors"):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"{folder} has no {name}; expected a folder by save_pretrained")
+    router = Router.from_pretrained(folder).to(device or model.device).eval()
+    if router.fingerprint != fingerprint:
+        raise ValueError(
+            f"{folder}: the router was trained on the model of fingerprint {router.fingerprint}, "
+            f"this one is {fingerprint}; its states mean something else. Train one for it"
+        )
+    router.check(model)
+    return router

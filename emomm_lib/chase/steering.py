@@ -1,0 +1,191 @@
+"""CHASE's steering as tensor functions: Eq. 6, 11-15, 19, 21, 25 and Algorithm 1, stage 2.
+
+No model is in sight. Heads are the dimension before the columns, modalities the last: preferences
+are ``(B, H, C, 3)``, gates ``(B, C, 3)``, where C steering configurations stand side by side.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from emomm_lib.attention.rows import Scope
+
+Preference = Literal["softmax", "share"]
+Rule = Literal["preference", "gate", "first"]
+
+PUBLISHED_LAYERS, PUBLISHED_FIRST_LAYER = 28, 13
+"""Depth of Qwen2.5-Omni-7B, and l_r in it (Sec. 6.1)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SteeringConfig:
+    """How attention is steered; defaults are the published values (Sec. 6.1).
+
+    Attributes
+    ----------
+    first_layer
+        l_r, counted from 1 as the paper does; :meth:`at_published_depth` scales 13 of 28.
+    tau
+        A layer is steered where its conflict probability exceeds it.
+    eta
+        Share of the way from the head's preference to the gate, in [0, 1], where p = 1 (Eq. 12).
+    gamma, beta
+        Strength of the inter- and of the intra-modality bias (Eq. 15).
+    top_k
+        Heads steered in a layer (Eq. 11).
+    psi_hat, percentile
+        Attention that S_v should get, in (0, 1], and P, the percentile of importance from which a
+        visual token is in S_v (Eq. 14). Not published.
+    preference
+        ``softmax`` over nMAS as printed in Eq. 6, or nMAS's ``share``.
+    scope
+        Steer the ``decision`` query's row, or ``all`` queries.
+    epsilon_a, epsilon_b
+        Smoothing in Eq. 13 and 14. Not published.
+    rule
+        Not in the paper: ``preference`` is Eq. 12-13; ``gate`` biases by log g_m, the gate's first
+        modality at 0, whatever the head prefers; ``first`` by -1 on all but the gate's first.
+    heads
+        Not in the paper: these (layer, head) pairs, counted from 1, instead of Eq. 11's.
+    sharpness
+        Not in the paper: the gate is raised to this power and normalised, so that above 1 it
+        decides more clearly.
+    temperature
+        Not in the paper: divides the scores of steered heads, whatever the modality.
+    """
+
+    first_layer: int
+    tau: float = 0.7
+    eta: float = 0.6
+    gamma: float = 1.4
+    beta: float = 0.5
+    top_k: int = 4
+    psi_hat: float = 0.3
+    percentile: float = 80.0
+    preference: Preference = "softmax"
+    scope: Scope = "decision"
+    epsilon_a: float = 1e-6
+    epsilon_b: float = 1e-6
+    rule: Rule = "preference"
+    heads: tuple[tuple[int, int], ...] | None = None
+    sharpness: float = 1.0
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        ranges = {
+            "first_layer": (1, None), "top_k": (0, None), "tau": (0, 1), "eta": (0, 1),
+            "gamma": (0, None), "beta": (0, None), "psi_hat": (0, 1), "percentile": (0, 100),
+        }  # fmt: skip
+        for name, (low, high) in ranges.items():
+            value = getattr(self, name)
+            if not (low <= value and (high is None or value <= high)):
+                text = f"at least {low}" if high is None else f"in [{low}, {high}]"
+                raise ValueError(f"{name} is {text}; got {value}")
+        for name in ("epsilon_a", "epsilon_b", "sharpness", "temperature"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is positive; got {getattr(self, name)}")
+        for name, kind in (("preference", Preference), ("scope", Scope), ("rule", Rule)):
+            if getattr(self, name) not in kind.__args__:
+                raise ValueError(f"{name} is one of {kind.__args__}; got {getattr(self, name)!r}")
+
+    @classmethod
+    def at_published_depth(cls, layers: int, **changes) -> SteeringConfig:
+        """The published configuration, l_r at the same fraction of a decoder's depth."""
+        first = max(1, round(layers * PUBLISHED_FIRST_LAYER / PUBLISHED_LAYERS))
+        return cls(**({"first_layer": first} | changes))
+
+
+def kl_divergence(p: Tensor, q: Tensor, epsilon: float = 1e-8) -> Tensor:
+    """D_KL(p || q) over the last dimension, 0 log 0 = 0 (Eq. 19), natural logarithm."""
+    return torch.special.xlogy(p, p).sum(-1) - torch.xlogy(p, q + epsilon).sum(-1)
+
+
+def js_divergence(p: Tensor, q: Tensor, epsilon: float = 1e-8) -> Tensor:
+    """Jensen-Shannon divergence over the last dimension, in [0, log 2] up to epsilon (Eq. 21)."""
+    middle = (p + q) / 2
+    return (kl_divergence(p, middle, epsilon) + kl_divergence(q, middle, epsilon)) / 2
+
+
+def masked_softmax(logits: Tensor, present: Tensor) -> Tensor:
+    """Softmax over the modalities that are present, 0 for the others (E of Eq. 6 and 8).
+
+    All zero where none is present.
+    """
+    present = present.expand_as(logits)
+    shares = logits.masked_fill(~present, -torch.inf).softmax(-1)
+    return torch.where(present, shares, 0.0)
+
+
+def preference(nmas: Tensor, present: Tensor, kind: Preference) -> Tensor:
+    """Modality preference of each head, pi (Eq. 6): sums to 1 over present modalities.
+
+    ``nmas`` is ``(..., 3)``, ``present`` bool and broadcastable to it; values of absent modalities
+    are ignored. ``softmax`` is Eq. 6 as printed; nMAS is about one over the sequence length, so
+    that it stays near uniform. ``share`` divides nMAS by its sum.
+    """
+    if kind == "softmax":
+        return masked_softmax(nmas, present)
+    known = torch.where(present, nmas, 0.0)
+    return known / known.sum(-1, keepdim=True).clamp(min=torch.finfo(nmas.dtype).tiny)
+
+
+def sharpened(gate: Tensor, power: float | Tensor) -> Tensor:
+    """The gate to a power, normalised: still a distribution, 0 where it was. An extension."""
+    raised = gate.pow(power)
+    return raised / raised.sum(-1, keepdim=True).clamp(min=torch.finfo(gate.dtype).tiny)
+
+
+def top_heads(score: Tensor, k: Tensor) -> Tensor:
+    """The k heads of highest score, True in ``(B, H, C)`` (Eq. 11); ties go to the first head.
+
+    ``k`` is ``(C,)`` or one number.
+    """
+    order = score.argsort(dim=1, descending=True, stable=True)
+    rank = torch.empty_like(order).scatter_(
+        1, order, torch.arange(score.shape[1], device=score.device)[:, None].expand_as(order)
+    )
+    return rank < k
+
+
+def target_preference(pi: Tensor, gate: Tensor, strength: Tensor) -> Tensor:
+    """pi-hat, the way from pi to the gate by ``strength`` = eta p (Eq. 12)."""
+    return (1 - strength) * pi + strength * gate
+
+
+def inter_bias(target: Tensor, pi: Tensor, epsilon: float | Tensor) -> Tensor:
+    """b_m, the log ratio of target and present preference (Eq. 13)."""
+    return ((target + epsilon) / (pi + epsilon)).log()
+
+
+def gate_bias(gate: Tensor, epsilon: float | Tensor) -> Tensor:
+    """log g_m, shifted so that the gate's first modality gets 0. An extension."""
+    return ((gate + epsilon) / (gate.amax(-1, keepdim=True) + epsilon)).log()
+
+
+def first_bias(gate: Tensor) -> Tensor:
+    """-1 on all modalities but the gate's first: PASTA's scaling of the tokens not attended to."""
+    first = gate.argmax(-1, keepdim=True)
+    return torch.full_like(gate, -1.0).scatter_(-1, first, 0.0)
+
+
+def intra_bias(mass: Tensor, psi_hat: float | Tensor, epsilon: float | Tensor) -> Tensor:
+    """delta, what lifts attention ``mass`` on S_v towards psi-hat; 0 from there on (Eq. 14)."""
+    lift = ((psi_hat + epsilon) / (mass + epsilon)).log()
+    return torch.where(mass < psi_hat, lift, 0.0)
+
+
+def significant_tokens(importance: Tensor, visual: Tensor, percentile: Tensor) -> Tensor:
+    """S_v: the visual tokens from the P-th percentile of importance on, ``(B, C, S)`` bool.
+
+    ``importance`` and ``visual`` (bool) are ``(B, S)``, ``percentile`` ``(C,)`` in 0..100, with
+    linear interpolation. Normalising the scores first, Eq. 25, changes none of it. Prompts without
+    visual tokens have an empty set.
+    """
+    among = importance.masked_fill(~visual, torch.nan)
+    threshold = among.nanquantile(percentile.to(among) / 100, dim=1)
+    # A comparison with nan, where a prompt has no visual token, is False.
+    return (among[:, None] >= threshold.T[..., None]) & visual[:, None]
