@@ -66,7 +66,7 @@ bench = open_experiment(
     device=device, batch_size=batch_size, num_frames=num_frames, frame_pixels=frame_pixels,
     max_audio_seconds=max_audio_seconds, render_clips=render_clips,
 )
-predictions = bench.predictions(bench.clips, COALITIONS, traces=True)
+predictions = bench.predictions(bench.clips, COALITIONS, traces=True, states=True)
 answered, lost = outcomes(bench.clips, predictions)
 print(f"{len(bench.clips):,} clips, {len(answered):,} answers, {len(lost)} not scored")
 

@@ -153,6 +153,7 @@ def test_in_bfloat16_the_row_is_the_float64_softmax_of_the_layers_own_queries_an
     model.set_attn_implementation("sdpa")
     tokens, mask, ids = inputs()
     caught = []
+
     def spy(query, key, visible, scaling):
         caught.append((query[:, :, 0].double(), key.double(), visible, scaling))
         return decision_scores(query, key, visible, scaling)

@@ -169,11 +169,11 @@ def test_inputs_and_layers_that_do_not_exist_are_refused_by_value():
 @pytest.mark.parametrize("kind", ["softmax", "share"])
 @torch.no_grad()
 def test_on_recorded_states_a_router_answers_as_in_the_running_model(inputs, kind):
-    states, _ = recorded(8)
+    states, _ = recorded(10, coalitions=(*COALITIONS, "none"))
     router = made(inputs, kind)
     conflict, gate = routed(router, states, batch_size=3)
     depth = L - router.first_layer + 1 if inputs == "layer" else 1
-    assert conflict.shape == (8, depth) and gate.shape == (8, depth, 3)
+    assert conflict.shape == (10, depth) and gate.shape == (10, depth, 3)
     for layer in range(2, L + 1):
         nmas = states.mass[:, layer - 1].double() / states.counts[:, None]
         row = RouterInput(
@@ -275,10 +275,10 @@ def test_the_loss_is_equation_10_also_with_absent_modalities(seed, count, one, t
 
 
 def test_a_router_that_says_what_it_should_has_no_loss():
-    gate = torch.tensor([[0.5, 0.0, 0.5], [0.2, 0.3, 0.5]]).double()
-    logits = torch.tensor([[60.0, 60.0], [-60.0, -60.0]]).double()
+    gate = torch.tensor([[0.5, 0, 0.5], [0.2, 0.3, 0.5]], dtype=torch.double)
+    logits = torch.tensor([[60, 60], [-60, -60]], dtype=torch.double)
     gate_logits = gate.log()[:, None].expand(-1, 2, -1)
-    loss = router_loss(logits, gate_logits, torch.tensor([1.0, 0.0]).double(), gate)
+    loss = router_loss(logits, gate_logits, torch.tensor([1, 0], dtype=torch.double), gate)
     assert float(loss) == pytest.approx(0, abs=1e-12)
 
 
@@ -344,22 +344,18 @@ def test_a_folder_that_holds_no_router_is_an_error_that_says_what_is_missing(nam
 
 @pytest.fixture(scope="module")
 def learned():
-    """Training and validation prompts, and a router that learned from the first."""
-    train, valid = recorded(400, seed=1), recorded(150, seed=1)
-    rng_changed = recorded(150, seed=2)
-    # Other clips whose states point the same ways.
-    states, clips = recorded(550, seed=3)
-    del train, valid, rng_changed
+    """How training on 400 prompts went, by epoch, and the router that came of it."""
+    states, clips = recorded(550)
     targets = RouterTargets.of(states, clips)
     parts = [(states.take(rows), targets.take(rows)) for rows in np.split(np.arange(550), [400])]
     wanted = settings_of(epochs=15, learning_rate=1e-2, hidden=16, first_layer=1)
     router, history = train_router(*parts[0], wanted, "abc", validation=parts[1], progress=False)
-    return parts, wanted, router, history
+    return router, history
 
 
 def test_what_can_be_read_from_states_is_learned(learned):
-    _, wanted, router, history = learned
-    assert len(history) == wanted.epochs and not router.training
+    router, history = learned
+    assert len(history) == 15 and not router.training
     assert history["loss"].iloc[-1] < history["loss"].iloc[0] / 4
     last = history.iloc[-1]
     assert last["conflict_auc"] > 0.95
@@ -451,6 +447,19 @@ def test_validating_changes_no_weight():
         assert torch.equal(value, watched.state_dict()[name]), name
 
 
+def test_a_prompt_without_modalities_teaches_the_gate_nothing_and_harms_it_not():
+    states, clips = recorded(12, coalitions=(*COALITIONS, "none"))
+    some = [n for n, c in enumerate(states.index["coalition"]) if c != "none"]
+    wanted = {"epochs": 1, "lambda_conflict": 0.0, "batch_size": 12}
+    parts = states, RouterTargets.of(states, clips)
+    whole = trained(*parts, **wanted)
+    alone = trained(*(x.take(np.array(some)) for x in parts), **wanted)
+    for name, value in whole.items():
+        assert value.isfinite().all(), name
+        # AdamW's first step does not depend on how large the mean's denominator is.
+        torch.testing.assert_close(value, alone[name], atol=1e-6, rtol=0)
+
+
 def test_one_epoch_on_one_batch_is_one_step_of_adamw():
     states, clips = recorded(12)
     targets = RouterTargets.of(states, clips)
@@ -474,9 +483,7 @@ def test_standardized_inputs_have_mean_0_and_deviation_1_on_the_training_prompts
     states.modality_states[..., 0, 0] = 7.0
     states.query_state[..., 1] += 1000
     wanted = settings_of(inputs=inputs, standardize=True, epochs=0)
-    router, _ = train_router(
-        states, RouterTargets.of(states, clips), wanted, "abc", progress=False
-    )
+    router, _ = train_router(states, RouterTargets.of(states, clips), wanted, "abc", progress=False)
     x, _ = states.inputs(router, torch.arange(len(states.index)))
     flat = ((x.double() - router.mean) / router.scale).flatten(0, 1)
     constant = x.flatten(0, 1).std(0) == 0

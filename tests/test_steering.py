@@ -494,11 +494,28 @@ def test_the_other_rules_spare_the_gates_first_modality(gate):
     assert s.first_bias(tensor(gate)).tolist() == [-1.0 + (m == first) for m in range(3)]
 
 
+@given(distributions, st.floats(0.01, 1000))
+@quick
+def test_a_sharpened_gate_is_a_distribution_whose_ratios_are_to_the_power(gate, power):
+    sharp = s.sharpened(tensor(gate), power).numpy()
+    assert sharp.sum() == pytest.approx(1, abs=1e-12)
+    first = int(np.argmax(gate))
+    for m in range(3):
+        logarithm = power * (math.log(gate[m]) - math.log(gate[first])) if gate[m] else -math.inf
+        assert sharp[m] / sharp[first] == pytest.approx(math.exp(logarithm), rel=1e-9, abs=1e-300)
+    np.testing.assert_allclose(s.sharpened(tensor(gate), 1.0), gate, atol=1e-15)
+
+
+def test_a_gate_of_nothing_stays_so_when_sharpened():
+    assert (s.sharpened(torch.zeros(2, 3), 2.0) == 0).all()
+
+
 def test_published_defaults_are_those_of_section_6_1():
     config = s.SteeringConfig.at_published_depth(28)
     published = {"first_layer": 13, "tau": 0.7, "eta": 0.6, "top_k": 4, "gamma": 1.4, "beta": 0.5}
     assert {name: getattr(config, name) for name in published} == published
-    assert (config.rule, config.heads, config.temperature) == ("preference", None, 1.0)
+    assert (config.rule, config.heads) == ("preference", None)
+    assert (config.sharpness, config.temperature) == (1.0, 1.0)
     assert s.SteeringConfig(first_layer=13) == config
 
 
@@ -518,8 +535,9 @@ REFUSED = [
     ("first_layer", 0), ("top_k", -1), ("tau", -0.1), ("tau", 1.1), ("eta", -0.1), ("eta", 1.01),
     ("gamma", -1.0), ("beta", -0.5), ("psi_hat", -0.1), ("psi_hat", 0.0), ("psi_hat", 1.5),
     ("percentile", -1.0), ("percentile", 100.5), ("epsilon_a", 0.0), ("epsilon_b", 0.0),
-    ("epsilon_b", -1.0), ("temperature", 0.0), ("preference", "mass"), ("scope", "prompt"),
-    ("rule", "last"), ("tau", math.nan), ("gamma", math.nan), ("epsilon_a", math.nan),
+    ("epsilon_b", -1.0), ("temperature", 0.0), ("sharpness", 0.0), ("preference", "mass"),
+    ("scope", "prompt"), ("rule", "last"), ("tau", math.nan), ("gamma", math.nan),
+    ("epsilon_a", math.nan),
 ]  # fmt: skip
 
 

@@ -45,7 +45,8 @@ def qwen3():
     audio = {"d_model": 16, "encoder_layers": 1, "encoder_attention_heads": 2,
              "encoder_ffn_dim": 16, "output_dim": 32, "num_mel_bins": 16,
              "downsample_hidden_size": 8}  # fmt: skip
-    config = Qwen3OmniMoeThinkerConfig(text_config=text, vision_config=vision, audio_config=audio)
+    config = Qwen3OmniMoeThinkerConfig(text_config=text, vision_config=vision, audio_config=audio,
+                                       vision_start_token_id=110)  # fmt: skip
     return Qwen3OmniMoeThinkerForConditionalGeneration(config)
 
 

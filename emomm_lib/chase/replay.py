@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -42,6 +42,12 @@ class Prefill:
     mask: Tensor
     modality_ids: Tensor
 
+    def shortened(self) -> Prefill:
+        """The same with the decision token taken off the cache, which is changed in place."""
+        for layer in self.cache.layers:
+            layer.crop(-1)
+        return self
+
     @property
     def attention_importance(self) -> Tensor:
         """``(B, S)`` mean attention on visual tokens; needs ``rows=True``."""
@@ -70,19 +76,16 @@ def prefill(
             position_ids=position_ids,
             use_cache=True,
         )
-    cache = done.past_key_values
-    for layer in cache.layers:
-        layer.crop(-1)
     return Prefill(
         model,
         done.last_hidden_state[:, -1],
         trace,
-        cache,
+        done.past_key_values,
         inputs_embeds[:, -1],
         position_ids[..., -1],
         attention_mask,
         modality_ids,
-    )
+    ).shortened()
 
 
 def replay(
@@ -91,23 +94,50 @@ def replay(
     *,
     importance: Tensor | None = None,
     rows: bool = False,
+    at_once: int = 32,
 ) -> tuple[Replayed, Decisions]:
     """The decision tokens under C gates and configurations; equal to C steered forward passes.
 
     Costs C decision tokens, not C prompts. Parameters as for :class:`Steerer`; all scopes must be
-    ``decision``.
+    ``decision``. ``at_once`` columns are computed together: more need more memory, and beyond a
+    processor's cache they are no faster.
     """
-    steerer = Steerer(prompts.model, columns, prompts.modality_ids, importance)
-    replayed = replay_decision(
-        prompts.model,
-        prompts.cache,
-        prompts.embeds,
-        prompts.position,
-        prompts.mask,
-        prompts.modality_ids,
-        columns=len(columns),
-        modality_states=prompts.trace.modality_states,
-        intervention=steerer,
-        rows=rows,
-    )
-    return replayed, steerer.decisions
+    if at_once < 1:
+        raise ValueError(f"at_once is at least 1; got {at_once}")
+    parts, decided = [], []
+    states = prompts.trace.modality_states
+    for start in range(0, max(len(columns), 1), at_once):
+        own = columns[start : start + at_once]
+        steerer = Steerer(prompts.model, own, prompts.modality_ids, importance)
+        parts.append(
+            replay_decision(
+                prompts.model,
+                prompts.cache,
+                prompts.embeds,
+                prompts.position,
+                prompts.mask,
+                prompts.modality_ids,
+                columns=len(own),
+                modality_states=states,
+                intervention=steerer,
+                rows=rows,
+            )
+        )
+        decided.append(steerer.decisions)
+    if len(parts) == 1:
+        return parts[0], decided[0]
+    return _joined(parts), _joined(decided)
+
+
+def _joined(parts: Sequence[Replayed] | Sequence[Decisions]) -> Replayed | Decisions:
+    """Columns of several replays side by side."""
+    joined = {}
+    for field in fields(parts[0]):
+        values = [getattr(part, field.name) for part in parts]
+        if values[0] is None:
+            joined[field.name] = None
+        elif isinstance(values[0], list):
+            joined[field.name] = [torch.cat(layer, 2) for layer in zip(*values, strict=True)]
+        else:
+            joined[field.name] = torch.cat(values, 1)
+    return type(parts[0])(**joined)

@@ -23,10 +23,9 @@ Importance = Literal["gradient", "attention"]
 
 @dataclass(frozen=True)
 class Batch:
-    """B prompts of one coalition: manifest rows, and ``(B, 3)`` which modalities they hold."""
+    """B prompts: their manifest rows with ``coalition``, and ``(B, 3)`` what they hold."""
 
     clips: pd.DataFrame
-    coalition: str
     present: Tensor
 
 
@@ -116,8 +115,8 @@ class Chance:
 
     def gate(self, batch: Batch) -> Gate:
         drawn = []
-        for name in batch.clips["sample_id"]:
-            key = hashlib.sha256(f"{self.seed} {name} {batch.coalition}".encode()).digest()
+        for name, coalition in zip(batch.clips["sample_id"], batch.clips["coalition"], strict=True):
+            key = hashlib.sha256(f"{self.seed} {name} {coalition}".encode()).digest()
             rng = np.random.default_rng(int.from_bytes(key[:8], "little"))
             drawn.append([rng.random(), *rng.dirichlet(np.ones(3))])
         values = torch.tensor(drawn, device=batch.present.device)

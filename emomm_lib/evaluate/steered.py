@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 
 import pandas as pd
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
+from transformers import Cache
 
-from emomm_lib.chase.replay import Prefill, prefill, replay
+from emomm_lib.chase.replay import Prefill, replay
 from emomm_lib.chase.saliency import gradient_importance
 from emomm_lib.chase.steer import Decisions, steer
 from emomm_lib.evaluate.methods import Batch, Importance, Method
@@ -20,7 +20,8 @@ from emomm_lib.evaluate.plan import make_plan
 from emomm_lib.evaluate.runner import MediaSettings, read_ahead, readable, run_fingerprint
 from emomm_lib.evaluate.states import Key
 from emomm_lib.evaluate.store import Prediction, PredictionStore, StoredRoute, StoredTrace
-from emomm_lib.models.omni import OmniModel, Prompt, Query
+from emomm_lib.labels import MODALITIES
+from emomm_lib.models.omni import OmniModel, Query
 
 STEERING_VERSION = 1
 """Raised whenever a change in ``chase`` can change an answer; part of every fingerprint."""
@@ -36,11 +37,10 @@ def steering_fingerprint(
 
 @dataclass(frozen=True)
 class _Asked:
-    """Prompts of one coalition, computed unsteered, and what their steering needs."""
+    """Prompts computed unsteered, and what their steering needs."""
 
     keys: list[Key]
     queries: list[Query]
-    prompt: Prompt
     prefill: Prefill
     batch: Batch
     importance: dict[Importance, Tensor]
@@ -51,40 +51,79 @@ class _Column:
     """One method's outcome on B prompts: hidden ``(B, D)``, and the rest where it is scored."""
 
     hidden: Tensor
-    cache: object = None
-    mass: Tensor | None = None
-    decisions: Decisions | None = None
+    cache: Cache | None
+    mask: Tensor
+    mass: Tensor
+    decisions: Decisions
 
 
-def _prepare(
-    model: OmniModel, keys: list[Key], queries: list[Query], clips: pd.DataFrame, kinds: set
-) -> _Asked:
-    prompt = model.prepare(queries)
-    given = (
-        prompt.inputs_embeds,
-        prompt.attention_mask,
-        prompt.position_ids,
-        prompt.modality_ids,
-    )
-    done = prefill(model.model, *given, rows="attention" in kinds)
-    importance: dict[Importance, Tensor] = {}
-    if "attention" in kinds:
-        importance["attention"] = done.attention_importance
-    if "gradient" in kinds:
-        if "V" in queries[0].coalition:
-            importance["gradient"] = gradient_importance(model.model, *given, model.letter_weights)
-        else:
-            importance["gradient"] = torch.zeros(prompt.input_ids.shape, device=model.device)
-    rows = clips.loc[[key[0] for key in keys]].reset_index()
-    batch = Batch(rows, queries[0].coalition, done.trace.counts > 0)
-    return _Asked(keys, queries, prompt, done, batch, importance)
+def _compute(
+    model: OmniModel,
+    keys: Sequence[Key],
+    queries: Sequence[Query],
+    clips: pd.DataFrame,
+    kinds: set[Importance],
+) -> Iterator[_Asked]:
+    """The prompts of a batch of clips, in the groups in which they are computed."""
+    for part in model.compute(queries, states=True, rows="attention" in kinds):
+        done = Prefill(
+            model.model,
+            part.hidden,
+            part.trace,
+            part.cache,
+            part.embeds,
+            part.position,
+            part.mask,
+            part.modality_ids,
+        ).shortened()
+        own_keys, own = ([given[row] for row in part.rows] for given in (keys, queries))
+        importance: dict[Importance, Tensor] = {}
+        if "attention" in kinds:
+            importance["attention"] = done.attention_importance
+        if "gradient" in kinds:
+            importance["gradient"] = _gradient(model, own, part.modality_ids)
+        rows = clips.loc[[key[0] for key in own_keys]].reset_index(drop=True)
+        batch = Batch(rows.assign(coalition=[q.coalition for q in own]), done.trace.counts > 0)
+        yield _Asked(own_keys, own, done, batch, importance)
+
+
+def _gradient(model: OmniModel, queries: Sequence[Query], modality_ids: Tensor) -> Tensor:
+    """Importance of visual tokens where a group of prompts has them, in its own padding."""
+    importance = torch.zeros(modality_ids.shape, device=model.device)
+    seeing = [i for i, query in enumerate(queries) if "V" in query.coalition]
+    if not seeing:
+        return importance
+    with torch.inference_mode(False):
+        prompt = model.prepare([queries[i] for i in seeing])
+        found = gradient_importance(
+            model.model,
+            prompt.inputs_embeds,
+            prompt.attention_mask,
+            prompt.position_ids,
+            prompt.modality_ids,
+            model.letter_weights,
+        )
+    importance[seeing] = _moved(found, prompt.modality_ids, modality_ids[seeing])
+    return importance
+
+
+def _moved(importance: Tensor, source: Tensor, target: Tensor) -> Tensor:
+    """Scores of visual tokens ``(B, S)`` in another padding of the same prompts."""
+    visual = MODALITIES.index("V")
+    result = torch.zeros(target.shape, device=target.device)
+    # Both masks run through the same tokens in the same order, row by row.
+    result[target == visual] = importance[source == visual]
+    return result
 
 
 def _steer_whole(model: OmniModel, asked: _Asked, method: Method) -> _Column:
-    """A method that steers every query: the whole prompt again."""
-    prompt = asked.prompt
+    """A method that steers every query: the whole prompts again."""
+    prompt = model.prepare(asked.queries)
     gate = method.source.gate(asked.batch)
-    importance = asked.importance.get(method.importance)
+    importance = None
+    if method.config.beta > 0:
+        own = asked.importance[method.importance]
+        importance = _moved(own, asked.prefill.modality_ids, prompt.modality_ids)
     with steer(
         model.model, gate, method.config, prompt.modality_ids, importance=importance
     ) as steered:
@@ -95,10 +134,11 @@ def _steer_whole(model: OmniModel, asked: _Asked, method: Method) -> _Column:
             use_cache=True,
         )
     hidden = done.last_hidden_state[:, -1]
-    return _Column(hidden, done.past_key_values, steered.trace.mass, steered.decisions)
+    mask = prompt.attention_mask
+    return _Column(hidden, done.past_key_values, mask, steered.trace.mass, steered.decisions)
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def _columns(model: OmniModel, asked: _Asked, methods: Sequence[Method]) -> list[_Column]:
     """Outcome of each method, those of a kind side by side."""
     results: dict[int, _Column] = {}
@@ -124,6 +164,7 @@ def _columns(model: OmniModel, asked: _Asked, methods: Sequence[Method]) -> list
             results[i] = _Column(
                 replayed.hidden[:, column],
                 replayed.cache(asked.prefill.cache, column) if methods[i].scored else None,
+                asked.prefill.mask,
                 replayed.mass[:, column],
                 Decisions(
                     decisions.conflict[:, own], decisions.gate[:, own], decisions.heads[:, own]
@@ -142,9 +183,8 @@ def _written(
     labels = logits.argmax(-1).tolist()
     scores: list[float | None] = [None] * len(labels)
     if method.scored:
-        start = asked.prompt.position_ids.amax(dim=(0, 2)) + 1
-        mask = asked.prompt.attention_mask
-        scores = model.best_scores(asked.queries, labels, mask, start, column.cache).tolist()
+        start = asked.prefill.position.amax(0) + 1
+        scores = model.best_scores(asked.queries, labels, column.mask, start, column.cache).tolist()
     rows = logits.cpu().tolist()
     predictions = [Prediction(*asked.keys[i], labels[i], scores[i], *rows[i]) for i in keep]
     if not method.scored:
@@ -173,8 +213,8 @@ def evaluate_methods(
     """Answers of every method, from the store where they are known.
 
     Each prompt is computed once unsteered, and every method of scope ``decision`` replays its
-    decision token; scope ``all`` costs a prompt each. A batch is durable for all methods before
-    the next begins.
+    decision token; scope ``all`` costs a prompt each. A group of prompts is durable for all
+    methods before the next begins.
 
     Returns rows like :func:`emomm_lib.evaluate.runner.evaluate` and ``method``, its name. Raises
     like it, and ``ValueError`` for two methods of one name.
@@ -200,9 +240,8 @@ def evaluate_methods(
             work, failures = readable(model, batch)
             for failure in failures:
                 store.write_runs({p: ([failure], (), ()) for p in prints})
-            work.sort(key=lambda pair: coalitions.index(pair[1].coalition))
-            for _, group in groupby(work, key=lambda pair: pair[1].coalition):
-                keys, queries = (list(x) for x in zip(*group, strict=True))
+            if work:
+                keys, queries = (list(x) for x in zip(*work, strict=True))
                 chosen = [
                     i
                     for i, method in enumerate(methods)
@@ -210,15 +249,15 @@ def evaluate_methods(
                 ]
                 wanted = [methods[i] for i in chosen]
                 kinds = {m.importance for m in wanted if m.config.beta > 0}
-                asked = _prepare(model, keys, queries, by_id, kinds)
-                outcomes = _columns(model, asked, wanted)
-                store.write_runs(
-                    {
-                        prints[i]: _written(model, asked, methods[i], outcome)
-                        for i, outcome in zip(chosen, outcomes, strict=True)
-                    }
-                )
-                bar.update(len(keys))
+                for asked in _compute(model, keys, queries, by_id, kinds):
+                    outcomes = _columns(model, asked, wanted)
+                    store.write_runs(
+                        {
+                            prints[i]: _written(model, asked, methods[i], outcome)
+                            for i, outcome in zip(chosen, outcomes, strict=True)
+                        }
+                    )
+                    bar.update(len(asked.keys))
             bar.update(len(failures))
     frames = []
     for method, fingerprint in zip(methods, prints, strict=True):

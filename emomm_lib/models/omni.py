@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,6 +112,36 @@ class Prompt:
     inputs_embeds: torch.Tensor
     position_ids: torch.Tensor
     modality_ids: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Computed:
+    """Some of the prompts that were asked for, computed to their ends.
+
+    Attributes
+    ----------
+    rows
+        Which of the queries these B are.
+    hidden
+        ``(B, D)`` last hidden state of the decision token.
+    cache
+        Of all S positions; the caller's to keep or change.
+    mask, modality_ids
+        ``(B, S)``; padding may lie between the pieces of a prompt, too.
+    embeds, position
+        ``(B, D)`` and ``(3, B)`` of the decision token.
+    trace
+        What was recorded, or None.
+    """
+
+    rows: list[int]
+    hidden: torch.Tensor
+    cache: Cache
+    mask: torch.Tensor
+    modality_ids: torch.Tensor
+    embeds: torch.Tensor
+    position: torch.Tensor
+    trace: Trace | None
 
 
 class OmniModel:
@@ -368,66 +398,91 @@ class OmniModel:
         return hidden.float() @ self.letter_weights.T
 
     @torch.inference_mode()
-    def answer(
-        self, queries: Sequence[Query], *, trace: bool = False, states: bool = False
-    ) -> Answers:
-        """Letter by arg-max over A..E at the first token, then the best allowed score of it.
+    def compute(
+        self,
+        queries: Sequence[Query],
+        *,
+        trace: bool = False,
+        states: bool = False,
+        rows: bool = False,
+    ) -> Iterator[Computed]:
+        """Run the decoder over all prompts, in passes; each prompt ends in one of them.
 
         Queries of one clip share the computation of its video and sound. ``trace`` records the
-        attention of the decision query as well, ``states`` that and the hidden states that a
-        router reads; neither changes an answer.
+        attention of the decision query, ``rows`` keeps it by token, ``states`` records that and
+        the hidden states that a router reads; none of it changes what is computed.
         """
         tokens = self._tokens(queries)
         starts = (tokens.ids.shape[1] - tokens.mask.sum(1)).tolist()
         passes = schedule(starts, tokens.ids.shape[1], self._beginnings(queries, tokens))
-        logits = torch.empty(len(queries), len(LETTERS), device=self.device)
-        score = np.empty(len(queries))
-        seen: dict[int, tuple[torch.Tensor, ...]] = {}
-        done: dict[int, tuple[Cache, torch.Tensor, torch.Tensor, Trace | None]] = {}
+        done: dict[int, Computed] = {}
         last_child = {step.parent[0]: n for n, step in enumerate(passes) if step.parent is not None}
         for number, step in enumerate(passes):
             piece = tokens.cut(step.rows, step.start, step.end)
             cache, mask, marks, earlier = None, piece.mask, piece.marks, None
             if step.parent is not None:
-                parent, rows = step.parent
+                parent, of_parent = step.parent
                 before = done[parent]
-                cache = fork(before[0], rows)
-                mask, marks = (
-                    torch.cat([of_parent[rows], own], 1)
-                    for of_parent, own in zip(before[1:3], (mask, marks), strict=True)
-                )
-                earlier = (before[3], rows) if states else None
-            wanted = states or (trace and step.last)
+                cache = fork(before.cache, of_parent)
+                mask = torch.cat([before.mask[of_parent], mask], 1)
+                marks = torch.cat([before.modality_ids[of_parent], marks], 1)
+                earlier = (before.trace, of_parent) if states else None
+            embeds = self._embed(piece, [queries[row].clip for row in step.rows])
+            wanted = states or ((trace or rows) and step.last)
             with (
-                record(self.model, marks, states=states, earlier=earlier)
+                record(self.model, marks, states=states, rows=rows and step.last, earlier=earlier)
                 if wanted
                 else nullcontext() as recorded
             ):
                 out = self.model.model.language_model(
-                    inputs_embeds=self._embed(piece, [queries[row].clip for row in step.rows]),
+                    inputs_embeds=embeds,
                     attention_mask=mask,
                     position_ids=piece.positions,
                     past_key_values=cache,
                     use_cache=True,
                 )
-            if not step.last:
-                done[number] = out.past_key_values, mask, marks, recorded
-                continue
             if step.parent is not None and last_child[step.parent[0]] == number:
                 del done[step.parent[0]]
-            logits[step.rows] = self.letter_logits(out.last_hidden_state[:, -1])
-            score[step.rows] = self.best_scores(
-                [queries[row] for row in step.rows],
-                logits[step.rows].argmax(-1).tolist(),
-                mask,
-                piece.positions.amax(dim=(0, 2)) + 1,
-                out.past_key_values,
+            found = Computed(
+                rows=step.rows,
+                hidden=out.last_hidden_state[:, -1],
+                cache=out.past_key_values,
+                mask=mask,
+                modality_ids=marks,
+                embeds=embeds[:, -1],
+                position=piece.positions[..., -1],
+                trace=recorded,
             )
-            if wanted:
-                kept = [recorded.mass, recorded.counts]
-                kept += [recorded.query_state, recorded.modality_states] if states else []
-                rows = zip(*(x.cpu() for x in kept), strict=True)
-                seen |= dict(zip(step.rows, rows, strict=True))
+            if step.last:
+                yield found
+            else:
+                done[number] = found
+
+    @torch.inference_mode()
+    def answer(
+        self, queries: Sequence[Query], *, trace: bool = False, states: bool = False
+    ) -> Answers:
+        """Letter by arg-max over A..E at the first token, then the best allowed score of it.
+
+        ``trace`` and ``states`` as for :meth:`compute`; neither changes an answer.
+        """
+        logits = torch.empty(len(queries), len(LETTERS), device=self.device)
+        score = np.empty(len(queries))
+        seen: dict[int, tuple[torch.Tensor, ...]] = {}
+        for part in self.compute(queries, trace=trace, states=states):
+            logits[part.rows] = self.letter_logits(part.hidden)
+            score[part.rows] = self.best_scores(
+                [queries[row] for row in part.rows],
+                logits[part.rows].argmax(-1).tolist(),
+                part.mask,
+                part.position.amax(0) + 1,
+                part.cache,
+            )
+            if part.trace is not None:
+                kept = [part.trace.mass, part.trace.counts]
+                kept += [part.trace.query_state, part.trace.modality_states] if states else []
+                each = zip(*(x.cpu() for x in kept), strict=True)
+                seen |= dict(zip(part.rows, each, strict=True))
         parts = [torch.stack(x) for x in zip(*(seen[i] for i in range(len(seen))), strict=True)]
         arrays = [parts[0].float().numpy(), parts[1].numpy()] if parts else []
         return Answers(

@@ -24,6 +24,19 @@ SUBSET_NAMES = {
 METRIC_NAMES = {"acc": "Acc", "f1": "F1", "mae": "MAE"}
 DECIMALS = {"Acc": 2, "F1": 2, "MAE": 3}
 """Printed digits of Table 1's columns."""
+VARIANT_NAMES = {
+    "full": "Full CHASE",
+    "no_router": "w/o Router (Random Steering)",
+    "no_inter_bias": "w/o Inter-modality Bias",
+    "no_intra_bias": "w/o Intra-modality Bias",
+    "baseline": "Original Baseline",
+}
+SPLIT_NAMES = {"valid": "Valid", "test": "Test"}
+ROUTING_NAMES = {
+    "conflict_recall": "Conflict Detection Recall",
+    "target_top1": "Target-Modality Top-1 on Steered Layers",
+    "joint_success": "Joint Success Rate",
+}
 YES, NO = "\N{CHECK MARK}", "\N{BALLOT X}"
 
 
@@ -159,6 +172,73 @@ def table1(results: pd.DataFrame, profile: str) -> pd.DataFrame:
     for group, model, method in pd.concat([order, ours]).drop_duplicates()[index[:3]].to_numpy():
         wanted += [(group, model, method, values) for values in ("published", profile)]
     return frame.loc[[key for key in wanted if key in frame.index]]
+
+
+def _interval(rows: pd.DataFrame, digits: int) -> pd.Series:
+    """Intervals as ``[low, high]``, empty where an end is missing."""
+    text = [
+        "" if pd.isna(low) or pd.isna(high) else f"[{fixed(low, digits)}, {fixed(high, digits)}]"
+        for low, high in zip(rows["low"], rows["high"], strict=True)
+    ]
+    return pd.Series(text, rows.index, dtype=str)
+
+
+def _allowed(column: pd.Series, what: str, names: Mapping[str, str]) -> None:
+    if unknown := sorted(set(column) - set(names), key=str):
+        raise ValueError(f"{what}: {column.name} is one of {[*names]}, got also {unknown}")
+
+
+def table2(results: pd.DataFrame, profile: str) -> pd.DataFrame:
+    """Table 2: the ablation on EmoMM-Conflict, published scores beside reproduced ones.
+
+    ``results`` has ``variant`` (``full, no_router, no_inter_bias, no_intra_bias, baseline``),
+    ``metric`` (``acc, f1, mae``) and ``value, low, high`` in published units: percent for accuracy
+    and F1. Other variants follow beneath under their own names, without published scores.
+
+    Returns columns ``(published, Acc | F1 | MAE)`` and ``(<profile>, Acc | Acc 95% | F1 | MAE)``,
+    ``Acc 95%`` a text. A variant without results has no number. Raises ``ValueError`` for another
+    metric or two rows of one variant and metric.
+    """
+    _allowed(results["metric"], "Table 2", METRIC_NAMES)
+    known = paper.table(2).set_index("variant")
+    wide = results.pivot(index="variant", columns="metric", values="value")
+    accuracy = results[results["metric"] == "acc"].set_index("variant")
+    order = [
+        *VARIANT_NAMES,
+        *(v for v in dict.fromkeys(results["variant"]) if v not in known.index),
+    ]
+    columns = {("published", name): known[key] for key, name in METRIC_NAMES.items()}
+    for key, name in METRIC_NAMES.items():
+        columns[profile, name] = wide[key] if key in wide else pd.Series(dtype=float)
+        if key == "acc":
+            columns[profile, "Acc 95%"] = _interval(accuracy, DECIMALS[name])
+    table = pd.DataFrame({key: column.reindex(order) for key, column in columns.items()})
+    table[profile, "Acc 95%"] = table[profile, "Acc 95%"].fillna("")
+    return table.rename(index=VARIANT_NAMES).rename_axis("variant")
+
+
+def table6(results: pd.DataFrame, profile: str) -> pd.DataFrame:
+    """Table 6: how well the router finds conflicts and the modality to trust, by split.
+
+    ``results`` has ``split`` (``valid, test``), ``metric`` (``conflict_recall, target_top1,
+    joint_success``) and ``value, low, high`` in 0..1, as by ``metrics.routing.routing_metrics``.
+
+    Returns columns ``(metric, published | <profile> | 95%)``, ``95%`` a text. A split without
+    results has no number. Raises ``ValueError`` for another split or metric or two rows of one.
+    """
+    _allowed(results["split"], "Table 6", SPLIT_NAMES)
+    _allowed(results["metric"], "Table 6", ROUTING_NAMES)
+    known = paper.table(6).pivot(index="split", columns="metric", values="value")
+    ours = results.assign(text=_interval(results, 4)).pivot(index="split", columns="metric")
+    columns = {}
+    for key, name in ROUTING_NAMES.items():
+        columns[name, "published"] = known[key]
+        for title, part, kind in ((profile, "value", float), ("95%", "text", str)):
+            columns[name, title] = ours.get((part, key), pd.Series(dtype=kind))
+    table = pd.DataFrame({key: column.reindex([*SPLIT_NAMES]) for key, column in columns.items()})
+    for name in ROUTING_NAMES.values():
+        table[name, "95%"] = table[name, "95%"].fillna("")
+    return table.rename(index=SPLIT_NAMES).rename_axis("split")
 
 
 def with_intervals(
