@@ -393,3 +393,119 @@ def test_spread_results_keep_their_order_and_leave_unknown_cells_empty():
     assert table.loc["b", "x"] == "50.0 [40.0, 60.0]" and table.loc["a", "x"] == ""
     two = tables.with_intervals(frame.assign(k=[2, 1, 2]), ["k", "who"], "what", factor=1, digits=2)
     assert two.loc[(2, "b"), "y"] == "-0.10 [-0.20, 0.00]"
+
+
+def ablation(*variants, metrics=("acc", "f1", "mae")):
+    rows = [
+        (variant, metric, k + value, k + value - 1.25, k + value + 2.5)
+        for k, variant in enumerate(variants)
+        for metric, value in (("acc", 50.125), ("f1", 40.0), ("mae", 0.375))
+        if metric in metrics
+    ]
+    return pd.DataFrame(rows, columns=["variant", "metric", "value", "low", "high"])
+
+
+def test_table_2_has_the_papers_rows_in_its_order_whatever_the_order_of_results():
+    table = tables.table2(ablation("baseline", "no_router", "full"), "mini")
+    assert table.index.tolist() == [
+        "Full CHASE",
+        "w/o Router (Random Steering)",
+        "w/o Inter-modality Bias",
+        "w/o Intra-modality Bias",
+        "Original Baseline",
+    ]
+    names = [("published", name) for name in ("Acc", "F1", "MAE")]
+    names += [("mini", name) for name in ("Acc", "Acc 95%", "F1", "MAE")]
+    assert table.columns.tolist() == names
+    assert table.loc["Full CHASE"].tolist() == [
+        *(51.32, 46.47, 0.302),
+        *(52.125, "[50.88, 54.62]", 42.0, 2.375),
+    ]
+    assert table.loc["Original Baseline", ("published", "F1")] == 39.76
+    assert table.loc["Original Baseline", ("mini", "F1")] == 40.0
+    absent = table.loc["w/o Inter-modality Bias", "mini"]
+    assert absent[["Acc", "F1", "MAE"]].isna().all() and absent["Acc 95%"] == ""
+
+
+def test_variants_that_the_paper_lacks_follow_beneath_without_published_scores():
+    table = tables.table2(ablation("oracle", "full", "every head"), "mini")
+    assert table.index.tolist()[4:] == ["Original Baseline", "oracle", "every head"]
+    assert table.loc[["oracle", "every head"], "published"].isna().all(axis=None)
+    assert table.loc["every head", ("mini", "Acc")] == 52.125
+
+
+def test_reproduced_ablations_and_routing_meet_the_published_items_by_name():
+    for number, long in (
+        (2, ablation("full", "no_router", "no_inter_bias", "no_intra_bias", "baseline")),
+        (6, routing("valid", "test")),
+    ):
+        ours = long.assign(item=paper.item_names(number, long), reproduced=long["value"])
+        result = paper.compare(paper.items(number), ours, 0, profile="mini")
+        assert result["reproduced"].notna().all() and len(result) == len(long)
+
+
+def routing(*splits):
+    values = {"joint_success": 0.70125, "conflict_recall": 0.875, "target_top1": 0.75}
+    rows = [(s, m, v, v - 0.25, v + 0.0625) for s in splits for m, v in values.items()]
+    return pd.DataFrame(rows, columns=["split", "metric", "value", "low", "high"])
+
+
+def test_table_6_shows_each_published_rate_beside_the_reproduced_one_and_its_interval():
+    table = tables.table6(routing("test"), "mini")
+    assert table.index.tolist() == ["Valid", "Test"]
+    rates = [
+        "Conflict Detection Recall",
+        "Target-Modality Top-1 on Steered Layers",
+        "Joint Success Rate",
+    ]
+    assert table.columns.tolist() == [(r, v) for r in rates for v in ("published", "mini", "95%")]
+    assert table.loc["Test"].tolist() == [
+        *(0.8965, 0.875, "[0.6250, 0.9375]"),
+        *(0.7790, 0.75, "[0.5000, 0.8125]"),
+        *(0.7055, 0.70125, "[0.4512, 0.7638]"),
+    ]
+    valid = table.loc["Valid"].unstack()
+    assert valid["published"].tolist() == [
+        table.loc["Valid", (r, "published")] for r in valid.index
+    ]
+    assert valid["mini"].isna().all() and valid["95%"].eq("").all()
+
+
+def test_tables_2_and_6_save_with_the_digits_of_the_paper(tmp_path):
+    _, tex = tables.save_table(
+        tables.table2(ablation("full", "oracle"), "mini"),
+        *("table2", "mini", provenance("Table 2")),
+        decimals=tables.DECIMALS,
+        root=tmp_path,
+    )
+    row = "Full CHASE & 51.32 & 46.47 & 0.302 & 50.12 & [48.88, 52.62] & 40.00 & 0.375"
+    assert row in tex.read_text()
+    assert "oracle & - & - & - & 51.12 &" in tex.read_text()
+    csv, tex = tables.save_table(
+        tables.table6(routing("valid"), "mini"),
+        *("table6", "mini", provenance("Table 6")),
+        root=tmp_path,
+    )
+    assert r"Valid & 0.9024 & 0.8750 & [0.6250, 0.9375] & 0.7716 &" in tex.read_text()
+    assert "Test & 0.8965 & - &  & 0.7790 &" in tex.read_text()
+    assert pd.read_csv(csv, index_col=0).loc["Valid", "Joint Success Rate mini"] == 0.70125
+
+
+def test_an_interval_that_is_not_defined_is_left_out_of_tables_2_and_6():
+    undefined = {"low": np.nan, "high": np.nan}
+    assert (
+        tables.table2(ablation("full").assign(**undefined), "mini")["mini", "Acc 95%"].eq("").all()
+    )
+    table = tables.table6(routing("test").assign(**undefined), "mini")
+    assert table.xs("95%", axis=1, level=1).eq("").all(axis=None)
+
+
+def test_tables_2_and_6_refuse_names_that_they_do_not_know_and_rows_that_occur_twice():
+    with pytest.raises(ValueError, match=r"Table 2: metric is one of .* got also \['acc5'\]"):
+        tables.table2(ablation("full").replace({"metric": {"acc": "acc5"}}), "mini")
+    with pytest.raises(ValueError, match=r"Table 6: split is one of .* got also \['train'\]"):
+        tables.table6(routing("train"), "mini")
+    with pytest.raises(ValueError, match="duplicate"):
+        tables.table2(ablation("full", "full"), "mini")
+    with pytest.raises(ValueError, match="duplicate"):
+        tables.table6(routing("test", "test"), "mini")

@@ -147,6 +147,30 @@ def test_checkpointing_computes_every_layer_twice_and_gives_the_same_numbers(mod
     torch.testing.assert_close(plain, saved, atol=1e-8, rtol=1e-6)
 
 
+def kept(model, given, **more) -> int:
+    """Bytes that a pass keeps for its way back."""
+    sizes = []
+
+    def pack(x):
+        sizes.append(x.nbytes)
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        importance(model, given, **more)
+    return sum(sizes)
+
+
+def test_a_model_whose_weights_can_train_keeps_no_more_than_a_frozen_one(model):
+    given = batch(model)
+    trainable = kept(model, given)
+    assert trainable == kept(model.requires_grad_(False), given) > 0
+
+
+def test_checkpointing_keeps_less_than_half(model):
+    given = batch(model)
+    assert kept(model, given, checkpointing=True) < kept(model, given) / 2
+
+
 def test_checkpointing_wakes_no_dropout(model):
     given = batch(model)
     plain = importance(model, given)

@@ -70,7 +70,7 @@ def test_the_gate_is_equation_9_over_present_modalities(chosen, reading, epsilon
 
 def test_where_audio_conflicts_and_text_and_video_align_audio_is_suppressed():
     """The example under Eq. 9."""
-    [gate] = gate_target([WP], [[WP, N, WP]], EVERY, "label", 0.01)
+    [gate] = gate_target([WP], [[WP, N, WP]], EVERY, "label")
     np.testing.assert_allclose(gate, [1.01 / 2.03, 0.01 / 2.03, 1.01 / 2.03], rtol=1e-6)
     assert conflict_target([WP], [[WP, N, WP]], EVERY, "label") == [1]
 

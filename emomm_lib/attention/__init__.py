@@ -12,7 +12,7 @@ import emomm_lib._torchvision  # noqa: F401
 
 # isort: split
 from emomm_lib.attention.hook import decoder_attention
-from emomm_lib.attention.replay import Replayed, replay_decision
+from emomm_lib.attention.replay import Replayed, check_replayable, replay_decision
 from emomm_lib.attention.rows import Bias, DecisionRow, Intervention, decision_scores
 from emomm_lib.attention.trace import OTHER, Trace, modality_ids, record
 
@@ -23,6 +23,7 @@ __all__ = [
     "Intervention",
     "Replayed",
     "Trace",
+    "check_replayable",
     "decision_scores",
     "decoder_attention",
     "modality_ids",

@@ -128,6 +128,15 @@ class _Columns:
         return output.transpose(1, 2).contiguous(), None
 
 
+def check_replayable(cache: Cache) -> None:
+    """Raise ``NotImplementedError`` for a cache that forgets positions, or is not kept by layer."""
+    for layer in cache.layers:
+        if type(layer) is not DynamicLayer:
+            raise NotImplementedError(
+                f"a cache of {type(layer).__name__} cannot be replayed on, only full attention"
+            )
+
+
 def replay_decision(
     model: PreTrainedModel,
     cache: Cache,
@@ -174,11 +183,12 @@ def replay_decision(
             f"{tuple(embeds.shape)} do not belong to the same prompts"
         )
     past = mask.shape[1] - 1
-    for layer in cache.layers:
-        if type(layer) is not DynamicLayer:
-            raise NotImplementedError(
-                f"a cache of {type(layer).__name__} cannot be replayed on, only full attention"
-            )
+    check_replayable(cache)
+    if odd := sorted({layer.get_seq_length() for layer in cache.layers} - {past}):
+        raise RuntimeError(
+            f"a decoder layer continues {odd[0]} cached positions; a replay needs the {past} before "
+            "the decision token"
+        )
     decoder = model.get_decoder()
 
     def make(layers: int) -> _Columns:

@@ -66,6 +66,11 @@ class ConstantGate:
     def route(self, row: RouterInput) -> tuple[Tensor, Tensor]:
         columns = row.query_state.shape[1]
         like = row.nmas
+        if len(self.conflict) != len(like) or len(self.gate) != len(like):
+            raise ValueError(
+                f"the batch has {len(like)} prompts, this gate {len(self.conflict)} values of p "
+                f"and {len(self.gate)} of g"
+            )
         known = self.gate.to(like) * row.present
         total = known.sum(-1, keepdim=True)
         even = row.present / row.present.sum(-1, keepdim=True).clamp(min=1)
@@ -96,7 +101,7 @@ class GateByRow:
 
     def route(self, row: RouterInput) -> tuple[Tensor, Tensor]:
         used = self.index.unique().tolist()
-        answers = {i: self.gates[i].route(row) for i in used}
+        answers = {i: [x.to(row.nmas) for x in self.gates[i].route(row)] for i in used}
         conflict, gate = (torch.empty_like(x) for x in answers[used[0]])
         for i, (p, g) in answers.items():
             mine = self.index == i

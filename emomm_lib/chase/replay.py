@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import Cache
 from transformers.modeling_utils import PreTrainedModel
 
-from emomm_lib.attention import Replayed, Trace, record, replay_decision
+from emomm_lib.attention import Replayed, Trace, check_replayable, record, replay_decision
 from emomm_lib.chase.gates import Gate
 from emomm_lib.chase.saliency import attention_importance
 from emomm_lib.chase.steer import Decisions, Steerer
@@ -43,7 +43,11 @@ class Prefill:
     modality_ids: Tensor
 
     def shortened(self) -> Prefill:
-        """The same with the decision token taken off the cache, which is changed in place."""
+        """The same with the decision token taken off the cache, which is changed in place.
+
+        Raises ``NotImplementedError`` for a cache with sliding layers.
+        """
+        check_replayable(self.cache)
         for layer in self.cache.layers:
             layer.crop(-1)
         return self
@@ -88,6 +92,7 @@ def prefill(
     ).shortened()
 
 
+@torch.no_grad()
 def replay(
     prompts: Prefill,
     columns: Sequence[tuple[Gate, SteeringConfig]],

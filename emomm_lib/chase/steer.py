@@ -83,6 +83,13 @@ class Steerer:
                 raise ValueError(
                     f"first_layer is {config.first_layer} and the decoder has {self._layers} layers"
                 )
+            heads = model.get_decoder().config.num_attention_heads
+            for at, head in config.heads or ():
+                if not (config.first_layer <= at <= self._layers and 1 <= head <= heads):
+                    raise ValueError(
+                        f"heads holds (layer, head) = {at, head}; from first_layer on, layers are "
+                        f"{config.first_layer}..{self._layers}, and heads 1..{heads}"
+                    )
         if len({config.scope for config in configs}) > 1:
             raise ValueError("columns of one pass share a scope; run 'decision' and 'all' apart")
         self.scope = configs[0].scope
@@ -93,7 +100,9 @@ class Steerer:
         self._counts = one_hot.sum(1)
         self._present = self._counts > 0
         self._config = {
-            f.name: torch.tensor([float(getattr(c, f.name)) for c in configs], device=device)
+            f.name: torch.tensor(
+                [getattr(c, f.name) for c in configs], dtype=torch.float64, device=device
+            )
             for f in fields(SteeringConfig)
             if f.type in ("int", "float")
         }

@@ -185,6 +185,8 @@ def significant_tokens(importance: Tensor, visual: Tensor, percentile: Tensor) -
     linear interpolation. Normalising the scores first, Eq. 25, changes none of it. Prompts without
     visual tokens have an empty set.
     """
+    # In double precision: at single, a threshold that is a token's own score can pass over it.
+    importance = importance.double()
     among = importance.masked_fill(~visual, torch.nan)
     threshold = among.nanquantile(percentile.to(among) / 100, dim=1)
     # A comparison with nan, where a prompt has no visual token, is False.

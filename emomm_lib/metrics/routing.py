@@ -24,9 +24,10 @@ def routing_metrics(
     """Table 6 on the true conflicts among N prompts (Appendix D.4).
 
     *conflict_recall*: conflicts with p > tau in any layer. *target_top1*: of the layers steered in
-    those, the share in which the gate's first modality is right. *joint_success*: conflicts that are
-    steered and in whose steered layers the mean gate puts a right modality first. The last is not
-    the product of the others, nor is it in the paper's table: one counts layers, the other prompts.
+    those, the share in which the gate's first modality is right. *joint_success*: conflicts that
+    are steered and in whose steered layers the mean gate puts a right modality first. The last is
+    not the product of the others, nor is it in the paper's table: one counts layers, the other
+    prompts.
     A conflict in which no modality is right has no target and is left out of all three.
 
     Parameters
@@ -74,10 +75,10 @@ def routing_metrics(
 
 
 def reliability(probability: ArrayLike, outcome: ArrayLike, bins: int = 10) -> pd.DataFrame:
-    """Reliability diagram: ``low, high, predicted, observed, n`` of equal-width bins, empty ones out.
+    """Reliability diagram by bins of equal width: ``low, high, predicted, observed, n``.
 
-    ``probability`` is ``(N,)`` in [0, 1], ``outcome`` ``(N,)`` of 0 and 1; a bin holds its upper
-    end. Raises ``ValueError`` for probabilities outside of [0, 1].
+    Empty bins are left out. ``probability`` is ``(N,)`` in [0, 1], ``outcome`` ``(N,)`` of 0 and 1;
+    a bin holds its upper end. Raises ``ValueError`` for probabilities outside of [0, 1].
     """
     p, y = np.asarray(probability, float), np.asarray(outcome, float)
     if p.shape != y.shape or not ((p >= 0) & (p <= 1)).all():
@@ -100,7 +101,7 @@ def expected_calibration_error(table: pd.DataFrame) -> float:
 
 
 def gate_top1(gate: ArrayLike, right: ArrayLike, present: ArrayLike) -> NDArray[np.float64]:
-    """1.0 where a gate ``(N, ..., 3)`` puts a right modality first, NaN where none or all are right.
+    """1.0 where a gate ``(N, ..., 3)`` puts a right modality first; NaN if none or all are right.
 
     ``right`` and ``present`` are ``(N, 3)``. Returns ``(N, ...)``.
     """

@@ -50,8 +50,8 @@ _TEXTS = {
     "bins of equal width; areas of marks and the bars beneath are numbers of prompts. ECE is the "
     "mean distance from the diagonal over prompts",
     "Gate by layer": "Share of conflicts in which the gate's first modality (Eq. 8) is right, by "
-    "layer and coalition, with 95% bootstrap intervals over clips; a level line is a router that "
-    "reads only what enters the first layer and so has one gate for all layers",
+    "layer and coalition, with 95% bootstrap intervals over clips; a level, dashed line is a "
+    "router that reads only what enters the first layer and so has one gate for all layers",
     "Gains": f"Gains by method: {_GAIN}",
     "Sweeps": f"Gains while one setting is varied and all others keep the base's: {_GAIN}. A "
     "dotted line marks the base's setting",

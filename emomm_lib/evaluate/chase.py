@@ -1,0 +1,353 @@
+"""CHASE on an experiment: its routers, what is tuned on validation, and what is reported once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from emomm_lib.attention import decoder_attention
+from emomm_lib.chase.router import Router
+from emomm_lib.chase.steering import SteeringConfig
+from emomm_lib.chase.training import RouterStates, RouterTargets, TrainingSettings, routed
+from emomm_lib.evaluate.experiment import Experiment
+from emomm_lib.evaluate.fusion import fit_probe, late_fusion, probe_answers, probe_inputs
+from emomm_lib.evaluate.methods import Always, Chance, CrossFitted, Method, Oracle, Parts, Routed
+from emomm_lib.evaluate.results import instances, join
+from emomm_lib.evaluate.routers import cross_fit, fit_router, rows_of, speaker_folds
+from emomm_lib.evaluate.states import COALITIONS
+from emomm_lib.evaluate.study import Candidate, Choice, choose, fractions, search, subset_accuracy
+from emomm_lib.paths import cache_dir
+
+PUBLISHED, EMBEDDED = "published", "embedded"
+"""Routers: the paper's, and one that reads the modalities as they enter the decoder."""
+POOLINGS = tuple((pooling, power) for pooling in ("linear", "log") for power in (1.0, 2.0, 4.0))
+PROBES = tuple((kind, c) for kind in ("layer", "embedded") for c in (10.0, 100.0, 1000.0))
+
+
+@dataclass(frozen=True)
+class ChaseStudy:
+    """Routers and configurations of one experiment; all that is slow is kept on disk.
+
+    Attributes
+    ----------
+    bench
+        The experiment, its clips with ``split``.
+    states
+        What a router reads of all clips.
+    budget
+        Configurations that each method may try on the validation split.
+    seed
+        Of folds, searches and routers (these count upwards from it).
+    """
+
+    bench: Experiment
+    states: RouterStates
+    budget: int = 24
+    seed: int = 0
+
+    @property
+    def layers(self) -> int:
+        return len(decoder_attention(self.bench.model.model))
+
+    @property
+    def heads(self) -> int:
+        return self.bench.model.model.get_decoder().config.num_attention_heads
+
+    @property
+    def base(self) -> SteeringConfig:
+        """The published configuration at this decoder's depth."""
+        return SteeringConfig.at_published_depth(self.layers)
+
+    @property
+    def folder(self) -> Path:
+        return cache_dir() / "routers"
+
+    def split(self, name: str) -> pd.DataFrame:
+        """Clips of ``train``, ``valid`` or ``test``."""
+        clips = self.bench.clips
+        return clips[clips["split"] == name]
+
+    @cached_property
+    def crossed_clips(self) -> pd.DataFrame:
+        """Every clip on which nothing was chosen: all but the validation split."""
+        return self.bench.clips[self.bench.clips["split"] != "valid"]
+
+    def settings(self, kind: str, **changes) -> TrainingSettings:
+        """How a kind of router is trained; the published kind with the paper's values."""
+        if kind == EMBEDDED:
+            embedded = {
+                "first_layer": 1, "inputs": "embedded", "standardize": True,
+                "learning_rate": 1e-3, "batch_size": 128,
+            }  # fmt: skip
+            changes = embedded | changes
+        given = {"first_layer": self.base.first_layer, "seed": self.seed} | changes
+        return TrainingSettings(**given)
+
+    def router(self, kind: str, **changes) -> tuple[Router, pd.DataFrame]:
+        """A router trained on the training split, and its history; kept on disk."""
+        return fit_router(
+            self.bench.model,
+            self.states,
+            self.split("train"),
+            self.settings(kind, **changes),
+            self.folder,
+            valid=self.split("valid"),
+        )
+
+    @cached_property
+    def fold(self) -> pd.Series:
+        """Fold of each cross-fitted clip, by sample_id."""
+        return speaker_folds(self.crossed_clips, seed=self.seed)
+
+    def crossed(self, kind: str) -> CrossFitted:
+        """Routers of which each is asked about speakers that it never saw.
+
+        Each is trained on the other folds and on the validation split.
+        """
+        fold = self.fold.reindex(self.bench.clips["sample_id"]).fillna(-1).astype(int)
+        routers = cross_fit(
+            self.bench.model,
+            self.states,
+            self.bench.clips,
+            fold,
+            self.settings(kind),
+            self.folder,
+        )
+        return CrossFitted(routers, self.fold.to_dict())
+
+    def targets(self, clips: pd.DataFrame) -> tuple[RouterStates, RouterTargets]:
+        """States of some clips' prompts, and what a router should say of them."""
+        part = self.states.take(rows_of(self.states, clips))
+        return part, RouterTargets.of(part, clips)
+
+    # What is tuned
+
+    def candidates(self) -> list[Candidate]:
+        """Methods whose configuration is chosen on validation, each with the same budget.
+
+        The paper's own method keeps its published values and is given only psi-hat and P, which
+        are not published.
+        """
+        published = Routed(self.router(PUBLISHED)[0])
+        embedded = Routed(self.router(EMBEDDED)[0])
+        layers = fractions(self.layers, 1 / 8, 1 / 4, 13 / 28)
+        heads = fractions(self.heads, 1 / 4, 1 / 2, 1)
+        free = {
+            "first_layer": layers, "top_k": heads, "tau": (0.3, 0.5, 0.7), "eta": (0.6, 1.0),
+            "gamma": (1.4, 3.0, 6.0, 10.0), "preference": ("softmax", "share"),
+        }  # fmt: skip
+        own = free | {"beta": (0.0, 0.5)}
+        sharp = free | {"sharpness": (1.0, 2.0, 4.0, 8.0), "beta": (0.0,)}
+        still = replace(self.base, beta=0.0)
+        fixed = replace(still, rule="first")
+        profiled = {
+            "heads": self.profiled_heads(), "gamma": (1.0, 2.0, 4.6, 8.0), "tau": (0.3, 0.5, 0.7),
+            "first_layer": (1,),
+        }  # fmt: skip
+        warm = {
+            "temperature": (0.5, 0.7, 0.85, 1.2, 1.5, 2.0), "first_layer": layers, "top_k": heads,
+        }  # fmt: skip
+        unpublished = {"psi_hat": (0.1, 0.2, 0.3, 0.5), "percentile": (50.0, 70.0, 80.0, 90.0)}
+
+        def drawn(base: SteeringConfig, space: Mapping[str, Sequence]) -> list[SteeringConfig]:
+            return search(base, space, self.budget, self.seed)
+
+        always = replace(still, tau=0.0)
+        no_bias = replace(always, gamma=0.0)
+        video = {name: values for name, values in free.items() if name != "tau"}
+        return [
+            Candidate("CHASE", published, drawn(self.base, unpublished)),
+            Candidate("CHASE, tuned", published, drawn(self.base, own)),
+            Candidate("+ embedded gate", embedded, drawn(still, free | {"beta": (0.0,)})),
+            Candidate("+ sharpened gate", embedded, drawn(still, sharp)),
+            Candidate("oracle", Oracle(), drawn(still, free)),
+            Candidate("video boost", Always(1.0, (0.0, 0.0, 1.0)), drawn(always, video)),
+            Candidate("fixed heads (PASTA)", published, drawn(fixed, profiled)),
+            Candidate("temperature", Always(1.0, (1.0, 1.0, 1.0)), drawn(no_bias, warm)),
+        ]
+
+    def profiled_heads(self) -> tuple[tuple[tuple[int, int], ...], ...]:
+        """Sets of heads that attend to the modalities most, on training clips: PASTA's profiling.
+
+        The best eighth, quarter and half of all heads, by mean attention on T, A and V together.
+        """
+        rows = rows_of(self.states, self.split("train"))
+        mass = self.states.mass[rows].sum(-1).mean(0)
+        order = mass.flatten().argsort(descending=True, stable=True).tolist()
+        pairs = [(i // self.heads + 1, i % self.heads + 1) for i in order]
+        return tuple(tuple(sorted(pairs[:n])) for n in fractions(len(pairs), 1 / 8, 1 / 4, 1 / 2))
+
+    @cached_property
+    def validation(self) -> tuple[pd.DataFrame, pd.Series]:
+        """Accuracy of every candidate's configurations on validation, and the baseline's."""
+        clips = self.split("valid")
+        methods = [m for candidate in self.candidates() for m in candidate.methods()]
+        answers = self.bench.steered(clips, COALITIONS, methods)
+        plain = self.bench.predictions(clips, COALITIONS).assign(method="baseline")
+        return subset_accuracy(clips, answers), subset_accuracy(clips, plain).loc["baseline"]
+
+    @cached_property
+    def choices(self) -> dict[str, Choice]:
+        """What each candidate became."""
+        return choose(self.candidates(), *self.validation)
+
+    # What is reported
+
+    def tested(self) -> list[Method]:
+        """Methods on the test split, scores included, by routers of the training split."""
+        clips = frozenset(self.split("test")["sample_id"])
+        return self._reported(
+            Routed(self.router(PUBLISHED)[0]), Routed(self.router(EMBEDDED)[0]), "test", clips
+        )
+
+    def cross_fitted(self) -> list[Method]:
+        """Methods and controls on every clip but the validation split's, cross-fitted."""
+        clips = frozenset(self.crossed_clips["sample_id"])
+        published, embedded = self.crossed(PUBLISHED), self.crossed(EMBEDDED)
+        best = self.choices["+ sharpened gate"].config
+
+        def method(name: str, source, config: SteeringConfig) -> Method:
+            return Method(f"{name} | crossed", source, config, "attention", clips=clips)
+
+        chosen = {name: choice.config for name, choice in self.choices.items()}
+        oracle = Oracle()
+        return [
+            method("CHASE", published, chosen["CHASE"]),
+            method("CHASE, tuned", published, chosen["CHASE, tuned"]),
+            method("+ embedded gate", embedded, chosen["+ embedded gate"]),
+            method("+ sharpened gate", embedded, best),
+            method("oracle", oracle, chosen["oracle"]),
+            method("oracle p, router's gate", Parts(oracle, embedded), best),
+            method("router's p, oracle gate", Parts(embedded, oracle), best),
+            method("random gate", Chance(self.seed), best),
+            method("even gate", Always(1.0, (1.0, 1.0, 1.0)), best),
+            method("video boost", Always(1.0, (0.0, 0.0, 1.0)), chosen["video boost"]),
+            method("fixed heads (PASTA)", published, chosen["fixed heads (PASTA)"]),
+            method("temperature", Always(1.0, (1.0, 1.0, 1.0)), chosen["temperature"]),
+        ]
+
+    def _reported(self, published, embedded, mark: str, clips: frozenset[str]) -> list[Method]:
+        chosen = {name: choice.config for name, choice in self.choices.items()}
+        sources = {
+            "CHASE": published,
+            "CHASE, tuned": published,
+            "+ embedded gate": embedded,
+            "+ sharpened gate": embedded,
+        }
+        return [
+            Method(f"{name} | {mark}", source, chosen[name], scored=True, clips=clips)
+            for name, source in sources.items()
+        ]
+
+    def ablations(self) -> list[Method]:
+        """Table 2 on the test split: parts of CHASE, and of what it was extended to, left out."""
+        clips = frozenset(self.split("test")["sample_id"])
+        published, embedded = (Routed(self.router(kind)[0]) for kind in (PUBLISHED, EMBEDDED))
+        full = self.choices["CHASE"].config
+        best = self.choices["+ sharpened gate"].config
+
+        def method(name: str, source, config: SteeringConfig) -> Method:
+            return Method(f"{name} | ablation", source, config, scored=True, clips=clips)
+
+        return [
+            method("full", published, full),
+            method("no_router", Chance(self.seed), full),
+            method("no_inter_bias", published, replace(full, gamma=0.0)),
+            method("no_intra_bias", published, replace(full, beta=0.0)),
+            method("extended", embedded, best),
+            method("extended, random gate", Chance(self.seed), best),
+            method("extended, published router", published, best),
+            method("extended, not sharpened", embedded, replace(best, sharpness=1.0)),
+        ]
+
+    def evaluate(self, methods: Sequence[Method]) -> pd.DataFrame:
+        """Scored instances of some methods, ``method`` without its mark; computed where unknown."""
+        names = set().union(*(m.clips for m in methods))
+        clips = self.bench.clips[self.bench.clips["sample_id"].isin(names)]
+        answers = self.bench.steered(clips, COALITIONS, methods)
+        frames = []
+        for name, own in answers.groupby("method", sort=False):
+            part = clips[clips["sample_id"].isin(own["sample_id"])]
+            scored, _ = join(instances(part), own)
+            frames.append(scored.assign(method=name.split(" | ")[0]))
+        return by_subset(pd.concat(frames, ignore_index=True))
+
+    def baseline(self, clips: pd.DataFrame) -> pd.DataFrame:
+        """Scored instances of the unsteered model."""
+        scored, _ = join(instances(clips), self.bench.predictions(clips, COALITIONS))
+        return by_subset(scored.assign(method="baseline"))
+
+    # What can be had without steering
+
+    def unsteered(self, clips: pd.DataFrame, *, crossed: bool) -> pd.DataFrame:
+        """Late fusion by the embedded gate, and probes of the router's states, tuned on validation.
+
+        ``crossed`` uses routers and probes of the other folds, else those of the training split.
+        """
+        single = self.bench.predictions(self.bench.clips, ("T", "A", "V"))
+        pooling, power = self._best_pooling(single)
+        kind, strength = self._best_probe()
+        fused, probed = [], []
+        for routers_of, train, part in self._parts(clips, crossed):
+            states = self.states.take(rows_of(self.states, part))
+            gate = routed(routers_of, states)[1].mean(1).numpy()
+            fused.append(late_fusion(single, states.index, gate, pooling=pooling, sharpness=power))
+            probed.append(self._probe(train, part, kind, strength))
+        frames = []
+        for name, parts in (("late fusion", fused), ("probe", probed)):
+            scored, _ = join(instances(clips), pd.concat(parts, ignore_index=True))
+            frames.append(scored.assign(method=name))
+        return by_subset(pd.concat(frames, ignore_index=True))
+
+    def _parts(self, clips: pd.DataFrame, crossed: bool):
+        """Router, training clips and clips to answer, of each fold or of the split."""
+        if not crossed:
+            yield self.router(EMBEDDED)[0], self.split("train"), clips
+            return
+        fold = clips["sample_id"].map(self.fold)
+        for number, router in enumerate(self.crossed(EMBEDDED).routers):
+            held_out = set(self.fold.index[self.fold == number])
+            train = self.bench.clips[~self.bench.clips["sample_id"].isin(held_out)]
+            yield router, train, clips[(fold == number).to_numpy()]
+
+    def _best_pooling(self, single: pd.DataFrame) -> tuple[str, float]:
+        clips = self.split("valid")
+        states = self.states.take(rows_of(self.states, clips))
+        gate = routed(self.router(EMBEDDED)[0], states)[1].mean(1).numpy()
+        answers = [
+            late_fusion(single, states.index, gate, pooling=p, sharpness=s).assign(method=f"{i}")
+            for i, (p, s) in enumerate(POOLINGS)
+        ]
+        return POOLINGS[_best(clips, answers)]
+
+    def _best_probe(self) -> tuple[str, float]:
+        clips, train = self.split("valid"), self.split("train")
+        answers = [
+            self._probe(train, clips, kind, strength).assign(method=f"{i}")
+            for i, (kind, strength) in enumerate(PROBES)
+        ]
+        return PROBES[_best(clips, answers)]
+
+    def _probe(
+        self, train: pd.DataFrame, clips: pd.DataFrame, kind: str, strength: float
+    ) -> pd.DataFrame:
+        first = self.base.first_layer
+        seen, asked = (self.states.take(rows_of(self.states, part)) for part in (train, clips))
+        truth = train.set_index("sample_id")["label_gt"].loc[seen.index["sample_id"]]
+        probe = fit_probe(probe_inputs(seen, kind, first), truth.to_numpy(), strength, self.seed)
+        return probe_answers(probe, probe_inputs(asked, kind, first), asked.index)
+
+
+def _best(clips: pd.DataFrame, answers: Sequence[pd.DataFrame]) -> int:
+    accuracy = subset_accuracy(clips, pd.concat(answers, ignore_index=True))
+    return int(np.argmax(accuracy[["conflict", "missing"]].mean(axis=1)))
+
+
+def by_subset(scored: pd.DataFrame) -> pd.DataFrame:
+    """Instances with Missing's two kinds as one ``subset``: align, conflict, missing."""
+    return scored.assign(subset=scored["subset"].str.split("_").str[0])
