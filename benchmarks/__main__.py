@@ -6,7 +6,7 @@ import argparse
 from importlib import import_module
 from pathlib import Path
 
-BENCHMARKS = ("recording", "coalitions", "store")
+BENCHMARKS = ("recording", "coalitions", "store", "steering")
 PAGE = Path(__file__).with_name("results.md")
 
 

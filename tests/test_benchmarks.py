@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import coalitions, measure, recording, store
+from benchmarks import coalitions, measure, recording, steering, store
 from benchmarks.__main__ import BENCHMARKS, PAGE, main
 from emomm_lib.paths import ROOT
 
@@ -68,6 +68,12 @@ def table(page: str, title: str) -> list[dict[str, str]]:
             "call",
             ["read()", "known()", "known(traced=True)", "read_traces()"],
         ),
+        ("Steering: one pass", "tokens", ["256"]),
+        ("Replay: many configurations", "C", ["1", "10"]),
+        ("Saliency", "importance", list(steering.SALIENCY)),
+        ("Router: training", "prompts", ["256"]),
+        ("Router: states on disk", "call", ["write()", "read()"]),
+        ("Router: one layer", "columns", ["1", "32"]),
     ],
 )
 def test_the_one_command_gives_every_table_its_rows(page, title, column, expected):
@@ -171,6 +177,79 @@ def test_the_batches_written_are_all_different_rows(tmp_path):
     store.write(made, store.rows(300, traced=True))
     assert len(made.known("benchmark")) == len(made.known("benchmark", traced=True)) == 300
     assert len(made.read_traces("benchmark").index) == 300
+
+
+@pytest.fixture(scope="module")
+def case(models):
+    return steering.Case.of(models["sdpa"], 2, 48)
+
+
+@pytest.mark.parametrize("kind", steering.STEERED)
+def test_a_pass_timed_as_steered_moves_the_published_heads_in_every_layer_from_l_r_on(case, kind):
+    output, done = steering.one_pass(kind, case)
+    heads = done.decisions.heads[:, 0].sum(-1)
+    assert heads.tolist() == [[0, 0, 0, 4, 4, 4, 4, 4]] * 2
+    plain, _ = steering.one_pass("plain", case)
+    moved = (output.last_hidden_state != plain.last_hidden_state).any(-1)
+    assert moved[:, -1].all()
+    assert moved[:, :-1].any() == (kind == "all")
+
+
+def test_the_bias_on_visual_tokens_plays_a_part_where_beta_is_not_0(case):
+    hidden = [
+        steering.one_pass(kind, case)[0].last_hidden_state[:, -1]
+        for kind in ("decision, beta = 0", "decision")
+    ]
+    assert float((hidden[0] - hidden[1]).abs().max()) > 1e-3
+
+
+def test_a_replay_of_a_sweep_answers_what_a_steered_forward_for_each_configuration_does(case):
+    configs = steering.configurations(case.omni, 5)
+    replayed, decided = case.replay(case.prefill(), configs)
+    for column, config in enumerate(configs):
+        output, done = case.steered(config)
+        assert torch.equal(decided.heads[:, column], done.decisions.heads[:, 0])
+        torch.testing.assert_close(
+            replayed.hidden[:, column], output.last_hidden_state[:, -1], atol=1e-4, rtol=0
+        )
+
+
+def test_no_two_configurations_of_a_sweep_are_alike_and_all_that_it_names_vary(case):
+    configs = steering.configurations(case.omni, 100)
+    assert len(set(configs)) == 100
+    for name in ("gamma", "eta", "tau", "top_k", "first_layer", "preference"):
+        assert len({getattr(config, name) for config in configs}) > 1, name
+    assert steering.configurations(case.omni, 10) == configs[:10]
+
+
+def test_what_is_timed_as_importance_is_one_on_all_visual_tokens_and_no_other(case):
+    found = {kind: steering.saliency(kind, case) for kind in steering.SALIENCY[1:]}
+    for importance in found.values():
+        assert torch.equal(importance > 0, case.ids == 2)
+    torch.testing.assert_close(found["gradient"], found["gradient, checkpointed"])
+
+
+def test_made_up_states_come_back_from_disk_as_they_were(models, tmp_path):
+    made, targets = steering.states(models["sdpa"], 2 * steering.SHARD + 4)
+    kept = steering.write_states(steering.StateStore(tmp_path / "run"), made)
+    assert len(list(kept.folder.iterdir())) == 3
+    found = kept.read(set(made.index["sample_id"]))
+    order = made.index.sort_values(["sample_id", "coalition"]).index.to_numpy()
+    assert found.index.equals(made.take(order).index)
+    for name in ("query_state", "modality_states", "mass", "counts"):
+        assert torch.equal(getattr(found, name), getattr(made.take(order), name)), name
+    # With random labels a modality agrees one time in five, so that hardly a prompt is at peace.
+    assert 0.8 < float(targets.conflict.mean()) < 1
+    absent = ~made.present
+    assert absent.any() and not made.modality_states.transpose(1, 2)[absent].any()
+    assert float(made.mass.sum(-1).max()) <= 1
+
+
+def test_the_router_that_is_timed_sees_a_conflict_in_every_column(models):
+    omni = models["sdpa"]
+    conflict, gate = steering.new_router(omni).route(steering.router_row(omni, 3, 5))
+    assert conflict.shape == (3, 5) and bool((conflict > 0).all())
+    torch.testing.assert_close(gate.sum(-1), torch.ones(3, 5))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")

@@ -264,14 +264,22 @@ def test_kl_is_scipys_relative_entropy_to_q_plus_epsilon(p, q, epsilon):
 
 @given(distributions, distributions)
 @quick
-def test_jsd_is_scipys_symmetric_and_within_0_and_log_2(p, q):
+def test_jsd_is_the_mean_divergence_to_the_middle_symmetric_and_within_0_and_log_2(p, q):
     one, two = tensor(p), tensor(q)
     exact = float(s.js_divergence(one, two, 0.0))
-    assert exact == pytest.approx(jensenshannon(p, q) ** 2, abs=1e-12)
+    halves = [rel_entr(x, (p + q) / 2).sum() / 2 for x in (p, q)]
+    assert exact == pytest.approx(sum(halves), abs=1e-12)
     assert exact == pytest.approx(float(s.js_divergence(two, one, 0.0)), abs=1e-15)
     assert -1e-15 <= exact <= math.log(2) + 1e-15
     # Each of up to six terms p log(m + epsilon) with m >= p / 2 is off by 2 epsilon at most.
     assert exact - 6e-8 - 1e-15 <= float(s.js_divergence(one, two)) <= exact + 1e-15
+
+
+def test_jsd_is_the_square_of_scipys_jensen_shannon_distance():
+    # Away from equal distributions, whose distance scipy may round to nan.
+    for p, q in np.random.default_rng(0).dirichlet([1, 1, 1], (50, 2)):
+        actual = float(s.js_divergence(tensor(p), tensor(q), 0.0))
+        assert actual == pytest.approx(jensenshannon(p, q) ** 2, rel=1e-9)
 
 
 def test_jsd_of_equal_distributions_is_0_and_of_disjoint_ones_log_2():
@@ -494,7 +502,11 @@ def test_the_other_rules_spare_the_gates_first_modality(gate):
     assert s.first_bias(tensor(gate)).tolist() == [-1.0 + (m == first) for m in range(3)]
 
 
-@given(distributions, st.floats(0.01, 1000))
+# Subnormal numbers lose digits in any division, which is not the gate's doing.
+normal_gates = distributions.filter(lambda x: x[x > 0].min() > 1e-290)
+
+
+@given(normal_gates, st.floats(0.01, 1000))
 @quick
 def test_a_sharpened_gate_is_a_distribution_whose_ratios_are_to_the_power(gate, power):
     sharp = s.sharpened(tensor(gate), power).numpy()

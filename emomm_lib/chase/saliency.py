@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import GradientCheckpointingLayer
 from transformers.modeling_utils import PreTrainedModel
 
@@ -51,7 +53,7 @@ def gradient_importance(
         logits = hidden.float() @ letter_weights.detach().float().T
         # Rows do not see each other, so the gradient of the sum holds each row's own.
         [gradient] = torch.autograd.grad(logits.amax(-1).sum(), embeds)
-    score = (gradient.float() * inputs_embeds.float()).sum(-1).abs()
+    score = (gradient.float() * inputs_embeds.detach().float()).sum(-1).abs()
     return torch.where(modality_ids == MODALITIES.index("V"), score, 0.0)
 
 
@@ -93,15 +95,17 @@ def _checkpointed(decoder: nn.Module, wanted: bool) -> Iterator[None]:
     layers = [m for m in decoder.modules() if isinstance(m, GradientCheckpointingLayer)]
     if not layers:
         raise NotImplementedError(f"{type(decoder).__name__} has no layers to checkpoint")
-    before = [layer.training for layer in layers]
-    was_on = decoder.is_activation_checkpointing
+    names = "training", "gradient_checkpointing", "_gradient_checkpointing_func"
+    before = [
+        {name: vars(layer)[name] for name in names if name in vars(layer)} for layer in layers
+    ]
+    ours = dict(zip(names, (True, True, partial(checkpoint, use_reentrant=False)), strict=True))
     try:
-        decoder.activation_checkpointing_enable({"use_reentrant": False})
         for layer in layers:
-            layer.training = True
+            vars(layer).update(ours)
         yield
     finally:
-        for layer, training in zip(layers, before, strict=True):
-            layer.training = training
-        if not was_on:
-            decoder.activation_checkpointing_disable()
+        for layer, had in zip(layers, before, strict=True):
+            for name in names:
+                vars(layer).pop(name)
+            vars(layer).update(had)

@@ -85,7 +85,7 @@ class SteeringConfig:
             if not (low <= value and (high is None or value <= high)):
                 text = f"at least {low}" if high is None else f"in [{low}, {high}]"
                 raise ValueError(f"{name} is {text}; got {value}")
-        for name in ("epsilon_a", "epsilon_b", "sharpness", "temperature"):
+        for name in ("psi_hat", "epsilon_a", "epsilon_b", "sharpness", "temperature"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is positive; got {getattr(self, name)}")
         for name, kind in (("preference", Preference), ("scope", Scope), ("rule", Rule)):
@@ -135,7 +135,8 @@ def preference(nmas: Tensor, present: Tensor, kind: Preference) -> Tensor:
 
 def sharpened(gate: Tensor, power: float | Tensor) -> Tensor:
     """The gate to a power, normalised: still a distribution, 0 where it was. An extension."""
-    raised = gate.pow(power)
+    # Relative to the largest, or a high power leaves nothing of any.
+    raised = (gate / gate.amax(-1, keepdim=True).clamp(min=torch.finfo(gate.dtype).tiny)).pow(power)
     return raised / raised.sum(-1, keepdim=True).clamp(min=torch.finfo(gate.dtype).tiny)
 
 

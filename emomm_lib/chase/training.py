@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -13,7 +15,7 @@ from torch.nn import functional
 from tqdm.auto import tqdm
 
 from emomm_lib.chase.router import Inputs, Router, layer_input
-from emomm_lib.chase.steering import Preference, preference
+from emomm_lib.chase.steering import Preference, masked_softmax, preference
 from emomm_lib.chase.targets import Agreement, conflict_target, correctness, gate_target
 
 
@@ -41,6 +43,13 @@ class RouterStates:
     def present(self) -> Tensor:
         """``(N, 3)`` bool."""
         return self.counts > 0
+
+    @cached_property
+    def digest(self) -> str:
+        """Of the prompts and of the attention recorded with their states."""
+        found = hashlib.sha256(self.index.to_csv(index=False).encode())
+        found.update(self.mass.float().contiguous().numpy().tobytes())
+        return found.hexdigest()[:16]
 
     def take(self, rows: np.ndarray | Tensor) -> RouterStates:
         """Some of the prompts."""
@@ -190,7 +199,8 @@ def train_router(
         raise ValueError("no prompt to train on; check the split's clips and coalitions")
     # Its own generators: nothing that the caller draws changes, nor is changed.
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed)
+        # torch.manual_seed would reseed accelerators too.
+        torch.default_generator.manual_seed(settings.seed)
         router = Router(
             state_size=size,
             layers=layers,
@@ -238,8 +248,9 @@ def routed(router: Router, states: RouterStates, batch_size: int = 512) -> tuple
     router.eval()
     parts = []
     for rows in torch.arange(len(states.index)).split(batch_size):
-        conflict, gate = router(*states.inputs(router, rows))
-        parts.append((conflict.sigmoid().cpu(), gate.softmax(-1).cpu()))
+        x, present = states.inputs(router, rows)
+        conflict, gate = router(x, present)
+        parts.append((conflict.sigmoid().cpu(), masked_softmax(gate, present).cpu()))
     return tuple(torch.cat(x) for x in zip(*parts, strict=True))
 
 

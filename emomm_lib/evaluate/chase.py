@@ -21,10 +21,12 @@ from emomm_lib.evaluate.results import instances, join
 from emomm_lib.evaluate.routers import cross_fit, fit_router, rows_of, speaker_folds
 from emomm_lib.evaluate.states import COALITIONS
 from emomm_lib.evaluate.study import Candidate, Choice, choose, fractions, search, subset_accuracy
+from emomm_lib.metrics.paired import paired_frame
 from emomm_lib.paths import cache_dir
 
 PUBLISHED, EMBEDDED = "published", "embedded"
 """Routers: the paper's, and one that reads the modalities as they enter the decoder."""
+_SYMBOLS = {"top_k": "K", "percentile": "P", "first_layer": "l_r"}
 POOLINGS = tuple((pooling, power) for pooling in ("linear", "log") for power in (1.0, 2.0, 4.0))
 PROBES = tuple((kind, c) for kind in ("layer", "embedded") for c in (10.0, 100.0, 1000.0))
 
@@ -43,12 +45,15 @@ class ChaseStudy:
         Configurations that each method may try on the validation split.
     seed
         Of folds, searches and routers (these count upwards from it).
+    given
+        Configurations chosen elsewhere, on which nothing is searched here.
     """
 
     bench: Experiment
     states: RouterStates
     budget: int = 24
     seed: int = 0
+    given: dict[str, Choice] | None = None
 
     @property
     def layers(self) -> int:
@@ -193,8 +198,14 @@ class ChaseStudy:
 
     @cached_property
     def choices(self) -> dict[str, Choice]:
-        """What each candidate became."""
+        """What each candidate became, or what was given."""
+        if self.given is not None:
+            return self.given
         return choose(self.candidates(), *self.validation)
+
+    def on(self, bench: Experiment) -> ChaseStudy:
+        """Other clips with the configurations that were chosen here."""
+        return replace(self, bench=bench, states=bench.states(bench.clips), given=self.choices)
 
     # What is reported
 
@@ -222,6 +233,7 @@ class ChaseStudy:
             method("+ embedded gate", embedded, chosen["+ embedded gate"]),
             method("+ sharpened gate", embedded, best),
             method("oracle", oracle, chosen["oracle"]),
+            method("oracle, same configuration", oracle, best),
             method("oracle p, router's gate", Parts(oracle, embedded), best),
             method("router's p, oracle gate", Parts(embedded, oracle), best),
             method("random gate", Chance(self.seed), best),
@@ -265,8 +277,25 @@ class ChaseStudy:
             method("extended, not sharpened", embedded, replace(best, sharpness=1.0)),
         ]
 
+    @cached_property
+    def reported(self) -> pd.DataFrame:
+        """Scored instances of all that notebooks 07 and 08 report, computed in one go."""
+        return self.evaluate([*self.tested(), *self.ablations(), *self.cross_fitted()])
+
+    def report(self, mark: str) -> dict[str, pd.DataFrame]:
+        """Instances by method of one kind: ``test``, ``ablation`` or ``crossed``."""
+        scored = self.reported
+        own = scored[scored["method"].str.endswith(f" | {mark}")]
+        return {
+            name.split(" | ")[0]: part.assign(method=name.split(" | ")[0])
+            for name, part in own.groupby("method", sort=False)
+        }
+
     def evaluate(self, methods: Sequence[Method]) -> pd.DataFrame:
-        """Scored instances of some methods, ``method`` without its mark; computed where unknown."""
+        """Scored instances of some methods with ``method``, computed where they are not known.
+
+        All methods together cost one prompt each, so ask for them at once.
+        """
         names = set().union(*(m.clips for m in methods))
         clips = self.bench.clips[self.bench.clips["sample_id"].isin(names)]
         answers = self.bench.steered(clips, COALITIONS, methods)
@@ -274,7 +303,7 @@ class ChaseStudy:
         for name, own in answers.groupby("method", sort=False):
             part = clips[clips["sample_id"].isin(own["sample_id"])]
             scored, _ = join(instances(part), own)
-            frames.append(scored.assign(method=name.split(" | ")[0]))
+            frames.append(scored.assign(method=name))
         return by_subset(pd.concat(frames, ignore_index=True))
 
     def baseline(self, clips: pd.DataFrame) -> pd.DataFrame:
@@ -282,38 +311,116 @@ class ChaseStudy:
         scored, _ = join(instances(clips), self.bench.predictions(clips, COALITIONS))
         return by_subset(scored.assign(method="baseline"))
 
+    # One parameter at a time
+
+    def sweeps(self) -> pd.DataFrame:
+        """Gains on validation with one parameter moved, from the paper's and the extended method.
+
+        Columns ``method, parameter, setting, base, subset, value, low, high``; ``base`` marks the
+        setting of the method itself.
+        """
+        sources = {
+            "CHASE": Routed(self.router(PUBLISHED)[0]),
+            "+ sharpened gate": Routed(self.router(EMBEDDED)[0]),
+        }
+        planned = []
+        for name, source in sources.items():
+            base = self.choices[name].config
+            values = _sweep_values(self.layers, self.heads)
+            if base.beta == 0:
+                # Without an intra-modality bias they change nothing.
+                del values["psi_hat"], values["percentile"]
+            kind = "gradient" if name == "CHASE" else "attention"
+            for parameter, settings in values.items():
+                own = getattr(base, parameter)
+                for setting in sorted({*settings, own}):
+                    label = f"{name} | sweep {parameter} {setting}"
+                    config = replace(base, **{parameter: setting})
+                    method = Method(label, source, config, kind)
+                    symbol = _SYMBOLS.get(parameter, parameter)
+                    planned.append((method, name, symbol, setting, setting == own))
+        frame = self._validated([method for method, *_ in planned])
+        rows = pd.DataFrame(
+            [(m.name, *rest) for m, *rest in planned],
+            columns=["label", "method", "parameter", "setting", "base"],
+        )
+        return rows.merge(frame, on="label").drop(columns="label")
+
+    def readings(self) -> pd.DataFrame:
+        """What the paper leaves open, on validation: preference, scope, and p*'s agreement.
+
+        Columns ``method, preference, scope, agreement, subset, value, low, high``.
+        """
+        planned = []
+        for name, kind in (("CHASE", PUBLISHED), ("+ sharpened gate", EMBEDDED)):
+            config = self.choices[name].config
+            for preference in ("softmax", "share"):
+                for scope in ("decision", "all"):
+                    for agreement in ("label", "polarity"):
+                        if scope == "all" and agreement == "polarity":
+                            continue
+                        router = self.router(kind, agreement=agreement)[0]
+                        label = f"{name} | reading {preference} {scope} {agreement}"
+                        changed = replace(config, preference=preference, scope=scope)
+                        importance = "gradient" if name == "CHASE" else "attention"
+                        method = Method(label, Routed(router), changed, importance)
+                        planned.append((method, name, preference, scope, agreement))
+        frame = self._validated([method for method, *_ in planned])
+        columns = ["label", "method", "preference", "scope", "agreement"]
+        rows = pd.DataFrame([(m.name, *rest) for m, *rest in planned], columns=columns)
+        return rows.merge(frame, on="label").drop(columns="label")
+
+    def importances(self) -> pd.DataFrame:
+        """CHASE with visual importance from gradients and from attention, on validation."""
+        source = Routed(self.router(PUBLISHED)[0])
+        config = self.choices["CHASE"].config
+        strong = replace(config, beta=2.0)
+        methods = [
+            Method(f"beta = {c.beta:g}, {kind}", source, c, kind)
+            for c in (config, strong)
+            for kind in ("gradient", "attention")
+        ]
+        return self._validated(methods).rename(columns={"label": "importance"})
+
+    def _validated(self, methods: Sequence[Method]) -> pd.DataFrame:
+        """Paired gains in Acc-5 on validation: ``label, subset, value, low, high, n``."""
+        clips = self.split("valid")
+        answers = self.bench.steered(clips, COALITIONS, methods)
+        baseline = self.baseline(clips)
+        rows = instances(clips)
+        frames = []
+        for name, own in answers.groupby("method", sort=False):
+            scored = by_subset(join(rows, own)[0])
+            gain = paired_frame(baseline, scored, metrics=("acc5",))
+            frames.append(gain.assign(label=name))
+        columns = ["label", "subset", "value", "low", "high", "n"]
+        return pd.concat(frames, ignore_index=True)[columns]
+
     # What can be had without steering
 
-    def unsteered(self, clips: pd.DataFrame, *, crossed: bool) -> pd.DataFrame:
-        """Late fusion by the embedded gate, and probes of the router's states, tuned on validation.
+    def unsteered(self, clips: pd.DataFrame) -> dict[str, pd.DataFrame]:
+        """Late fusion by the embedded gate, and a probe of the router's states, cross-fitted.
 
-        ``crossed`` uses routers and probes of the other folds, else those of the training split.
+        How to pool and which probe is chosen on validation.
         """
         single = self.bench.predictions(self.bench.clips, ("T", "A", "V"))
         pooling, power = self._best_pooling(single)
         kind, strength = self._best_probe()
         fused, probed = [], []
-        for routers_of, train, part in self._parts(clips, crossed):
-            states = self.states.take(rows_of(self.states, part))
-            gate = routed(routers_of, states)[1].mean(1).numpy()
-            fused.append(late_fusion(single, states.index, gate, pooling=pooling, sharpness=power))
-            probed.append(self._probe(train, part, kind, strength))
-        frames = []
-        for name, parts in (("late fusion", fused), ("probe", probed)):
-            scored, _ = join(instances(clips), pd.concat(parts, ignore_index=True))
-            frames.append(scored.assign(method=name))
-        return by_subset(pd.concat(frames, ignore_index=True))
-
-    def _parts(self, clips: pd.DataFrame, crossed: bool):
-        """Router, training clips and clips to answer, of each fold or of the split."""
-        if not crossed:
-            yield self.router(EMBEDDED)[0], self.split("train"), clips
-            return
         fold = clips["sample_id"].map(self.fold)
         for number, router in enumerate(self.crossed(EMBEDDED).routers):
+            part = clips[(fold == number).to_numpy()]
             held_out = set(self.fold.index[self.fold == number])
             train = self.bench.clips[~self.bench.clips["sample_id"].isin(held_out)]
-            yield router, train, clips[(fold == number).to_numpy()]
+            states = self.states.take(rows_of(self.states, part))
+            gate = routed(router, states)[1].mean(1).numpy()
+            fused.append(late_fusion(single, states.index, gate, pooling=pooling, sharpness=power))
+            probed.append(self._probe(train, part, kind, strength))
+        found = {}
+        for name, parts in (("late fusion", fused), ("probe", probed)):
+            scored, _ = join(instances(clips), pd.concat(parts, ignore_index=True))
+            found[name] = by_subset(scored.assign(method=name))
+        return found
 
     def _best_pooling(self, single: pd.DataFrame) -> tuple[str, float]:
         clips = self.split("valid")
@@ -341,6 +448,21 @@ class ChaseStudy:
         truth = train.set_index("sample_id")["label_gt"].loc[seen.index["sample_id"]]
         probe = fit_probe(probe_inputs(seen, kind, first), truth.to_numpy(), strength, self.seed)
         return probe_answers(probe, probe_inputs(asked, kind, first), asked.index)
+
+
+def _sweep_values(layers: int, heads: int) -> dict[str, list]:
+    """Settings to try of each parameter, whatever the model's size."""
+    eighths = [i / 8 for i in range(1, 9)]
+    return {
+        "tau": [0.0, 0.3, 0.5, 0.7, 0.9],
+        "eta": [0.0, 0.2, 0.4, 0.6, 0.8, 1.0],
+        "gamma": [0.0, 0.7, 1.4, 3.0, 6.0, 10.0, 15.0],
+        "beta": [0.0, 0.25, 0.5, 1.0, 2.0],
+        "top_k": fractions(heads, *eighths),
+        "psi_hat": [0.1, 0.2, 0.3, 0.5, 0.8],
+        "percentile": [50.0, 70.0, 80.0, 90.0, 95.0],
+        "first_layer": fractions(layers, *eighths),
+    }
 
 
 def _best(clips: pd.DataFrame, answers: Sequence[pd.DataFrame]) -> int:

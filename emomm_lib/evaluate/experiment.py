@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,9 @@ import pandas as pd
 
 from emomm_lib.benchmark import read_manifest
 from emomm_lib.chase.training import RouterStates
+from emomm_lib.corpora.surrogate.cue import CUES
+from emomm_lib.corpora.surrogate.plan import SurrogateSettings
+from emomm_lib.corpora.surrogate.render import render_corpus
 from emomm_lib.evaluate.methods import Method
 from emomm_lib.evaluate.results import with_media
 from emomm_lib.evaluate.runner import MediaSettings, evaluate, run_fingerprint
@@ -56,8 +59,9 @@ class Experiment:
 
     @property
     def state_store(self) -> StateStore:
-        """Where hidden states of this run are kept."""
-        return StateStore(cache_dir() / "states" / self.fingerprint)
+        """Where hidden states of this run are kept, beside the store of its answers."""
+        folder = self.store.path.parent / "states" / self.store.path.stem
+        return StateStore(folder / self.fingerprint)
 
     def predictions(
         self,
@@ -107,6 +111,22 @@ class Experiment:
     def traces(self) -> TraceTable:
         """Attention of all answers that were asked with ``traces``."""
         return self.store.read_traces(self.fingerprint)
+
+
+def null_control(bench: Experiment, clips: int) -> Experiment:
+    """The surrogate corpora again, ``clips`` of each, with an emphasis that says nothing.
+
+    Labels, words, voices' and faces' readability are as before; a modality that has the ground
+    truth's class is no longer expressed more clearly than another. Rendered where it is not yet,
+    and with stores of its own.
+    """
+    roots = {corpus: root.parent.with_name(root.parent.name + "-null") / root.name
+             for corpus, root in bench.roots.items()}  # fmt: skip
+    for corpus, root in roots.items():
+        render_corpus(root, corpus, SurrogateSettings(cue=CUES["null"]), limit=clips)
+    there = with_media(bench.clips, roots, partial=True)
+    store = PredictionStore(bench.store.path.with_name("predictions-null.sqlite"))
+    return replace(bench, roots=roots, clips=there, store=store)
 
 
 def open_experiment(

@@ -45,7 +45,7 @@ def fit_router(
         json.dumps(asdict(settings), sort_keys=True),
         json.dumps(model.settings(), sort_keys=True),
         *(frame.sort_values("sample_id").to_csv(index=False) for frame in used),
-        *map(str, states.query_state.shape),
+        states.digest,
     ]
     digest = hashlib.sha256("\n".join(identity).encode()).hexdigest()[:16]
     place = Path(folder) / digest

@@ -62,9 +62,12 @@ def _compute(
     keys: Sequence[Key],
     queries: Sequence[Query],
     clips: pd.DataFrame,
-    kinds: set[Importance],
+    wanted: Sequence[Method],
 ) -> Iterator[_Asked]:
     """The prompts of a batch of clips, in the groups in which they are computed."""
+    lifting = [m for m in wanted if m.config.beta > 0]
+    kinds = {m.importance for m in lifting}
+    by_gradient = [m for m in lifting if m.importance == "gradient"]
     for part in model.compute(queries, states=True, rows="attention" in kinds):
         done = Prefill(
             model.model,
@@ -81,16 +84,20 @@ def _compute(
         if "attention" in kinds:
             importance["attention"] = done.attention_importance
         if "gradient" in kinds:
-            importance["gradient"] = _gradient(model, own, part.modality_ids)
+            # It costs several times the prompt: only where a method that uses it is asked.
+            needed = [any(_allowed(m, key[0]) for m in by_gradient) for key in own_keys]
+            importance["gradient"] = _gradient(model, own, needed, part.modality_ids)
         rows = clips.loc[[key[0] for key in own_keys]].reset_index(drop=True)
         batch = Batch(rows.assign(coalition=[q.coalition for q in own]), done.trace.counts > 0)
         yield _Asked(own_keys, own, done, batch, importance)
 
 
-def _gradient(model: OmniModel, queries: Sequence[Query], modality_ids: Tensor) -> Tensor:
-    """Importance of visual tokens where a group of prompts has them, in its own padding."""
+def _gradient(
+    model: OmniModel, queries: Sequence[Query], needed: Sequence[bool], modality_ids: Tensor
+) -> Tensor:
+    """Importance of visual tokens in a group of prompts, in its own padding; zero elsewhere."""
     importance = torch.zeros(modality_ids.shape, device=model.device)
-    seeing = [i for i, query in enumerate(queries) if "V" in query.coalition]
+    seeing = [i for i, query in enumerate(queries) if needed[i] and "V" in query.coalition]
     if not seeing:
         return importance
     with torch.inference_mode(False):
@@ -248,8 +255,7 @@ def evaluate_methods(
                     if any(k not in known[i] and _allowed(method, k[0]) for k in keys)
                 ]
                 wanted = [methods[i] for i in chosen]
-                kinds = {m.importance for m in wanted if m.config.beta > 0}
-                for asked in _compute(model, keys, queries, by_id, kinds):
+                for asked in _compute(model, keys, queries, by_id, wanted):
                     outcomes = _columns(model, asked, wanted)
                     store.write_runs(
                         {

@@ -255,8 +255,8 @@ def gate_by_layer(frame: pd.DataFrame, profile: str) -> Figure:
     ----------
     frame
         ``router, coalition, layer, value, low, high``, values 0..1, layers counted from 1. A router
-        with one gate for all layers has equal values, or one row with layer NaN, and is drawn level
-        and dashed. An optional ``chance`` (one value a coalition, or NaN) is drawn dotted.
+        with one gate for all layers has equal values, or one row with no layer (NaN or NA), and is
+        drawn level and dashed. An optional ``chance`` (one a coalition, or NaN) is drawn dotted.
 
     Raises ``ValueError`` for a missing column, two rows of one layer, an unknown coalition, more
     than four routers, or two chances of one coalition.
@@ -265,6 +265,9 @@ def gate_by_layer(frame: pd.DataFrame, profile: str) -> Figure:
     _need(frame, "frame", *keys, "value", "low", "high", once=keys)
     coalitions = _known(frame["coalition"], "frame", _COALITIONS)
     colours = _router_colours(frame["router"])
+    # Integers beside pd.NA are a column of objects, which cannot be drawn.
+    layers = frame["layer"].astype("Float64").to_numpy(float, na_value=np.nan)
+    frame = frame.assign(layer=layers)
     finite = frame["layer"].dropna()
     last = int(finite.max()) if len(finite) else 1
     with context():

@@ -1,0 +1,79 @@
+"""Tables of steering results: what was chosen, and paired gains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+
+import pandas as pd
+
+from emomm_lib.chase.steering import SteeringConfig
+from emomm_lib.evaluate.chase import ChaseStudy
+from emomm_lib.evaluate.results import table1_scores
+from emomm_lib.report.style import fixed
+from emomm_lib.report.tables import published_units
+
+_SYMBOLS = {
+    "first_layer": "l_r", "top_k": "K", "psi_hat": "psi-hat", "percentile": "P",
+}  # fmt: skip
+
+
+def choices_table(study: ChaseStudy) -> pd.DataFrame:
+    """Each candidate's chosen configuration where it differs from the published one.
+
+    Also how many were tried, and the gain on validation by subset, in points.
+    """
+    _, baseline = study.validation
+    rows = []
+    for candidate in study.candidates():
+        choice = study.choices[candidate.name]
+        changed = {
+            field.name: getattr(choice.config, field.name)
+            for field in fields(SteeringConfig)
+            if getattr(choice.config, field.name) != getattr(study.base, field.name)
+        }
+        if changed.get("heads") is not None:
+            changed["heads"] = f"{len(changed['heads'])} fixed"
+        number = list(candidate.configs).index(choice.config)
+        gain = 100 * (choice.table.iloc[number] - baseline)
+        text = ", ".join(f"{_SYMBOLS.get(k, k)} = {v}" for k, v in changed.items())
+        tried = len(candidate.configs)
+        rows.append((candidate.name, tried, text or "as published", *gain.round(1)))
+    columns = ["method", "tried", "differs from the published configuration", *baseline.index]
+    return pd.DataFrame(rows, columns=columns).set_index("method")
+
+
+def paired_table(gains: pd.DataFrame) -> pd.DataFrame:
+    """Gains by ``method`` and subset as text: Acc, F1 (points) and MAE with intervals, McNemar.
+
+    ``gains`` is by :func:`emomm_lib.metrics.paired.paired_frame` with ``method``.
+    """
+    rows = {}
+    for (method, subset, metric), part in gains.groupby(["method", "subset", "metric"], sort=False):
+        [row] = part.itertuples()
+        factor, digits = (1, 3) if metric == "mae" else (100, 1)
+        value, low, high = (fixed(factor * x, digits) for x in (row.value, row.low, row.high))
+        entry = rows.setdefault((method, subset), {})
+        entry[{"acc5": "Acc", "f1": "F1", "mae": "MAE"}[metric]] = f"{value} [{low}, {high}]"
+        if metric == "acc5":
+            entry["became right / wrong"] = f"{int(row.gained)} / {int(row.lost)}"
+            entry["McNemar p"] = f"{row.p:.2g}"
+    table = pd.DataFrame.from_dict(rows, orient="index").fillna("")
+    table.index = pd.MultiIndex.from_tuples(table.index, names=["method", "subset"])
+    order = ["Acc", "became right / wrong", "McNemar p", "F1", "MAE"]
+    return table[[name for name in order if name in table]]
+
+
+def table2_results(
+    baseline: pd.DataFrame, variants: Mapping[str, pd.DataFrame], model: str
+) -> pd.DataFrame:
+    """Table 2's numbers: ``model, variant, metric, value, low, high`` on Conflict, published units.
+
+    Frames are scored instances with ``subset``.
+    """
+    frames = []
+    for name, scored in {**variants, "baseline": baseline}.items():
+        scores = published_units(table1_scores(scored[scored["subset"] == "conflict"]))
+        frames.append(scores[scores["subset"] == "conflict"].assign(model=model, variant=name))
+    columns = ["model", "variant", "metric", "value", "low", "high", "n"]
+    return pd.concat(frames, ignore_index=True)[columns]
