@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs the tests and reruns the committed notebooks. Arguments go to pytest:
-# ./run_tests.sh tests/test_labels.py -k polarity
+# Runs the tests and reruns the committed notebooks, side by side: each uses one core fully and a
+# second one little. Arguments go to pytest instead: ./run_tests.sh tests/test_labels.py -k polarity
 
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
@@ -11,4 +11,20 @@ source scripts/environment.sh
 cache=${EMOMM_CACHE:-$PWD/cache}
 export JUPYTER_PREFER_ENV_PATH=1 JUPYTER_DATA_DIR="$cache/jupyter"
 export JUPYTER_CONFIG_DIR="$cache/jupyter/config" IPYTHONDIR="$cache/jupyter/ipython"
-exec "$PYTHON" -m pytest --nbval-lax --nbval-current-env "$@"
+if [[ $# -gt 0 ]]; then
+    exec "$PYTHON" -m pytest --nbval-lax --nbval-current-env "$@"
+fi
+
+log=$(mktemp)
+tests=
+trap 'rm -f "$log"; [[ -z $tests ]] || kill "$tests" 2>/dev/null || true' EXIT
+# One thread: processes that spin for the same cores take several times as long.
+OMP_NUM_THREADS=1 "$PYTHON" -m pytest -o cache_dir="$cache/pytest" tests >"$log" 2>&1 &
+tests=$!
+notebooks=0
+OMP_WAIT_POLICY=passive "$PYTHON" -m pytest --nbval-lax --nbval-current-env notebooks || notebooks=$?
+failed=0
+wait "$tests" || failed=$?
+tests=
+cat "$log"
+exit $((notebooks || failed))

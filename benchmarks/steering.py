@@ -32,7 +32,7 @@ from benchmarks.recording import (
     inputs,
     load,
 )
-from emomm_lib.attention import record
+from emomm_lib.attention import OTHER, record
 from emomm_lib.chase.gates import RouterInput
 from emomm_lib.chase.replay import Prefill, prefill, replay
 from emomm_lib.chase.router import Router
@@ -88,16 +88,15 @@ _SALIENCY = """\
 Importance of the visual tokens in Omni-mini's decoder. *plain*: a forward, no gradient. \
 *gradient*: forward and backward, weights frozen; or with each layer *checkpointed*. *attention*: \
 a forward inside `record(rows=True)`. Milliseconds for the batch.{memory}"""
-_MEMORY = """ *peak*: the most memory during one, in a process of its own after a warm-up, less what \
-was in use before, by the means of recording's memory; median of {repeats}."""
+_MEMORY = """ *peak*: the most memory during one, in a process of its own after a warm-up, less \
+what was in use before, measured as recording's memory is; median of {repeats}."""
 _TRAINING = """\
-`train_router` with the published settings on made-up states of Omni-mini's shape ({layers} \
-layers of size {width}, of which the router reads those from {first} on) held in memory; batches of {batch}, {epochs} epochs, \
-no validation."""
+`train_router` with the published settings on made-up states of Omni-mini's shape, {layers} layers \
+of size {width}, of which a router reads those from {first} on. They are held in memory; batches \
+of {batch}, {epochs} epochs, no validation."""
 _STATES = """\
-`StateStore`: states of {prompts} prompts of that shape, a file for each {shard}; read \
-back, sorted by prompt, into one set. Neither waits for the disk: files stay in the system's \
-cache. *size*: the files."""
+`StateStore`: states of {prompts} prompts of that shape, a file for each {shard}; read back, \
+sorted by prompt, into one set. Neither waits for the disk: files stay in the system's cache."""
 _ROUTES = """\
 `Router.route` in one layer of Omni-mini's decoder, which a steered pass asks in each layer from \
 l_r on. Milliseconds a call."""
@@ -105,7 +104,7 @@ l_r on. Milliseconds a call."""
 
 @dataclass(frozen=True)
 class Case:
-    """A batch of prompts of random embeddings, a third each of T, A, V, and how to steer it."""
+    """A batch of random prompts, about a third each of T, A, V, and what steering them needs."""
 
     omni: OmniModel
     router: Router
@@ -116,6 +115,9 @@ class Case:
     @classmethod
     def of(cls, omni: OmniModel, batch: int, tokens: int) -> Case:
         embeds, ids = inputs(omni, batch, tokens)
+        ids = ids.clone()
+        # As in a prompt: were it a modality's, steering it would change that modality's mean.
+        ids[:, -1] = OTHER
         visual = ids == MODALITIES.index("V")
         generator = torch.Generator().manual_seed(1)
         importance = torch.rand(batch, tokens, generator=generator).to(omni.device) * visual
@@ -177,7 +179,7 @@ def configurations(omni: OmniModel, count: int) -> list[SteeringConfig]:
     return [
         SteeringConfig(
             first_layer=draw.randint(1, layers),
-            tau=draw.uniform(0, 0.9),
+            tau=draw.uniform(0, 0.6),
             eta=draw.random(),
             gamma=draw.uniform(0, 3),
             top_k=draw.randint(1, heads),

@@ -34,6 +34,7 @@ num_frames = 4
 frame_pixels = None
 max_audio_seconds = 3.0
 render_clips = None
+keep_encodings = True
 
 # %%
 import pandas as pd
@@ -62,7 +63,7 @@ NOTEBOOK = "04_modality_preference"
 bench = open_experiment(
     profile, ch_sims_root=ch_sims_root, cmu_mosi_root=cmu_mosi_root, model=model, dtype=dtype,
     device=device, batch_size=batch_size, num_frames=num_frames, frame_pixels=frame_pixels,
-    max_audio_seconds=max_audio_seconds, render_clips=render_clips,
+    max_audio_seconds=max_audio_seconds, render_clips=render_clips, keep_encodings=keep_encodings,
 )
 predictions = bench.predictions(bench.clips, COALITIONS, traces=True)
 answered, lost = outcomes(bench.clips, predictions)

@@ -40,6 +40,7 @@ num_frames = 4
 frame_pixels = None
 max_audio_seconds = 3.0
 render_clips = None
+keep_encodings = True
 heldout_clips = 400
 search_budget = 24
 
@@ -69,7 +70,7 @@ NOTEBOOK = "07_main_results"
 bench = open_experiment(
     profile, ch_sims_root=ch_sims_root, cmu_mosi_root=cmu_mosi_root, model=model, dtype=dtype,
     device=device, batch_size=batch_size, num_frames=num_frames, frame_pixels=frame_pixels,
-    max_audio_seconds=max_audio_seconds, render_clips=render_clips,
+    max_audio_seconds=max_audio_seconds, render_clips=render_clips, keep_encodings=keep_encodings,
 )
 parameters = sum(p.numel() for p in bench.model.model.parameters())
 print(f"{bench.name}: {parameters / 1e6:.2f} million parameters, fingerprint {bench.model.fingerprint}")

@@ -31,6 +31,7 @@ num_frames = 4
 frame_pixels = None
 max_audio_seconds = 3.0
 render_clips = None
+keep_encodings = True
 search_budget = 24
 null_clips = 400
 
@@ -56,7 +57,7 @@ NOTEBOOK = "08_steering_ablations"
 bench = open_experiment(
     profile, ch_sims_root=ch_sims_root, cmu_mosi_root=cmu_mosi_root, model=model, dtype=dtype,
     device=device, batch_size=batch_size, num_frames=num_frames, frame_pixels=frame_pixels,
-    max_audio_seconds=max_audio_seconds, render_clips=render_clips,
+    max_audio_seconds=max_audio_seconds, render_clips=render_clips, keep_encodings=keep_encodings,
 )
 study = ChaseStudy(bench, bench.states(bench.clips), search_budget)
 key = f"{frame_fingerprint(bench.clips)}-{bench.fingerprint}"
@@ -93,7 +94,7 @@ paired_table(pd.concat(paired))
 # %% [markdown]
 # ## One parameter at a time
 #
-# On validation clips: the gain in points when one parameter moves and the others stay, from the paper's
+# On whole validation clips: the gain in points when one parameter moves and the others stay, from the paper's
 # published configuration and from the extended one. Dotted: the method's own setting. Bands are 95%
 # intervals over clips.
 
@@ -109,7 +110,7 @@ for name, file in (("CHASE", "sweeps_published"), ("+ sharpened gate", "sweeps_e
 # ## What the paper leaves open
 #
 # Preference by softmax (Eq. 6 as printed) or by share; steering of the decision query or of all; p* by class
-# or by polarity. Gains on validation, in points.
+# or by polarity. Gains on whole validation clips, in points.
 
 # %%
 readings = study.readings()

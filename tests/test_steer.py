@@ -464,7 +464,7 @@ def test_in_bfloat16_heads_bring_what_float64_makes_of_the_layers_own_queries_an
 NO_STRENGTH = (
     {"eta": 0.0, "beta": 0.0},
     {"gamma": 0.0, "beta": 0.0},
-    {"gamma": 0.0, "psi_hat": 0.0},
+    {"gamma": 0.0, "beta": 0.0},
     {"tau": 1.0},
     {"top_k": 0},
 )

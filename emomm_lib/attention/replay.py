@@ -18,6 +18,7 @@ from transformers.modeling_utils import PreTrainedModel
 
 from emomm_lib.attention.hook import check_known, watched
 from emomm_lib.attention.rows import (
+    OTHER,
     DecisionRow,
     Intervention,
     biased,
@@ -182,12 +183,17 @@ def replay_decision(
             f"mask {tuple(mask.shape)}, modality_ids {tuple(modality_ids.shape)} and embeds "
             f"{tuple(embeds.shape)} do not belong to the same prompts"
         )
+    if bool((modality_ids[:, -1] != OTHER).any()):
+        raise ValueError(
+            "the decision token is marked as a modality's: steering it would change that "
+            "modality's mean state, which a replay takes from the unsteered pass"
+        )
     past = mask.shape[1] - 1
     check_replayable(cache)
     if odd := sorted({layer.get_seq_length() for layer in cache.layers} - {past}):
         raise RuntimeError(
-            f"a decoder layer continues {odd[0]} cached positions; a replay needs the {past} before "
-            "the decision token"
+            f"a decoder layer continues {odd[0]} cached positions; a replay needs the {past} "
+            "before the decision token"
         )
     decoder = model.get_decoder()
 

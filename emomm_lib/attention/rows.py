@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 Scope = Literal["decision", "all"]
+OTHER = -1
+"""Modality id of a position that belongs to no modality; T, A, V are 0, 1, 2."""
 
 
 @dataclass(frozen=True)
@@ -136,18 +138,23 @@ def brought(attention: Tensor, value: Tensor, own_value: Tensor | None = None) -
 def biased(
     scores: Tensor, attention: Tensor, bias: Bias, one_hot: Tensor, significant: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Rows of attention under a bias, and ``(B, H, C)`` where it moved any score (Eq. 14-15).
+    """Rows of attention under a bias, and ``(B, H, C)`` where it moves any score (Eq. 14-15).
 
     ``scores`` and ``attention`` are ``(B, H, C, K)``, ``one_hot`` ``(B, K, 3)`` says which keys are
     T, A, V, ``significant`` ``(B, C, K)`` which are S_v. A row that nothing moved stays as it is.
     """
     changed = scores if bias.scale is None else scores * bias.scale[..., None]
     changed = changed + bias.modality @ one_hot[:, None].transpose(2, 3)
+    there = (one_hot.amax(1) > 0)[:, None, None]
+    moved = ((bias.modality != 0) & there).any(-1)
+    if bias.scale is not None:
+        moved = moved | (bias.scale != 1)
     if significant is not None:
         marked = significant[:, None].to(attention.dtype)
-        mass = (attention * marked).sum(-1)
-        changed = changed + bias.boost(mass)[..., None] * marked
-    moved = bias.heads & (changed != scores).any(-1)
+        boost = bias.boost((attention * marked).sum(-1))
+        changed = changed + boost[..., None] * marked
+        moved = moved | ((boost != 0) & significant.any(-1)[:, None])
+    moved = moved & bias.heads
     return torch.where(moved[..., None], changed.softmax(-1), attention), moved
 
 
@@ -179,7 +186,8 @@ def biased_kernel(
     groups = key.shape[1]
     by_modality = bias.modality.expand(-1, -1, queries, -1)
     columns, marks = [by_modality], [one_hot]
-    moved = (bias.modality != 0).any(-1)[..., 0]
+    there = (one_hot.amax(1) > 0)[:, None, None]
+    moved = ((bias.modality != 0) & there).any(-1)[..., 0]
     if significant is not None:
         indicator = significant[:, None, :, None].to(value.dtype)
         ones = indicator.expand(-1, groups, -1, value.shape[3]).contiguous()
@@ -187,7 +195,7 @@ def biased_kernel(
         boost = bias.boost(mass.to(by_modality.dtype))
         columns.append(boost[..., None])
         marks.append(significant[..., None].to(one_hot.dtype))
-        moved = moved | (boost != 0).any(-1)
+        moved = moved | ((boost != 0).any(-1) & significant.any(-1, keepdim=True))
     if bias.scale is not None:
         query = query * bias.scale[..., None].to(query.dtype)
         moved = moved | (bias.scale != 1)[..., 0]

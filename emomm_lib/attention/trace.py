@@ -12,6 +12,7 @@ from transformers.modeling_utils import PreTrainedModel
 
 from emomm_lib.attention.hook import check_known, watched
 from emomm_lib.attention.rows import (
+    OTHER,
     Bias,
     DecisionRow,
     Intervention,
@@ -22,9 +23,6 @@ from emomm_lib.attention.rows import (
     wide,
 )
 from emomm_lib.labels import MODALITIES
-
-OTHER = -1
-"""Modality id of a position that belongs to no modality; T, A, V are 0, 1, 2."""
 
 
 def modality_ids(

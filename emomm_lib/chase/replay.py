@@ -99,13 +99,13 @@ def replay(
     *,
     importance: Tensor | None = None,
     rows: bool = False,
-    at_once: int = 32,
+    at_once: int = 128,
 ) -> tuple[Replayed, Decisions]:
     """The decision tokens under C gates and configurations; equal to C steered forward passes.
 
     Costs C decision tokens, not C prompts. Parameters as for :class:`Steerer`; all scopes must be
-    ``decision``. ``at_once`` columns are computed together: more need more memory, and beyond a
-    processor's cache they are no faster.
+    ``decision``. ``at_once`` columns are computed together, which takes memory of B H C S numbers
+    several times over.
     """
     if at_once < 1:
         raise ValueError(f"at_once is at least 1; got {at_once}")

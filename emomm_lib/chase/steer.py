@@ -121,6 +121,7 @@ class Steerer:
             (columns[own[0]][0], torch.tensor(own, device=device)) for own in by_gate.values()
         ]
         self._fixed = [config.heads for config in configs]
+        self._tempered = any(config.temperature != 1 for config in configs)
         self._significant = self._boost = None
         if any(config.beta > 0 for config in configs):
             if importance is None:
@@ -174,7 +175,9 @@ class Steerer:
             heads.transpose(1, 2),
         )
         bias = bias.to(row.mass)
-        scale = (1 / config["temperature"]).to(bias).expand(*heads.shape)
+        scale = None
+        if self._tempered:
+            scale = (1 / config["temperature"]).to(bias).expand(*heads.shape)
         return Bias(heads, bias, scale, self._significant, self._boost)
 
     def _route(self, row: DecisionRow, layer: int, nmas: Tensor) -> tuple[Tensor, Tensor]:

@@ -279,8 +279,12 @@ class ChaseStudy:
 
     @cached_property
     def reported(self) -> pd.DataFrame:
-        """Scored instances of all that notebooks 07 and 08 report, computed in one go."""
-        return self.evaluate([*self.tested(), *self.ablations(), *self.cross_fitted()])
+        """Scored instances of all that notebooks 07 and 08 report of methods.
+
+        Ablations are of whole clips, as in Table 2.
+        """
+        whole = self.evaluate(self.ablations(), ("TAV",))
+        return pd.concat([self.evaluate([*self.tested(), *self.cross_fitted()]), whole])
 
     def report(self, mark: str) -> dict[str, pd.DataFrame]:
         """Instances by method of one kind: ``test``, ``ablation`` or ``crossed``."""
@@ -291,30 +295,37 @@ class ChaseStudy:
             for name, part in own.groupby("method", sort=False)
         }
 
-    def evaluate(self, methods: Sequence[Method]) -> pd.DataFrame:
+    def evaluate(
+        self, methods: Sequence[Method], coalitions: Sequence[str] = COALITIONS
+    ) -> pd.DataFrame:
         """Scored instances of some methods with ``method``, computed where they are not known.
 
         All methods together cost one prompt each, so ask for them at once.
         """
         names = set().union(*(m.clips for m in methods))
         clips = self.bench.clips[self.bench.clips["sample_id"].isin(names)]
-        answers = self.bench.steered(clips, COALITIONS, methods)
+        answers = self.bench.steered(clips, coalitions, methods)
+        rows = instances(clips)
+        rows = rows[rows["coalition"].isin(coalitions)]
         frames = []
         for name, own in answers.groupby("method", sort=False):
-            part = clips[clips["sample_id"].isin(own["sample_id"])]
-            scored, _ = join(instances(part), own)
+            scored, _ = join(rows[rows["sample_id"].isin(own["sample_id"])], own)
             frames.append(scored.assign(method=name))
         return by_subset(pd.concat(frames, ignore_index=True))
 
-    def baseline(self, clips: pd.DataFrame) -> pd.DataFrame:
+    def baseline(self, clips: pd.DataFrame, coalitions: Sequence[str] = COALITIONS) -> pd.DataFrame:
         """Scored instances of the unsteered model."""
-        scored, _ = join(instances(clips), self.bench.predictions(clips, COALITIONS))
+        rows = instances(clips)
+        rows = rows[rows["coalition"].isin(coalitions)]
+        scored, _ = join(rows, self.bench.predictions(clips, coalitions))
         return by_subset(scored.assign(method="baseline"))
 
     # One parameter at a time
 
     def sweeps(self) -> pd.DataFrame:
-        """Gains on validation with one parameter moved, from the paper's and the extended method.
+        """Gains on whole validation clips with one parameter moved, others as in a method.
+
+        From the paper's method and the extended one.
 
         Columns ``method, parameter, setting, base, subset, value, low, high``; ``base`` marks the
         setting of the method itself.
@@ -347,7 +358,7 @@ class ChaseStudy:
         return rows.merge(frame, on="label").drop(columns="label")
 
     def readings(self) -> pd.DataFrame:
-        """What the paper leaves open, on validation: preference, scope, and p*'s agreement.
+        """What the paper leaves open, on whole validation clips: preference, scope, agreement.
 
         Columns ``method, preference, scope, agreement, subset, value, low, high``.
         """
@@ -371,7 +382,7 @@ class ChaseStudy:
         return rows.merge(frame, on="label").drop(columns="label")
 
     def importances(self) -> pd.DataFrame:
-        """CHASE with visual importance from gradients and from attention, on validation."""
+        """CHASE with visual importance from gradients and from attention, likewise."""
         source = Routed(self.router(PUBLISHED)[0])
         config = self.choices["CHASE"].config
         strong = replace(config, beta=2.0)
@@ -383,11 +394,11 @@ class ChaseStudy:
         return self._validated(methods).rename(columns={"label": "importance"})
 
     def _validated(self, methods: Sequence[Method]) -> pd.DataFrame:
-        """Paired gains in Acc-5 on validation: ``label, subset, value, low, high, n``."""
+        """Paired gains in Acc-5 on whole validation clips: ``label, subset, value, low, ...``."""
         clips = self.split("valid")
-        answers = self.bench.steered(clips, COALITIONS, methods)
-        baseline = self.baseline(clips)
-        rows = instances(clips)
+        answers = self.bench.steered(clips, ("TAV",), methods)
+        baseline = self.baseline(clips, ("TAV",))
+        rows = clips.assign(coalition="TAV")
         frames = []
         for name, own in answers.groupby("method", sort=False):
             scored = by_subset(join(rows, own)[0])

@@ -16,7 +16,8 @@ METHODS = ("CHASE, tuned", "+ embedded gate", "+ sharpened gate", "oracle")
 def with_and_without_cue(study: ChaseStudy, clips: int) -> pd.DataFrame:
     """Gains of the chosen methods, cross-fitted on ``clips`` of each corpus, with the cue and not.
 
-    Configurations are the study's; routers are trained anew on these few clips in both. Columns
+    Configurations are the study's; routers are trained anew on these few clips in both, and asked
+    about whole clips. Columns
     ``cue`` (``informative, null``)``, method, subset, value, low, high, n``.
     """
     without = null_control(study.bench, clips)
@@ -30,8 +31,8 @@ def with_and_without_cue(study: ChaseStudy, clips: int) -> pd.DataFrame:
     for cue, bench in benches.items():
         small = study.on(bench)
         wanted = [m for m in small.cross_fitted() if m.name.split(" | ")[0] in METHODS]
-        scored = small.evaluate(wanted)
-        baseline = small.baseline(small.crossed_clips)
+        scored = small.evaluate(wanted, ("TAV",))
+        baseline = small.baseline(small.crossed_clips, ("TAV",))
         for method in wanted:
             part = scored[scored["method"] == method.name]
             gain = paired_frame(baseline, part, metrics=("acc5",))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +17,7 @@ from emomm_lib.chase.training import RouterStates
 from emomm_lib.corpora.surrogate.cue import CUES
 from emomm_lib.corpora.surrogate.plan import SurrogateSettings
 from emomm_lib.corpora.surrogate.render import render_corpus
+from emomm_lib.evaluate.encodings import EncodingStore
 from emomm_lib.evaluate.methods import Method
 from emomm_lib.evaluate.results import with_media
 from emomm_lib.evaluate.runner import MediaSettings, evaluate, run_fingerprint
@@ -41,6 +45,8 @@ class Experiment:
         Where its weights are; for a hub id a path that does not exist.
     clips
         The manifest's rows whose files are there.
+    keep_encodings
+        Whether clips stay on disk as the encoders left them.
     """
 
     name: str
@@ -51,6 +57,17 @@ class Experiment:
     media: MediaSettings
     store: PredictionStore
     batch_size: int
+    keep_encodings: bool = False
+
+    @cached_property
+    def encodings(self) -> EncodingStore | None:
+        """Encoded clips on disk, where they are kept."""
+        if not self.keep_encodings:
+            return None
+        made_by = {"model": self.model.settings(), "media": asdict(self.media)}
+        text = json.dumps(made_by, sort_keys=True)
+        name = hashlib.sha256(text.encode()).hexdigest()[:16]
+        return EncodingStore(self.store.path.parent / "encodings" / self.store.path.stem / name)
 
     @property
     def fingerprint(self) -> str:
@@ -81,6 +98,7 @@ class Experiment:
             media=self.media,
             traces=traces,
             states=self.state_store if states else None,
+            encodings=self.encodings,
             batch_size=self.batch_size,
         )
 
@@ -101,6 +119,7 @@ class Experiment:
             methods,
             self.store,
             media=self.media,
+            encodings=self.encodings,
             batch_size=self.batch_size,
         )
 
@@ -142,6 +161,7 @@ def open_experiment(
     frame_pixels: Sequence[int] | None,
     max_audio_seconds: float,
     render_clips: int | None,
+    keep_encodings: bool = False,
 ) -> Experiment:
     """The experiment that a profile's parameters describe; paths are relative to the project.
 
@@ -165,4 +185,5 @@ def open_experiment(
         ),
         store=PredictionStore(cache_dir() / "predictions.sqlite"),
         batch_size=batch_size,
+        keep_encodings=keep_encodings,
     )

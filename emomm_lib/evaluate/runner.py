@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
+from emomm_lib.evaluate.encodings import EncodingStore
 from emomm_lib.evaluate.plan import Item, Plan, make_plan
 from emomm_lib.evaluate.states import COALITIONS as STATE_COALITIONS
 from emomm_lib.evaluate.states import Key, StateStore
@@ -21,7 +22,7 @@ from emomm_lib.evaluate.store import Prediction, PredictionStore, StoredTrace
 from emomm_lib.labels import Corpus
 from emomm_lib.media.audio import AudioSettings, read_audio
 from emomm_lib.media.video import MediaError, VideoSettings, read_video
-from emomm_lib.models.omni import Media, OmniModel, Query
+from emomm_lib.models.omni import Encoded, Media, OmniModel, Query
 from emomm_lib.prompts import parse_reply, prompt_version
 
 Decoding = Literal["constrained", "free"]
@@ -58,14 +59,23 @@ def run_fingerprint(
 
 @dataclass(frozen=True)
 class Read:
-    """What could be read of the modalities that are needed, and why the others could not."""
+    """What could be read of the modalities that are needed, and why the others could not.
+
+    ``encoded`` stands in for media where a store had the clip.
+    """
 
     item: Item
     media: Media
     failures: dict[str, str]
+    encoded: Encoded | None = None
 
 
-def _read(item: Item, settings: MediaSettings) -> Read:
+def _read(
+    item: Item, settings: MediaSettings, encodings: EncodingStore | None, device: torch.device
+) -> Read:
+    key = (item.sample_id, item.version)
+    if encodings is not None and key in encodings:
+        return Read(item, Media(None, None), {}, encodings.read(key, device))
     needed, failures = "".join(item.coalitions), {}
     frames = sound = None
     try:
@@ -79,12 +89,18 @@ def _read(item: Item, settings: MediaSettings) -> Read:
     return Read(item, Media(frames, sound), failures)
 
 
-def read_ahead(plan: Plan, settings: MediaSettings, workers: int) -> Iterator[list[Read]]:
+def read_ahead(
+    plan: Plan,
+    settings: MediaSettings,
+    workers: int,
+    encodings: EncodingStore | None = None,
+    device: torch.device | str = "cpu",
+) -> Iterator[list[Read]]:
     """The plan's batches, their files read ahead of the model."""
     with ThreadPoolExecutor(workers, thread_name_prefix="read") as pool:
         ahead: list[list[Future]] = []
         for batch in plan.batches:
-            ahead.append([pool.submit(_read, item, settings) for item in batch])
+            ahead.append([pool.submit(_read, item, settings, encodings, device) for item in batch])
             if len(ahead) > AHEAD:
                 yield [future.result() for future in ahead.pop(0)]
         for futures in ahead:
@@ -92,10 +108,24 @@ def read_ahead(plan: Plan, settings: MediaSettings, workers: int) -> Iterator[li
 
 
 def readable(
-    model: OmniModel, batch: Sequence[Read]
+    model: OmniModel, batch: Sequence[Read], encodings: EncodingStore | None = None
 ) -> tuple[list[tuple[Key, Query]], list[Prediction]]:
-    """Questions that a batch of clips allows, encoded, and failures in place of the others."""
-    encoded = model.encode([read.media for read in batch])
+    """Questions that a batch of clips allows, encoded, and failures in place of the others.
+
+    Clips that were encoded here, with video and sound, go to ``encodings``.
+    """
+    new = [read for read in batch if read.encoded is None]
+    made = iter(model.encode([read.media for read in new]))
+    encoded = [next(made) if read.encoded is None else read.encoded for read in batch]
+    if encodings is not None:
+        whole = [
+            (read, clip)
+            for read, clip in zip(batch, encoded, strict=True)
+            if read.encoded is None and clip.video is not None and clip.audio is not None
+        ]
+        if whole:
+            keys = [(read.item.sample_id, read.item.version) for read, _ in whole]
+            encodings.write(keys, [clip for _, clip in whole])
     predictions, work = [], []
     for read, clip in zip(batch, encoded, strict=True):
         item = read.item
@@ -115,8 +145,9 @@ def _ask(
     decoding: Decoding,
     traced: bool,
     states: StateStore | None,
+    encodings: EncodingStore | None,
 ) -> tuple[list[Prediction], list[StoredTrace]]:
-    work, predictions = readable(model, batch)
+    work, predictions = readable(model, batch, encodings)
     traces: list[StoredTrace] = []
     if not work:
         return predictions, traces
@@ -159,6 +190,7 @@ def evaluate(
     decoding: Decoding = "constrained",
     traces: bool = False,
     states: StateStore | None = None,
+    encodings: EncodingStore | None = None,
     batch_size: int = 32,
     workers: int = 2,
     progress: bool = True,
@@ -182,6 +214,8 @@ def evaluate(
         Record attention as well, for :meth:`PredictionStore.read_traces`.
     states
         Where to keep hidden states of prompts with two modalities or more, for routers.
+    encodings
+        Where encoded clips are kept and found, when they are to be.
     batch_size
         Clips decoded, encoded and asked together; a pass of the decoder has up to twice as many
         prompts.
@@ -204,9 +238,9 @@ def evaluate(
     total = plan.known + plan.remaining
     failed = 0
     with tqdm(total=total, initial=plan.known, unit="item", disable=not progress) as bar:
-        for batch in read_ahead(plan, settings, workers):
+        for batch in read_ahead(plan, settings, workers, encodings, model.device):
             try:
-                predictions, seen = _ask(model, batch, decoding, traces, states)
+                predictions, seen = _ask(model, batch, decoding, traces, states, encodings)
             except torch.OutOfMemoryError as error:
                 error.add_note(f"out of memory with batch_size={batch_size}: choose a smaller one")
                 raise

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from transformers import Cache
 from emomm_lib.chase.replay import Prefill, replay
 from emomm_lib.chase.saliency import gradient_importance
 from emomm_lib.chase.steer import Decisions, steer
+from emomm_lib.evaluate.encodings import EncodingStore
 from emomm_lib.evaluate.methods import Batch, Importance, Method
 from emomm_lib.evaluate.plan import make_plan
 from emomm_lib.evaluate.runner import MediaSettings, read_ahead, readable, run_fingerprint
@@ -44,6 +46,7 @@ class _Asked:
     prefill: Prefill
     batch: Batch
     importance: dict[Importance, Tensor]
+    found: dict[Key, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -63,11 +66,10 @@ def _compute(
     queries: Sequence[Query],
     clips: pd.DataFrame,
     wanted: Sequence[Method],
+    known: Mapping[Key, np.ndarray],
 ) -> Iterator[_Asked]:
     """The prompts of a batch of clips, in the groups in which they are computed."""
-    lifting = [m for m in wanted if m.config.beta > 0]
-    kinds = {m.importance for m in lifting}
-    by_gradient = [m for m in lifting if m.importance == "gradient"]
+    kinds = {m.importance for m in wanted if m.config.beta > 0}
     for part in model.compute(queries, states=True, rows="attention" in kinds):
         done = Prefill(
             model.model,
@@ -81,37 +83,47 @@ def _compute(
         ).shortened()
         own_keys, own = ([given[row] for row in part.rows] for given in (keys, queries))
         importance: dict[Importance, Tensor] = {}
+        found: dict[Key, np.ndarray] = {}
         if "attention" in kinds:
             importance["attention"] = done.attention_importance
         if "gradient" in kinds:
-            # It costs several times the prompt: only where a method that uses it is asked.
-            needed = [any(_allowed(m, key[0]) for m in by_gradient) for key in own_keys]
-            importance["gradient"] = _gradient(model, own, needed, part.modality_ids)
+            importance["gradient"], found = _gradient(
+                model, own_keys, own, part.modality_ids, known
+            )
         rows = clips.loc[[key[0] for key in own_keys]].reset_index(drop=True)
         batch = Batch(rows.assign(coalition=[q.coalition for q in own]), done.trace.counts > 0)
-        yield _Asked(own_keys, own, done, batch, importance)
+        yield _Asked(own_keys, own, done, batch, importance, found)
 
 
 def _gradient(
-    model: OmniModel, queries: Sequence[Query], needed: Sequence[bool], modality_ids: Tensor
-) -> Tensor:
-    """Importance of visual tokens in a group of prompts, in its own padding; zero elsewhere."""
+    model: OmniModel,
+    keys: Sequence[Key],
+    queries: Sequence[Query],
+    modality_ids: Tensor,
+    known: Mapping[Key, np.ndarray],
+) -> tuple[Tensor, dict[Key, np.ndarray]]:
+    """Importance of visual tokens in a group of prompts, and what of it was not known before."""
+    visual = modality_ids == MODALITIES.index("V")
     importance = torch.zeros(modality_ids.shape, device=model.device)
-    seeing = [i for i, query in enumerate(queries) if needed[i] and "V" in query.coalition]
-    if not seeing:
-        return importance
-    with torch.inference_mode(False):
-        prompt = model.prepare([queries[i] for i in seeing])
-        found = gradient_importance(
-            model.model,
-            prompt.inputs_embeds,
-            prompt.attention_mask,
-            prompt.position_ids,
-            prompt.modality_ids,
-            model.letter_weights,
-        )
-    importance[seeing] = _moved(found, prompt.modality_ids, modality_ids[seeing])
-    return importance
+    seeing = [i for i, q in enumerate(queries) if "V" in q.coalition and keys[i] not in known]
+    found: dict[Key, np.ndarray] = {}
+    if seeing:
+        with torch.inference_mode(False):
+            prompt = model.prepare([queries[i] for i in seeing])
+            scores = gradient_importance(
+                model.model,
+                prompt.inputs_embeds,
+                prompt.attention_mask,
+                prompt.position_ids,
+                prompt.modality_ids,
+                model.letter_weights,
+            )
+        importance[seeing] = _moved(scores, prompt.modality_ids, modality_ids[seeing])
+        found = {keys[i]: importance[i, visual[i]].cpu().numpy() for i in seeing}
+    for i, key in enumerate(keys):
+        if key in known:
+            importance[i, visual[i]] = torch.tensor(known[key], device=model.device)
+    return importance, found
 
 
 def _moved(importance: Tensor, source: Tensor, target: Tensor) -> Tensor:
@@ -183,9 +195,6 @@ def _columns(model: OmniModel, asked: _Asked, methods: Sequence[Method]) -> list
 def _written(
     model: OmniModel, asked: _Asked, method: Method, column: _Column
 ) -> tuple[list[Prediction], list[StoredTrace], list[StoredRoute]]:
-    keep = [i for i, key in enumerate(asked.keys) if _allowed(method, key[0])]
-    if not keep:
-        return [], [], []
     logits = model.letter_logits(column.hidden)
     labels = logits.argmax(-1).tolist()
     scores: list[float | None] = [None] * len(labels)
@@ -193,14 +202,18 @@ def _written(
         start = asked.prefill.position.amax(0) + 1
         scores = model.best_scores(asked.queries, labels, column.mask, start, column.cache).tolist()
     rows = logits.cpu().tolist()
-    predictions = [Prediction(*asked.keys[i], labels[i], scores[i], *rows[i]) for i in keep]
+    predictions = [
+        Prediction(*key, label, score, *row)
+        for key, label, score, row in zip(asked.keys, labels, scores, rows, strict=True)
+    ]
     if not method.scored:
         return predictions, [], []
     mass, counts = column.mass.float().cpu().numpy(), asked.prefill.trace.counts.cpu().numpy()
-    traces = [StoredTrace(*asked.keys[i], mass[i], counts[i]) for i in keep]
+    traces = list(map(StoredTrace, *zip(*asked.keys, strict=True), mass, counts))
     said = column.decisions.conflict, column.decisions.gate
     conflict, gate = (x[:, 0].float().cpu().numpy() for x in said)
-    routes = [StoredRoute(*asked.keys[i][:2], conflict[i], gate[i]) for i in keep]
+    ids, coalitions, _ = zip(*asked.keys, strict=True)
+    routes = list(map(StoredRoute, ids, coalitions, conflict, gate))
     return predictions, traces, routes
 
 
@@ -213,6 +226,7 @@ def evaluate_methods(
     store: PredictionStore,
     *,
     media: MediaSettings | None = None,
+    encodings: EncodingStore | None = None,
     batch_size: int = 32,
     workers: int = 2,
     progress: bool = True,
@@ -230,60 +244,83 @@ def evaluate_methods(
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"several methods are named {repeated}; give each its own name")
     settings = media or MediaSettings()
-    prints = []
+    # What visual tokens matter to the unsteered model is kept under its own run.
+    plain, preimage = run_fingerprint(model, settings)
+    store.begin(plain, preimage)
+    runs = []
     for method in methods:
         fingerprint, preimage = steering_fingerprint(model, settings, method)
         store.begin(fingerprint, preimage)
-        prints.append(fingerprint)
-    known = [store.known(fingerprint) for fingerprint in prints]
-    concerned = [any(_allowed(m, name) for m in methods) for name in clips["sample_id"]]
-    done = _known_to_all(known, methods)
-    plan = make_plan(clips[concerned], roots, coalitions, done, batch_size)
+        runs.append(_Run(method, fingerprint, store.known(fingerprint)))
+    # Clips that the same methods are asked about go together: what only some need, such as
+    # gradients and scores, is computed for those alone.
+    asked_about = pd.Series(
+        [
+            tuple(i for i, run in enumerate(runs) if run.concerns(name))
+            for name in clips["sample_id"]
+        ],
+        clips.index,
+    )
+    plans = []
+    for chosen, part in clips.groupby(asked_about, sort=False):
+        own = [runs[i] for i in chosen]
+        if own:
+            done = set.intersection(*(run.known for run in own))
+            plans.append((own, make_plan(part, roots, coalitions, done, batch_size)))
     by_id = clips.set_index("sample_id", drop=False).rename_axis("index")
-    with tqdm(
-        total=plan.known + plan.remaining, initial=plan.known, unit="prompt", disable=not progress
-    ) as bar:
-        for batch in read_ahead(plan, settings, workers):
-            work, failures = readable(model, batch)
-            for failure in failures:
-                store.write_runs({p: ([failure], (), ()) for p in prints})
-            if work:
-                keys, queries = (list(x) for x in zip(*work, strict=True))
-                chosen = [
-                    i
-                    for i, method in enumerate(methods)
-                    if any(k not in known[i] and _allowed(method, k[0]) for k in keys)
-                ]
-                wanted = [methods[i] for i in chosen]
-                for asked in _compute(model, keys, queries, by_id, wanted):
-                    outcomes = _columns(model, asked, wanted)
-                    store.write_runs(
-                        {
-                            prints[i]: _written(model, asked, methods[i], outcome)
-                            for i, outcome in zip(chosen, outcomes, strict=True)
-                        }
-                    )
-                    bar.update(len(asked.keys))
-            bar.update(len(failures))
+    known = sum(plan.known for _, plan in plans)
+    total = known + sum(plan.remaining for _, plan in plans)
+    with tqdm(total=total, initial=known, unit="prompt", disable=not progress) as bar:
+        for own, plan in plans:
+            for batch in read_ahead(plan, settings, workers, encodings, model.device):
+                work, failures = readable(model, batch, encodings)
+                if failures:
+                    store.write_runs({run.fingerprint: (failures, (), ()) for run in own})
+                if work:
+                    _ask(model, work, own, by_id, store, plain)
+                bar.update(len(work) + len(failures))
     frames = []
-    for method, fingerprint in zip(methods, prints, strict=True):
-        table = store.read(fingerprint)
+    for run in runs:
+        table = store.read(run.fingerprint)
         own = table["sample_id"].isin(clips["sample_id"]) & table["coalition"].isin(coalitions)
-        if method.clips is not None:
-            own &= table["sample_id"].isin(set(method.clips))
-        frames.append(table[own].drop(columns="media").assign(method=method.name))
+        if run.method.clips is not None:
+            own &= table["sample_id"].isin(set(run.method.clips))
+        frames.append(table[own].drop(columns="media").assign(method=run.method.name))
     return pd.concat(frames, ignore_index=True)
 
 
-def _allowed(method: Method, sample_id: str) -> bool:
-    return method.clips is None or sample_id in method.clips
+@dataclass(frozen=True)
+class _Run:
+    """A method, its fingerprint, and what it has answered before."""
+
+    method: Method
+    fingerprint: str
+    known: set[Key]
+
+    def concerns(self, sample_id: str) -> bool:
+        return self.method.clips is None or sample_id in self.method.clips
 
 
-def _known_to_all(known: Sequence[set[Key]], methods: Sequence[Method]) -> set[Key]:
-    """Keys that every method that may be asked about their clip has answered."""
-    everything = set().union(*known)
-    return {
-        key
-        for key in everything
-        if all(key in own or not _allowed(m, key[0]) for own, m in zip(known, methods, strict=True))
-    }
+def _ask(
+    model: OmniModel,
+    work: Sequence[tuple[Key, Query]],
+    runs: Sequence[_Run],
+    clips: pd.DataFrame,
+    store: PredictionStore,
+    plain: str,
+) -> None:
+    """Answer a batch of prompts by every method that lacks some of it."""
+    keys, queries = (list(x) for x in zip(*work, strict=True))
+    lacking = [run for run in runs if not run.known.issuperset(keys)]
+    methods = [run.method for run in lacking]
+    known = store.read_importance(plain, keys)
+    for asked in _compute(model, keys, queries, clips, methods, known):
+        outcomes = _columns(model, asked, methods)
+        store.write_runs(
+            {
+                run.fingerprint: _written(model, asked, run.method, outcome)
+                for run, outcome in zip(lacking, outcomes, strict=True)
+            }
+        )
+        if asked.found:
+            store.write_importance(plain, asked.found)

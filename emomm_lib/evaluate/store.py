@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
@@ -79,6 +79,10 @@ CREATE TABLE IF NOT EXISTS traces (
 );
 CREATE TABLE IF NOT EXISTS routes (
     fingerprint TEXT NOT NULL REFERENCES runs, sample_id, coalition, conflict BLOB, gate BLOB,
+    PRIMARY KEY (fingerprint, sample_id, coalition)
+);
+CREATE TABLE IF NOT EXISTS importance (
+    fingerprint TEXT NOT NULL REFERENCES runs, sample_id, coalition, media, scores BLOB,
     PRIMARY KEY (fingerprint, sample_id, coalition)
 );
 """
@@ -217,6 +221,29 @@ class PredictionStore:
         conflict = np.frombuffer(b"".join(row[2] for row in rows), "<f4").reshape(len(rows), -1)
         gate = np.frombuffer(b"".join(row[3] for row in rows), "<f4")
         return index, conflict, gate.reshape(*conflict.shape, 3)
+
+    def write_importance(
+        self, fingerprint: str, scores: Mapping[tuple[str, str, str], np.ndarray]
+    ) -> None:
+        """Keep the importance of visual tokens by (sample_id, coalition, media)."""
+        rows = [(fingerprint, *key, own.astype("<f4").tobytes()) for key, own in scores.items()]
+        with closing(self._connect()) as db, db:
+            db.executemany("INSERT OR REPLACE INTO importance VALUES (?, ?, ?, ?, ?)", rows)
+
+    def read_importance(
+        self, fingerprint: str, keys: Sequence[tuple[str, str, str]]
+    ) -> dict[tuple[str, str, str], np.ndarray]:
+        """Of some prompts, where it is known: scores of their visual tokens in order."""
+        query = (
+            "SELECT scores FROM importance "
+            "WHERE fingerprint = ? AND sample_id = ? AND coalition = ? AND media = ?"
+        )
+        found = {}
+        with closing(self._connect()) as db:
+            for key in keys:
+                if (row := db.execute(query, (fingerprint, *key)).fetchone()) is not None:
+                    found[tuple(key)] = np.frombuffer(row[0], "<f4")
+        return found
 
     def export(self, fingerprint: str, path: str | Path) -> Path:
         """All answers of a run as a Parquet file, written whole or not at all."""

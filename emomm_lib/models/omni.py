@@ -536,20 +536,28 @@ class OmniModel:
         ids = torch.tensor([r + [0] * (longest - len(r)) for r in replies], device=self.device)
         lengths = torch.tensor([len(r) for r in replies], device=self.device)
         scored = torch.arange(longest, device=self.device) < lengths[:, None]
-        cache.batch_repeat_interleave(width)
-        mask = mask.repeat_interleave(width, 0)
-        positions = start.repeat_interleave(width)[:, None] + torch.arange(
-            longest, device=self.device
+        # Side by side in one sequence: each candidate sees the prompt and itself, and no cache is
+        # copied.
+        rows, steps = len(queries), torch.arange(width * longest, device=self.device)
+        step = steps % longest
+        same = (steps[:, None] // longest == steps // longest) & (step[:, None] >= step)
+        visible = torch.cat(
+            [
+                mask.bool()[:, None].expand(-1, len(steps), -1),
+                same.expand(rows, -1, -1),
+            ],
+            2,
         )
+        positions = start[:, None] + step
         hidden = self.model.model.language_model(
-            inputs_embeds=self.model.get_input_embeddings()(ids),
-            attention_mask=torch.cat([mask, torch.ones_like(ids)], 1),
+            inputs_embeds=self.model.get_input_embeddings()(ids.view(rows, -1)),
+            attention_mask=visible[:, None],
             position_ids=positions.expand(3, -1, -1),
             past_key_values=cache,
             use_cache=True,
-        ).last_hidden_state
-        rows = self.model.lm_head.weight[ids[:, 1:]].float()
-        token = (hidden[:, :-1].float() * rows).sum(-1)
+        ).last_hidden_state.view(rows * width, longest, -1)
+        heads = self.model.lm_head.weight[ids[:, 1:]].float()
+        token = (hidden[:, :-1].float() * heads).sum(-1)
         token = token - self.model.lm_head(hidden[:, :-1]).float().logsumexp(-1)
         total = (token * scored[:, 1:]).sum(1).view(len(queries), width)
         best = total.argmax(1).tolist()
