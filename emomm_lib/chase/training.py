@@ -46,9 +46,11 @@ class RouterStates:
 
     @cached_property
     def digest(self) -> str:
-        """Of the prompts and of the attention recorded with their states."""
+        """Of the prompts, and of what was recorded of them in the last layer."""
         found = hashlib.sha256(self.index.to_csv(index=False).encode())
-        found.update(self.mass.float().contiguous().numpy().tobytes())
+        last = self.mass[:, -1], self.query_state[:, -1], self.modality_states[:, -1], self.counts
+        for part in last:
+            found.update(part.float().contiguous().numpy().tobytes())
         return found.hexdigest()[:16]
 
     def take(self, rows: np.ndarray | Tensor) -> RouterStates:

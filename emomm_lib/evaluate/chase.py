@@ -114,12 +114,11 @@ class ChaseStudy:
 
         Each is trained on the other folds and on the validation split.
         """
-        fold = self.fold.reindex(self.bench.clips["sample_id"]).fillna(-1).astype(int)
         routers = cross_fit(
             self.bench.model,
             self.states,
             self.bench.clips,
-            fold,
+            self.fold,
             self.settings(kind),
             self.folder,
         )

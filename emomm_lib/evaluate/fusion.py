@@ -48,6 +48,8 @@ def late_fusion(
     """
     if pooling not in ("linear", "log"):
         raise ValueError(f"pooling is 'linear' or 'log'; got {pooling!r}")
+    if not sharpness > 0:
+        raise ValueError(f"sharpness is positive; got {sharpness}")
     weights = np.asarray(gate, float) ** sharpness
     weights = weights / weights.sum(1, keepdims=True)
     table = single.set_index(["sample_id", "coalition"])[list(LOGITS)].astype(float)

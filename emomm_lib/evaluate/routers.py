@@ -97,9 +97,16 @@ def cross_fit(
     *,
     progress: bool = True,
 ) -> Sequence[Router]:
-    """One router a fold, trained on the clips of all other folds."""
+    """One router a fold, trained on the clips of all other folds and those without a fold.
+
+    ``fold`` is 0..n-1 by sample_id; router k is the one that has not seen fold k. Raises
+    ``ValueError`` for folds that are numbered otherwise.
+    """
+    numbers = sorted(set(fold))
+    if numbers != list(range(len(numbers))):
+        raise ValueError(f"folds are numbered from 0 without a gap; got {numbers}")
     own = clips["sample_id"].map(fold)
     return [
         fit_router(model, states, clips[own != k], settings, folder, progress=progress)[0]
-        for k in sorted(set(fold))
+        for k in numbers
     ]

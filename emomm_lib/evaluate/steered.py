@@ -21,7 +21,13 @@ from emomm_lib.evaluate.methods import Batch, Importance, Method
 from emomm_lib.evaluate.plan import make_plan
 from emomm_lib.evaluate.runner import MediaSettings, read_ahead, readable, run_fingerprint
 from emomm_lib.evaluate.states import Key
-from emomm_lib.evaluate.store import Prediction, PredictionStore, StoredRoute, StoredTrace
+from emomm_lib.evaluate.store import (
+    Prediction,
+    PredictionStore,
+    StoredRoute,
+    StoredTrace,
+    Written,
+)
 from emomm_lib.labels import MODALITIES
 from emomm_lib.models.omni import OmniModel, Query
 
@@ -136,7 +142,10 @@ def _moved(importance: Tensor, source: Tensor, target: Tensor) -> Tensor:
 
 
 def _steer_whole(model: OmniModel, asked: _Asked, method: Method) -> _Column:
-    """A method that steers every query: the whole prompts again."""
+    """A method that steers every query of the prompt, which is computed again.
+
+    The replies whose scores are compared are not steered: letters are what is measured.
+    """
     prompt = model.prepare(asked.queries)
     gate = method.source.gate(asked.batch)
     importance = None
@@ -174,8 +183,9 @@ def _columns(model: OmniModel, asked: _Asked, methods: Sequence[Method]) -> list
         for i in chosen:
             source = methods[i].source
             # One gate a source: a router that many configurations share is asked once.
-            gate = gates.setdefault(id(source), source.gate(asked.batch))
-            columns.append((gate, methods[i].config))
+            if id(source) not in gates:
+                gates[id(source)] = source.gate(asked.batch)
+            columns.append((gates[id(source)], methods[i].config))
         importance = None if kind is None else asked.importance[kind]
         replayed, decisions = replay(asked.prefill, columns, importance=importance)
         for column, i in enumerate(chosen):
@@ -275,7 +285,7 @@ def evaluate_methods(
             for batch in read_ahead(plan, settings, workers, encodings, model.device):
                 work, failures = readable(model, batch, encodings)
                 if failures:
-                    store.write_runs({run.fingerprint: (failures, (), ()) for run in own})
+                    store.write_runs({run.fingerprint: run.failing(failures) for run in own})
                 if work:
                     _ask(model, work, own, by_id, store, plain)
                 bar.update(len(work) + len(failures))
@@ -296,6 +306,11 @@ class _Run:
     method: Method
     fingerprint: str
     known: set[Key]
+
+    def failing(self, failures: Sequence[Prediction]) -> Written:
+        """The failures that no answer of before stands against."""
+        new = [f for f in failures if (f.sample_id, f.coalition, f.media) not in self.known]
+        return new, (), ()
 
     def concerns(self, sample_id: str) -> bool:
         return self.method.clips is None or sample_id in self.method.clips
