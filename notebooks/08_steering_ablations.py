@@ -33,7 +33,7 @@ max_audio_seconds = 3.0
 render_clips = None
 keep_encodings = True
 search_budget = 24
-null_clips = 400
+null_clips = 300
 
 # %%
 import pandas as pd
@@ -126,7 +126,7 @@ with_intervals(study.importances(), index="importance", columns="subset")
 # %% [markdown]
 # ## Bounds and controls
 #
-# Cross-fitted, on all clips but the validation split's. *Oracle* says p* and g* of the labels. *Oracle p* and *oracle gate* replace
+# Cross-fitted, on all whole clips but the validation split's. *Oracle* says p* and g* of the labels. *Oracle p* and *oracle gate* replace
 # one half each. *Random gate* and *even gate* steer as the extended method does, towards nothing. *Video boost*
 # always trusts video. *Fixed heads* scales attention as PASTA does, at heads chosen by profiling. *Temperature*
 # sharpens or flattens attention whatever the modality. *Late fusion* mixes what the model says to each
@@ -134,8 +134,9 @@ with_intervals(study.importances(), index="importance", columns="subset")
 # steers. All that could be tuned had the same number of tries, on validation (fusion and probe six).
 
 # %%
-reference = study.baseline(study.crossed_clips)
-compared = study.report("crossed") | study.unsteered(study.crossed_clips)
+reference = study.baseline(study.crossed_clips, ("TAV",))
+compared = study.report("crossed") | study.report("control") | study.unsteered(study.crossed_clips)
+compared = {name: part[part["coalition"] == "TAV"] for name, part in compared.items()}
 GROUPS = {
     "CHASE": "the paper's method", "CHASE, tuned": "the paper's method",
     "+ embedded gate": "extensions", "+ sharpened gate": "extensions",

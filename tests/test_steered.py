@@ -948,8 +948,7 @@ def test_a_probe_sees_every_layer_from_the_first_of_the_router_or_the_embedded_m
     states = random_states(clips)
     layered, embedded = (probe_inputs(states, kind, 2) for kind in ("layer", "embedded"))
     for i in range(len(states.index)):
-        own = [states.query_state[i, k] for k in (1, 2)]
-        own += [states.modality_states[i, k, m] for k in (1, 2) for m in range(3)]
+        own = [states.query_state[i, 1], *(states.modality_states[i, 1, m] for m in range(3))]
         np.testing.assert_array_equal(layered[i], torch.cat(own))
         first = [states.modality_states[i, 0, m] for m in range(3)]
         np.testing.assert_array_equal(embedded[i], torch.cat(first))

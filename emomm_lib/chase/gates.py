@@ -37,12 +37,20 @@ class RouterInput:
     nmas: Tensor
     present: Tensor
 
+    def take(self, rows: Tensor) -> RouterInput:
+        """Of some prompts, chosen by a bool ``(B,)`` or by indices."""
+        parts = self.query_state, self.modality_states, self.embedded, self.nmas, self.present
+        return RouterInput(self.layer, *(part[rows] for part in parts))
+
 
 class Gate(Protocol):
     """Anything that says how likely a conflict is, and whom to trust."""
 
     def route(self, row: RouterInput) -> tuple[Tensor, Tensor]:
         """p ``(B, C)`` in 0..1 and g ``(B, C, 3)``, which sums to 1 over present modalities."""
+
+    def take(self, rows: Tensor) -> Gate:
+        """The gate of some of the prompts only."""
 
     def check(self, model: PreTrainedModel) -> None:
         """Raise ``ValueError`` when it cannot work on this model."""
@@ -80,6 +88,9 @@ class ConstantGate:
             gate[:, None].expand(-1, columns, -1),
         )
 
+    def take(self, rows: Tensor) -> ConstantGate:
+        return ConstantGate(self.conflict[rows], self.gate[rows])
+
     def check(self, model: PreTrainedModel) -> None:
         """Any model will do."""
 
@@ -100,13 +111,16 @@ class GateByRow:
     index: Tensor
 
     def route(self, row: RouterInput) -> tuple[Tensor, Tensor]:
-        used = self.index.unique().tolist()
-        answers = {i: [x.to(row.nmas) for x in self.gates[i].route(row)] for i in used}
-        conflict, gate = (torch.empty_like(x) for x in answers[used[0]])
-        for i, (p, g) in answers.items():
+        conflict = row.nmas.new_empty(row.query_state.shape[:2])
+        gate = row.nmas.new_empty(*conflict.shape, row.present.shape[1])
+        for i in self.index.unique().tolist():
             mine = self.index == i
-            conflict[mine], gate[mine] = p[mine], g[mine]
+            p, g = self.gates[i].take(mine).route(row.take(mine))
+            conflict[mine], gate[mine] = p.to(conflict), g.to(gate)
         return conflict, gate
+
+    def take(self, rows: Tensor) -> GateByRow:
+        return GateByRow(tuple(gate.take(rows) for gate in self.gates), self.index[rows])
 
     def check(self, model: PreTrainedModel) -> None:
         for gate in self.gates:
@@ -122,6 +136,9 @@ class Combined:
 
     def route(self, row: RouterInput) -> tuple[Tensor, Tensor]:
         return self.conflict.route(row)[0], self.trust.route(row)[1]
+
+    def take(self, rows: Tensor) -> Combined:
+        return Combined(self.conflict.take(rows), self.trust.take(rows))
 
     def check(self, model: PreTrainedModel) -> None:
         for gate in (self.conflict, self.trust):

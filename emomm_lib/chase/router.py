@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Literal
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers.modeling_utils import PreTrainedModel
 
@@ -100,6 +102,10 @@ class Router(nn.Module, PyTorchModelHubMixin):
         conflict, gate = self(x.to(self.mean), present)
         return conflict.sigmoid(), masked_softmax(gate, present)
 
+    def take(self, rows: Tensor) -> Router:
+        """Itself: it knows no prompt by its place."""
+        return self
+
     def check(self, model: PreTrainedModel) -> None:
         """Raise ``ValueError`` for a decoder of another depth or width."""
         text = model.get_decoder().config
@@ -133,7 +139,11 @@ def load_router(
     for name in ("config.json", "model.safetensors"):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder} has no {name}; expected a folder by save_pretrained")
-    router = Router.from_pretrained(folder).to(device or model.device).eval()
+    # Router.from_pretrained would do, and print a line each time.
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    router = Router(**config)
+    router.load_state_dict(load_file(folder / "model.safetensors"))
+    router = router.to(device or model.device).eval()
     if router.fingerprint != fingerprint:
         raise ValueError(
             f"{folder}: the router was trained on the model of fingerprint {router.fingerprint}, "

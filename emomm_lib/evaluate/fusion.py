@@ -72,14 +72,14 @@ def late_fusion(
 
 
 def probe_inputs(states: RouterStates, kind: str, first_layer: int = 1) -> NDArray:
-    """What a probe sees: the router's states of all layers from l_r on, or the embedded means.
+    """What a probe sees: a router's states in layer l_r, or the embedded means.
 
     ``(N, F)`` float32; modalities that are absent are zero.
     """
     if kind == "embedded":
         return states.modality_states[:, 0].flatten(1).numpy()
-    layers = slice(first_layer - 1, None)
-    parts = [states.query_state[:, layers].flatten(1), states.modality_states[:, layers].flatten(1)]
+    at = first_layer - 1
+    parts = states.query_state[:, at], states.modality_states[:, at].flatten(1)
     return np.hstack([x.numpy() for x in parts])
 
 

@@ -64,7 +64,9 @@ def join(rows: pd.DataFrame, predictions: pd.DataFrame) -> tuple[pd.DataFrame, p
         raise ValueError(f"{len(absent)} instances have no prediction, among them {some}; run them")
     joined = joined.drop(columns="_merge")
     answered = joined["label_pred"].notna()
-    scored = joined[answered].drop(columns=["failure", "reply"]).astype({"label_pred": "int64"})
+    scored = joined[answered].drop(columns=["failure", "reply"])
+    # A table in which no answer has a score comes as objects.
+    scored = scored.astype({"label_pred": "int64", "score_pred": "float64"})
     lost = joined[~answered]
     outcome = lost["failure"].isna().map({True: "unparseable", False: "failed"})
     return scored.reset_index(drop=True), lost.assign(outcome=outcome).reset_index(drop=True)

@@ -57,7 +57,7 @@ def paired_frame(
     """
     both = _matched(baseline, steered, "baseline and steered")
     rows = []
-    for group, part in both.groupby(by, sort=False):
+    for group, part in both.groupby(by):
         for name in metrics:
             metric = METRICS[name]
             column = f"{metric.column}_pred"
@@ -100,7 +100,7 @@ def gain_share(
         "label_pred_new"
     ].to_numpy()
     rows = []
-    for group, part in both.groupby(by, sort=False):
+    for group, part in both.groupby(by):
         before, after, best = (
             (part[c] == part["label_gt"]).to_numpy(float)
             for c in ("label_pred", "label_pred_new", "label_reference")
