@@ -228,7 +228,8 @@ comparison[["item", "published", "reproduced", "low", "high", "within", "note"]]
 # **What came out, under `mini`.** At its published strength, depth and heads CHASE changes next to nothing in this
 # model: softmax over nMAS is near uniform, so the bias is small, and layers from l_r on come late (notebook 08
 # moves each). Tuned, it gains on Conflict and Missing; a gate read before the modalities mix gains more, and
-# sharpening it a little more again. All stay well below the oracle: whom to trust is the harder half.
+# sharpening it a little more again. All stay well below the oracle: whom to trust is the harder half. How much of the
+# gain needs the cue that was drawn into the surrogates, and what late fusion would give, is in notebook 08.
 #
 # **What not to conclude.** Nothing here under `mini` is evidence about Qwen2.5-Omni-7B: the two share
 # an architecture and this code path, not weights or data. That text is read better than audio, and
