@@ -817,9 +817,9 @@ def test_the_choice_is_the_best_that_does_not_lower_align_and_the_first_of_equal
 
 
 def test_a_candidates_methods_are_its_configurations_in_order():
-    candidate = Candidate("x", Chance(), [config(tau=0.1), config(tau=0.2)], "attention")
+    candidate = Candidate("x", Chance(), [config(tau=0.1), config(tau=0.2)])
     assert [(m.name, m.config.tau, m.importance) for m in candidate.methods()] == [
-        ("x/0", 0.1, "attention"), ("x/1", 0.2, "attention")
+        ("x/0", 0.1, "gradient"), ("x/1", 0.2, "gradient")
     ]  # fmt: skip
     assert all(m.source is candidate.source and not m.scored for m in candidate.methods())
 

@@ -86,7 +86,10 @@ class CrossFitted:
 
 @dataclass(frozen=True)
 class Oracle:
-    """p* and g* of the labels: what a router without error would say, an upper bound."""
+    """p* and g* of the labels: what a router without error would say.
+
+    Where no modality has GT's class, g* is even: there an oracle knows nothing.
+    """
 
     agreement: Agreement = "label"
     epsilon: float = 0.01

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from sklearn.metrics import roc_auc_score
 
 from emomm_lib.chase.router import Router
 from emomm_lib.chase.training import RouterStates, RouterTargets, routed
@@ -88,3 +89,24 @@ def conflict_reliability(study: ChaseStudy, kind: str) -> pd.DataFrame:
         p = routed(router, states)[0].mean(1).numpy()
         frames.append(reliability(p, targets.conflict.numpy()).assign(split=name))
     return pd.concat(frames, ignore_index=True)
+
+
+def detection_rates(study: ChaseStudy, kind: str) -> pd.DataFrame:
+    """How a router finds conflicts among test prompts, by coalition, on unsteered states.
+
+    ``conflicts`` is their share, ``recall`` and ``false_alarms`` the shares of conflicts and of the
+    rest in which p exceeds the published tau in some layer, ``auc`` of p averaged over layers, and
+    ``n`` the prompts.
+    """
+    states, targets = study.targets(study.split("test"))
+    p = routed(study.router(kind)[0], states)[0].numpy()
+    true = targets.conflict.numpy() > 0
+    rows = []
+    for coalition in COALITIONS:
+        own = (states.index["coalition"] == coalition).to_numpy()
+        steered = (p[own] > study.base.tau).any(1)
+        auc = float(roc_auc_score(true[own], p[own].mean(1)))
+        rates = true[own].mean(), steered[true[own]].mean(), steered[~true[own]].mean(), auc
+        rows.append((coalition, *rates, int(own.sum())))
+    columns = ["coalition", "conflicts", "recall", "false_alarms", "auc", "n"]
+    return pd.DataFrame(rows, columns=columns)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from emomm_lib.chase.steering import SteeringConfig
-from emomm_lib.evaluate.methods import GateSource, Importance, Method
+from emomm_lib.evaluate.methods import GateSource, Method
 from emomm_lib.evaluate.results import instances, join
 
 CRITERION = ("conflict", "missing")
@@ -50,13 +50,11 @@ class Candidate:
     name: str
     source: GateSource
     configs: Sequence[SteeringConfig]
-    importance: Importance = "gradient"
 
     def methods(self) -> list[Method]:
         """One a configuration, named ``<name>/<number>``."""
         return [
-            Method(f"{self.name}/{i}", self.source, config, self.importance)
-            for i, config in enumerate(self.configs)
+            Method(f"{self.name}/{i}", self.source, config) for i, config in enumerate(self.configs)
         ]
 
 

@@ -46,9 +46,13 @@ def paired_frame(
     steered: pd.DataFrame,
     by: str = "subset",
     metrics: Sequence[str] = ("acc5", "f1", "mae"),
+    *,
+    cluster: str = "sample_id",
     **bootstrap: int,
 ) -> pd.DataFrame:
-    """Differences steered - baseline with 95% intervals over clips, and McNemar for accuracy.
+    """Differences steered - baseline with 95% intervals, and McNemar for accuracy.
+
+    Whole clusters are resampled: clips, or speakers with ``cluster="speaker_id"``.
 
     Both frames have one row an instance: ``sample_id, coalition, label_gt, score_gt, label_pred,
     score_pred`` and the group column. Returns ``*by, metric, value, low, high, n, gained, lost, p``
@@ -69,7 +73,7 @@ def paired_frame(
                 known[f"{metric.column}_gt"],
                 known[column],
                 known[f"{column}_new"],
-                clusters=known["sample_id"],
+                clusters=known[cluster],
                 **bootstrap,
             )
             change = (None, None, np.nan)
@@ -88,11 +92,13 @@ def gain_share(
     steered: pd.DataFrame,
     reference: pd.DataFrame,
     by: str = "subset",
+    *,
+    cluster: str = "sample_id",
     **bootstrap: int,
 ) -> pd.DataFrame:
     """What part of a reference's gain in Acc-5 a method reaches: ``by, value, low, high, n``.
 
-    All three are resampled together by clip; a resample in which the reference gains nothing is
+    All three are resampled together by cluster; a resample in which the reference gains nothing is
     left out. Frames as for :func:`paired_frame`.
     """
     both = _matched(baseline, steered, "baseline and steered")
@@ -113,7 +119,7 @@ def gain_share(
                 out=np.full(sums.shape[:-1], np.nan),
                 where=sums[..., 1] > 0,
             ),
-            clusters=part["sample_id"],
+            clusters=part[cluster],
             **bootstrap,
         )
         rows.append((group, interval.value, interval.low, interval.high, interval.n))

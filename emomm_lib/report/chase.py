@@ -19,28 +19,38 @@ _SYMBOLS = {
 
 
 def choices_table(study: ChaseStudy) -> pd.DataFrame:
-    """Each candidate's chosen configuration where it differs from the published one.
+    """Each candidate's chosen configuration: the parameters in which any differs from the paper's.
 
-    Also how many were tried, and the gain on validation by subset, in points.
+    First the published configuration; ``tried`` is how many each could choose from, and the last
+    columns are the gains on validation by subset, in points.
     """
     _, baseline = study.validation
-    rows = []
+    configs = {"as published": study.base}
+    configs |= {name: choice.config for name, choice in study.choices.items()}
+    differing = [
+        field.name
+        for field in fields(SteeringConfig)
+        if len({getattr(config, field.name) for config in configs.values()}) > 1
+    ]
+    rows = {}
+    for name, config in configs.items():
+        entry = {_SYMBOLS.get(k, k): _shown(getattr(config, k)) for k in differing}
+        rows[name] = entry | {"tried": "", **dict.fromkeys(baseline.index, "")}
     for candidate in study.candidates():
         choice = study.choices[candidate.name]
-        changed = {
-            field.name: getattr(choice.config, field.name)
-            for field in fields(SteeringConfig)
-            if getattr(choice.config, field.name) != getattr(study.base, field.name)
-        }
-        if changed.get("heads") is not None:
-            changed["heads"] = f"{len(changed['heads'])} fixed"
         number = list(candidate.configs).index(choice.config)
         gain = 100 * (choice.table.iloc[number] - baseline)
-        text = ", ".join(f"{_SYMBOLS.get(k, k)} = {v}" for k, v in changed.items())
-        tried = len(candidate.configs)
-        rows.append((candidate.name, tried, text or "as published", *gain.round(1)))
-    columns = ["method", "tried", "differs from the published configuration", *baseline.index]
-    return pd.DataFrame(rows, columns=columns).set_index("method")
+        shown = {subset: fixed(value, 1) for subset, value in gain.items()}
+        rows[candidate.name] |= {"tried": len(candidate.configs), **shown}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, tuple):
+        return f"{len(value)} fixed"
+    if value is None:
+        return "by JSD"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def paired_table(gains: pd.DataFrame) -> pd.DataFrame:

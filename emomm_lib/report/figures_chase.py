@@ -34,6 +34,7 @@ _SYMBOLS = {
     "psi_hat": r"$\hat{\psi}$",
     "P": r"$P$",
     "l_r": r"$l_r$",
+    "sharpness": "sharpness",
 }
 _DARK, _GREY, _FAINT = "#333333", "#7A7A7A", "#D0D0D0"
 
@@ -377,7 +378,7 @@ def gains_forest(
                 ax.axvline(100 * value, color=_GREY, lw=1, ls="--", zorder=0.5)
             _forest(ax, rows, places, _COLOURS[subset], markers)
             ax.set_title(_SUBSETS[subset])
-            ax.set_xlabel("gain (points)")
+            ax.set_xlabel("gain in Acc-5 (points)")
             ax.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
             ax.spines["left"].set_visible(False)
             ax.tick_params(axis="y", length=0)
@@ -393,15 +394,18 @@ def gains_forest(
         return fig
 
 
-def sweep_figure(frame: pd.DataFrame, profile: str) -> Figure:
+def sweep_figure(
+    frame: pd.DataFrame, profile: str, *, title: str = "One setting at a time"
+) -> Figure:
     """Gain by subset while one setting varies and all others keep the base's, a panel a setting.
 
     Parameters
     ----------
     frame
-        ``parameter`` (``tau, eta, gamma, beta, K, psi_hat, P, l_r``), ``setting`` (a number),
-        ``subset`` (``align, conflict, missing``), ``value, low, high`` (gain over the unsteered
-        model, a fraction; shown in points) and ``base`` (bool: the setting that is kept elsewhere).
+        ``parameter`` (``tau, eta, gamma, beta, K, psi_hat, P, l_r, sharpness``), ``setting`` (a
+        number), ``subset`` (``align, conflict, missing``), ``value, low, high`` (gain over the
+        unsteered model, a fraction; shown in points) and ``base`` (bool: the setting that is kept
+        elsewhere).
 
     Raises ``ValueError`` for a missing column, another parameter or subset, two rows of one
     parameter, setting and subset, or a parameter without exactly one base setting.
@@ -453,7 +457,5 @@ def sweep_figure(frame: pd.DataFrame, profile: str) -> Figure:
         ]
         handles.append(Line2D([], [], color=_DARK, lw=1.1, ls=":", label="base setting"))
         _legend(fig, handles)
-        titled(
-            fig, "One setting at a time", profile, "gain over the unsteered model, 95% intervals"
-        )
+        titled(fig, title, profile, "gain over the unsteered model, 95% intervals")
         return fig
