@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers.modeling_utils import PreTrainedModel
 
-from emomm_lib.attention import Bias, DecisionRow, Trace, decoder_attention, record
+from emomm_lib.attention import Bias, DecisionRow, Trace, record
 from emomm_lib.chase.gates import Gate, RouterInput
 from emomm_lib.chase.steering import (
     SteeringConfig,
@@ -76,14 +76,15 @@ class Steerer:
         if not columns:
             raise ValueError("no column to steer; give at least one gate and configuration")
         configs = [config for _, config in columns]
-        self._layers = len(decoder_attention(model))
+        text = model.get_decoder().config
+        self._layers = text.num_hidden_layers
         for gate, config in columns:
             gate.check(model)
             if config.first_layer > self._layers:
                 raise ValueError(
                     f"first_layer is {config.first_layer} and the decoder has {self._layers} layers"
                 )
-            heads = model.get_decoder().config.num_attention_heads
+            heads = text.num_attention_heads
             for at, head in config.heads or ():
                 if not (config.first_layer <= at <= self._layers and 1 <= head <= heads):
                     raise ValueError(
@@ -94,7 +95,6 @@ class Steerer:
             raise ValueError("columns of one pass share a scope; run 'decision' and 'all' apart")
         self.scope = configs[0].scope
         self.first_layer = min(config.first_layer for config in configs) - 1
-        self.columns = len(columns)
         device = modality_ids.device
         one_hot = modality_ids[..., None] == torch.arange(len(MODALITIES), device=device)
         self._counts = one_hot.sum(1)

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from emomm_lib.attention import decoder_attention
 from emomm_lib.chase.router import Router
 from emomm_lib.chase.steering import SteeringConfig
 from emomm_lib.chase.training import RouterStates, RouterTargets, TrainingSettings, routed
@@ -57,7 +56,7 @@ class ChaseStudy:
 
     @property
     def layers(self) -> int:
-        return len(decoder_attention(self.bench.model.model))
+        return self.bench.model.model.get_decoder().config.num_hidden_layers
 
     @property
     def heads(self) -> int:
@@ -212,9 +211,17 @@ class ChaseStudy:
     def tested(self) -> list[Method]:
         """Methods on the test split, scores included, by routers of the training split."""
         clips = frozenset(self.split("test")["sample_id"])
-        return self._reported(
-            Routed(self.router(PUBLISHED)[0]), Routed(self.router(EMBEDDED)[0]), "test", clips
-        )
+        published, embedded = (Routed(self.router(kind)[0]) for kind in (PUBLISHED, EMBEDDED))
+        sources = {
+            "CHASE": published,
+            "CHASE, tuned": published,
+            "+ embedded gate": embedded,
+            "+ sharpened gate": embedded,
+        }
+        return [
+            Method(f"{name} | test", source, self.choices[name].config, scored=True, clips=clips)
+            for name, source in sources.items()
+        ]
 
     def _crossed(self, mark: str, chosen: Mapping[str, tuple]) -> list[Method]:
         """Methods on every clip on which nothing was chosen, from (source, configuration)."""
@@ -255,19 +262,6 @@ class ChaseStudy:
             "temperature": (even, config["temperature"]),
         }
         return self._crossed("control", chosen)
-
-    def _reported(self, published, embedded, mark: str, clips: frozenset[str]) -> list[Method]:
-        chosen = {name: choice.config for name, choice in self.choices.items()}
-        sources = {
-            "CHASE": published,
-            "CHASE, tuned": published,
-            "+ embedded gate": embedded,
-            "+ sharpened gate": embedded,
-        }
-        return [
-            Method(f"{name} | {mark}", source, chosen[name], scored=True, clips=clips)
-            for name, source in sources.items()
-        ]
 
     def ablations(self) -> list[Method]:
         """Table 2 on the test split: parts of CHASE, and of what it was extended to, left out."""

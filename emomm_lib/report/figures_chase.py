@@ -40,7 +40,7 @@ _DARK, _GREY, _FAINT = "#333333", "#7A7A7A", "#D0D0D0"
 
 _GAIN = (
     "points of five-class accuracy over the unsteered model on the same instances, with 95% "
-    "bootstrap intervals over clips"
+    "bootstrap intervals"
 )
 _TEXTS = {
     "Router curves": "Training of the router: loss of Eq. 10 on training clips (dashed) and on "
@@ -390,7 +390,7 @@ def gains_forest(
         if reference is not None:
             line = Line2D([], [], color=_GREY, lw=1, ls="--", label=reference)
             _legend(fig, [line])
-        titled(fig, title, profile, "95% intervals over clips; each panel has its own scale")
+        titled(fig, title, profile, "95% intervals; each panel has its own scale")
         return fig
 
 
