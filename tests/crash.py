@@ -54,4 +54,4 @@ def run(folder: Path, store: Path, log: Path, pause: float = 0.02) -> None:
     clips = pd.read_csv(folder / "clips.csv", dtype=str)
     log.with_name(STARTED).touch()
     evaluate(model, clips, {"ch_sims_v2": folder}, COALITIONS, PredictionStore(store),
-             media=MEDIA, batch_size=BATCH, traces=True, progress=False)  # fmt: skip
+             media=MEDIA, batch_size=BATCH, processes=2, traces=True, progress=False)  # fmt: skip

@@ -148,14 +148,14 @@ FEW = [METHODS[0], METHODS[1], METHODS[5]]
 
 
 def run(model, clips, root, store, methods=METHODS, coalitions=COALITIONS, **options):
-    options = {"media": MEDIA, "batch_size": 2, "progress": False} | options
+    options = {"media": MEDIA, "batch_size": 2, "processes": 1, "progress": False} | options
     return evaluate_methods(
         model, clips, {"ch_sims_v2": root}, coalitions, methods, store, **options
     )
 
 
 def plain(model, clips, root, store, coalitions=COALITIONS, **options):
-    options = {"media": MEDIA, "batch_size": 2, "progress": False} | options
+    options = {"media": MEDIA, "batch_size": 2, "processes": 1, "progress": False} | options
     return evaluate(model, clips, {"ch_sims_v2": root}, coalitions, store, **options)
 
 

@@ -29,7 +29,12 @@ class EncodingStore:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self._place: dict[ClipKey, tuple[Path, int]] = {}
-        for file in sorted(self.folder.glob("*.safetensors")):
+        self._files: set[Path] = set()
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Find what other processes have written."""
+        for file in sorted(set(self.folder.glob("*.safetensors")) - self._files):
             self._note(file)
 
     def _note(self, file: Path) -> None:
@@ -42,6 +47,7 @@ class EncodingStore:
                 "again"
             ) from error
         self._place |= {key: (file, i) for i, key in enumerate(keys)}
+        self._files.add(file)
 
     def __contains__(self, key: ClipKey) -> bool:
         return key in self._place

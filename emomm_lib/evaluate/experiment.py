@@ -18,16 +18,24 @@ from emomm_lib.corpora.surrogate.cue import CUES
 from emomm_lib.corpora.surrogate.plan import SurrogateSettings
 from emomm_lib.corpora.surrogate.render import render_corpus
 from emomm_lib.evaluate.encodings import EncodingStore
+from emomm_lib.evaluate.inspection import Inspection
 from emomm_lib.evaluate.methods import Method
+from emomm_lib.evaluate.plan import make_plan
 from emomm_lib.evaluate.results import with_media
-from emomm_lib.evaluate.runner import MediaSettings, evaluate, run_fingerprint
+from emomm_lib.evaluate.runner import (
+    MediaSettings,
+    evaluate,
+    read_ahead,
+    readable,
+    run_fingerprint,
+)
 from emomm_lib.evaluate.states import COALITIONS as STATE_COALITIONS
 from emomm_lib.evaluate.states import StateStore
 from emomm_lib.evaluate.steered import evaluate_methods, steering_fingerprint
 from emomm_lib.evaluate.store import PredictionStore
 from emomm_lib.labels import Corpus
 from emomm_lib.media.audio import AudioSettings
-from emomm_lib.media.video import VideoSettings
+from emomm_lib.media.video import MediaError, VideoSettings
 from emomm_lib.metrics import TraceTable
 from emomm_lib.models.omni import OmniModel
 from emomm_lib.paths import ROOT, cache_dir, run_dir
@@ -126,6 +134,18 @@ class Experiment:
     def routes(self, method: Method) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
         """What a scored method's gate said in each layer (``PredictionStore.read_routes``)."""
         return self.store.read_routes(steering_fingerprint(self.model, self.media, method)[0])
+
+    def inspect(self, clip: pd.Series, coalition: str) -> Inspection:
+        """One clip of the manifest under one coalition, to be looked at under many steerings.
+
+        Raises ``MediaError`` when its files cannot be read.
+        """
+        plan = make_plan(clip.to_frame().T, self.roots, [coalition], set(), 1)
+        [batch] = read_ahead(plan, self.media, 1, self.encodings, self.model.device)
+        work, failures = readable(self.model, batch)
+        if failures:
+            raise MediaError(failures[0].failure)
+        return Inspection(self.model, work[0][1])
 
     def traces(self) -> TraceTable:
         """Attention of all answers that were asked with ``traces``."""

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
 from emomm_lib.evaluate.encodings import EncodingStore
+from emomm_lib.evaluate.parallel import in_order, processes_for
 from emomm_lib.evaluate.plan import Item, Plan, make_plan
 from emomm_lib.evaluate.states import COALITIONS as STATE_COALITIONS
 from emomm_lib.evaluate.states import Key, StateStore
@@ -26,6 +27,7 @@ from emomm_lib.models.omni import Encoded, Media, OmniModel, Query
 from emomm_lib.prompts import parse_reply, prompt_version
 
 Decoding = Literal["constrained", "free"]
+Result = TypeVar("Result")
 AHEAD = 2
 """Batches that are read while the model computes."""
 
@@ -105,6 +107,34 @@ def read_ahead(
                 yield [future.result() for future in ahead.pop(0)]
         for futures in ahead:
             yield [future.result() for future in futures]
+
+
+def computed(
+    plan: Plan,
+    ask: Callable[[list[Read]], Iterable[Result]],
+    settings: MediaSettings,
+    workers: int,
+    encodings: EncodingStore | None,
+    model: OmniModel,
+    processes: int,
+) -> Iterator[Result]:
+    """What ``ask`` gives for every batch of a plan, in the plan's order.
+
+    In one process, files are read ahead while the model computes; in several, each reads and
+    computes whole batches.
+    """
+    if min(processes, len(plan.batches)) <= 1:
+        for batch in read_ahead(plan, settings, workers, encodings, model.device):
+            yield from ask(batch)
+        return
+
+    def whole(batch: Sequence[Item]) -> list[Result]:
+        return list(ask([_read(item, settings, encodings, model.device) for item in batch]))
+
+    for results in in_order(whole, plan.batches, processes):
+        yield from results
+    if encodings is not None:
+        encodings.refresh()
 
 
 def readable(
@@ -193,6 +223,7 @@ def evaluate(
     encodings: EncodingStore | None = None,
     batch_size: int = 32,
     workers: int = 2,
+    processes: int | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
     """Predictions of every clip under every coalition, from the store where they are known.
@@ -220,7 +251,9 @@ def evaluate(
         Clips decoded, encoded and asked together; a pass of the decoder has up to twice as many
         prompts.
     workers
-        Threads that read files ahead of the model.
+        Threads that read files ahead of the model, in one process.
+    processes
+        Processes that compute batches side by side; None is :func:`processes_for` the device.
 
     Returns one row a (sample, coalition), failures included: ``sample_id, coalition, label, score,
     logit_a..logit_e, failure, reply``. Raises like :func:`emomm_lib.evaluate.plan.make_plan`.
@@ -237,13 +270,19 @@ def evaluate(
     plan = make_plan(clips, roots, coalitions, known, batch_size)
     total = plan.known + plan.remaining
     failed = 0
+    processes = processes_for(model.device) if processes is None else processes
+
+    def ask(batch: list[Read]) -> Iterator[tuple[list[Prediction], list[StoredTrace]]]:
+        try:
+            yield _ask(model, batch, decoding, traces, states, encodings)
+        except torch.OutOfMemoryError as error:
+            error.add_note(f"out of memory with batch_size={batch_size}: choose a smaller one")
+            raise
+
     with tqdm(total=total, initial=plan.known, unit="item", disable=not progress) as bar:
-        for batch in read_ahead(plan, settings, workers, encodings, model.device):
-            try:
-                predictions, seen = _ask(model, batch, decoding, traces, states, encodings)
-            except torch.OutOfMemoryError as error:
-                error.add_note(f"out of memory with batch_size={batch_size}: choose a smaller one")
-                raise
+        for predictions, seen in computed(
+            plan, ask, settings, workers, encodings, model, processes
+        ):
             store.write(fingerprint, predictions, seen)
             failed += sum(p.failure is not None for p in predictions)
             bar.update(len(predictions))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,15 @@ from emomm_lib.chase.saliency import gradient_importance
 from emomm_lib.chase.steer import Decisions, steer
 from emomm_lib.evaluate.encodings import EncodingStore
 from emomm_lib.evaluate.methods import Batch, Importance, Method
+from emomm_lib.evaluate.parallel import processes_for
 from emomm_lib.evaluate.plan import make_plan
-from emomm_lib.evaluate.runner import MediaSettings, read_ahead, readable, run_fingerprint
+from emomm_lib.evaluate.runner import (
+    MediaSettings,
+    Read,
+    computed,
+    readable,
+    run_fingerprint,
+)
 from emomm_lib.evaluate.states import Key
 from emomm_lib.evaluate.store import (
     Prediction,
@@ -239,13 +247,14 @@ def evaluate_methods(
     encodings: EncodingStore | None = None,
     batch_size: int = 32,
     workers: int = 2,
+    processes: int | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
     """Answers of every method, from the store where they are known.
 
     Each prompt is computed once unsteered, and every method of scope ``decision`` replays its
-    decision token; scope ``all`` costs a prompt each. A group of prompts is durable for all
-    methods before the next begins.
+    decision token; scope ``all`` costs a prompt each. Each group of prompts is durable for all
+    methods at once. ``workers`` and ``processes`` as for ``evaluate``.
 
     Returns rows like :func:`emomm_lib.evaluate.runner.evaluate` and ``method``, its name. Raises
     like it, and ``ValueError`` for two methods of one name.
@@ -254,6 +263,7 @@ def evaluate_methods(
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"several methods are named {repeated}; give each its own name")
     settings = media or MediaSettings()
+    processes = processes_for(model.device) if processes is None else processes
     # What visual tokens matter to the unsteered model is kept under its own run.
     plain, preimage = run_fingerprint(model, settings)
     store.begin(plain, preimage)
@@ -282,13 +292,14 @@ def evaluate_methods(
     total = known + sum(plan.remaining for _, plan in plans)
     with tqdm(total=total, initial=known, unit="prompt", disable=not progress) as bar:
         for own, plan in plans:
-            for batch in read_ahead(plan, settings, workers, encodings, model.device):
-                work, failures = readable(model, batch, encodings)
-                if failures:
-                    store.write_runs({run.fingerprint: run.failing(failures) for run in own})
-                if work:
-                    _ask(model, work, own, by_id, store, plain)
-                bar.update(len(work) + len(failures))
+            ask = partial(_ask, model, own, by_id, store, plain, encodings)
+            for count, written, found in computed(
+                plan, ask, settings, workers, encodings, model, processes
+            ):
+                store.write_runs(written)
+                if found:
+                    store.write_importance(plain, found)
+                bar.update(count)
     frames = []
     for run in runs:
         table = store.read(run.fingerprint)
@@ -318,24 +329,30 @@ class _Run:
 
 def _ask(
     model: OmniModel,
-    work: Sequence[tuple[Key, Query]],
     runs: Sequence[_Run],
     clips: pd.DataFrame,
     store: PredictionStore,
     plain: str,
-) -> None:
-    """Answer a batch of prompts by every method that lacks some of it."""
+    encodings: EncodingStore | None,
+    batch: Sequence[Read],
+) -> Iterator[tuple[int, dict[str, Written], dict[Key, np.ndarray]]]:
+    """Answer a batch by every method that lacks some of it, a group of prompts at a time.
+
+    Gives the number of prompts, what is to be written of them, and importance not known before.
+    """
+    work, failures = readable(model, batch, encodings)
+    if failures:
+        yield len(failures), {run.fingerprint: run.failing(failures) for run in runs}, {}
+    if not work:
+        return
     keys, queries = (list(x) for x in zip(*work, strict=True))
     lacking = [run for run in runs if not run.known.issuperset(keys)]
     methods = [run.method for run in lacking]
     known = store.read_importance(plain, keys)
     for asked in _compute(model, keys, queries, clips, methods, known):
         outcomes = _columns(model, asked, methods)
-        store.write_runs(
-            {
-                run.fingerprint: _written(model, asked, run.method, outcome)
-                for run, outcome in zip(lacking, outcomes, strict=True)
-            }
-        )
-        if asked.found:
-            store.write_importance(plain, asked.found)
+        written = {
+            run.fingerprint: _written(model, asked, run.method, outcome)
+            for run, outcome in zip(lacking, outcomes, strict=True)
+        }
+        yield len(asked.keys), written, asked.found

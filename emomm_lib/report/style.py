@@ -7,6 +7,8 @@ from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
+import pylopdf_fonts_zh_cn
+from matplotlib import font_manager
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
@@ -23,7 +25,8 @@ PUBLISHED = "#000000"
 
 RC = {
     "figure.dpi": 100,
-    "font.family": "DejaVu Sans",
+    # The second has the characters that the first lacks: CH-SIMS's transcripts.
+    "font.family": ["DejaVu Sans", "Noto Sans SC"],
     "font.size": 9,
     "axes.titlesize": 10,
     "axes.spines.top": False,
@@ -34,6 +37,7 @@ RC = {
     "svg.fonttype": "none",
     "pdf.fonttype": 42,
 }
+font_manager.fontManager.addfont(pylopdf_fonts_zh_cn.sans_path())
 _METADATA = {
     "png": {"Software": None},
     "svg": {"Date": None},

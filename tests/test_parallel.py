@@ -1,0 +1,147 @@
+"""Work done by several processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from crash import MEDIA, small_model
+
+from emomm_lib.chase.steering import SteeringConfig
+from emomm_lib.evaluate.encodings import EncodingStore
+from emomm_lib.evaluate.methods import Chance, Method, Oracle
+from emomm_lib.evaluate.parallel import in_order, processes_for
+from emomm_lib.evaluate.runner import evaluate
+from emomm_lib.evaluate.states import StateStore
+from emomm_lib.evaluate.steered import evaluate_methods
+from emomm_lib.evaluate.store import PredictionStore
+from test_media import grey_frames, tone, write_mp4  # isort: skip
+
+COALITIONS = ("TAV", "TA", "AV", "V")
+
+
+def slow_first(piece: int) -> tuple[int, int]:
+    if piece == 0:
+        torch.ones(600, 600).matrix_power(40)
+    return piece, os.getpid()
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_results_come_in_the_order_of_the_pieces(processes):
+    results = list(in_order(slow_first, range(9), processes))
+    assert [piece for piece, _ in results] == list(range(9))
+    pids = {pid for _, pid in results}
+    assert pids == {os.getpid()} if processes == 1 else os.getpid() not in pids
+    assert len(pids) == processes
+
+
+def test_one_piece_or_none_is_not_worth_a_process():
+    assert list(in_order(slow_first, [3], 4)) == [(3, os.getpid())]
+    assert list(in_order(slow_first, [], 4)) == []
+
+
+def test_a_process_computes_with_one_thread_so_that_results_do_not_hang_on_the_cores():
+    assert set(in_order(lambda _: torch.get_num_threads(), range(4), 2)) == {1}
+
+
+def fails_at_two(piece: int) -> int:
+    if piece == 2:
+        raise FileNotFoundError("piece 2 is gone")
+    return piece
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_an_error_is_raised_in_its_turn_with_its_own_type_and_words(processes):
+    results = in_order(fails_at_two, range(5), processes)
+    assert [next(results), next(results)] == [0, 1]
+    with pytest.raises(FileNotFoundError, match="piece 2 is gone"):
+        next(results)
+
+
+def test_a_process_that_is_killed_ends_the_work_with_an_error_instead_of_hanging():
+    def suicidal(piece: int) -> int:
+        if piece == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return piece
+
+    with pytest.raises(RuntimeError, match="DataLoader worker"):
+        list(in_order(suicidal, range(6), 2))
+
+
+def test_a_gpu_is_not_shared_by_forked_processes():
+    assert processes_for("cuda") == 1
+    assert processes_for("cpu") == len(os.sched_getaffinity(0))
+
+
+# The same answers
+
+
+@pytest.fixture(scope="module")
+def model():
+    return small_model()
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clips")
+    rows = []
+    for i in range(7):
+        sound = tone(0.5 + 0.05 * i, hertz=200 + 20 * i)
+        write_mp4(folder / f"{i}.mp4", frames=grey_frames(4, 56), sound=sound)
+        rows.append({
+            "sample_id": f"c{i}", "corpus": "ch_sims_v2", "text": f"word {i}",
+            "video_path": f"{i}.mp4", "audio_path": f"{i}.mp4", "speaker_id": "s",
+            "label_gt": i % 5, "label_t": 1, "label_a": i % 5, "label_v": 3,
+        })  # fmt: skip
+    (folder / "5.mp4").write_bytes(b"damaged")
+    return pd.DataFrame(rows), folder
+
+
+def test_two_processes_give_the_answers_traces_states_and_failures_of_one(model, clips, tmp_path):
+    table, folder = clips
+    found = []
+    for processes in (1, 2):
+        home = tmp_path / str(processes)
+        store, states = PredictionStore(home / "p.sqlite"), StateStore(home / "s")
+        kept = EncodingStore(home / "e")
+        answers = evaluate(model, table, {"ch_sims_v2": folder}, COALITIONS, store, media=MEDIA,
+                           traces=True, states=states, encodings=kept, batch_size=2,
+                           processes=processes, progress=False)  # fmt: skip
+        fingerprint = _only_run(store)
+        found.append((answers, store.read_traces(fingerprint), states.read(table["sample_id"])))
+        # The caller's store knows what its processes wrote.
+        assert len([k for k in kept._place]) == 6
+    (first, traces, states), (second, other_traces, other_states) = found
+    assert len(first) == 28 and first["failure"].notna().sum() == 4
+    pd.testing.assert_frame_equal(first, second, rtol=1e-4)
+    np.testing.assert_allclose(traces.mass, other_traces.mass, atol=1e-6)
+    assert states.index.equals(other_states.index)
+    torch.testing.assert_close(states.query_state, other_states.query_state, atol=1e-5, rtol=1e-4)
+
+
+def _only_run(store: PredictionStore) -> str:
+    with store._connect() as db:
+        [(fingerprint,)] = db.execute("SELECT fingerprint FROM runs").fetchall()
+    return fingerprint
+
+
+def test_two_processes_steer_as_one_does(model, clips, tmp_path):
+    table, folder = clips
+    config = SteeringConfig(first_layer=1, tau=0.0, gamma=3.0, beta=0.5, top_k=2)
+    methods = [
+        Method("oracle", Oracle(), config, scored=True),
+        Method("chance", Chance(), config, "attention"),
+        Method("all queries", Oracle(), SteeringConfig(first_layer=1, beta=0, scope="all")),
+    ]
+    tables = [
+        evaluate_methods(model, table, {"ch_sims_v2": folder}, ("TAV", "AV"), methods,
+                         PredictionStore(tmp_path / f"{n}.sqlite"), media=MEDIA, batch_size=2,
+                         processes=n, progress=False)
+        for n in (1, 2)
+    ]  # fmt: skip
+    assert tables[0]["failure"].notna().sum() == 6
+    pd.testing.assert_frame_equal(*tables, rtol=1e-4)
