@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from emomm_lib.benchmark import read_manifest
+from emomm_lib.benchmark import read_manifest, resolve_media
 from emomm_lib.chase.training import RouterStates
 from emomm_lib.corpora.surrogate.cue import CUES
 from emomm_lib.corpora.surrogate.plan import SurrogateSettings
@@ -20,12 +20,14 @@ from emomm_lib.corpora.surrogate.render import render_corpus
 from emomm_lib.evaluate.encodings import EncodingStore
 from emomm_lib.evaluate.inspection import Inspection
 from emomm_lib.evaluate.methods import Method
+from emomm_lib.evaluate.parallel import processes_for
 from emomm_lib.evaluate.plan import make_plan
 from emomm_lib.evaluate.results import with_media
 from emomm_lib.evaluate.runner import (
     MediaSettings,
+    PersonOnly,
+    Reader,
     evaluate,
-    read_ahead,
     readable,
     run_fingerprint,
 )
@@ -35,6 +37,7 @@ from emomm_lib.evaluate.steered import evaluate_methods, steering_fingerprint
 from emomm_lib.evaluate.store import PredictionStore
 from emomm_lib.labels import Corpus
 from emomm_lib.media.audio import AudioSettings
+from emomm_lib.media.person import PersonSettings, RegionStore
 from emomm_lib.media.video import MediaError, VideoSettings
 from emomm_lib.metrics import TraceTable
 from emomm_lib.models.omni import OmniModel
@@ -55,6 +58,8 @@ class Experiment:
         The manifest's rows whose files are there.
     keep_encodings
         Whether clips stay on disk as the encoders left them.
+    region_store
+        Where people are in the videos, for :meth:`person_only`.
     """
 
     name: str
@@ -66,13 +71,14 @@ class Experiment:
     store: PredictionStore
     batch_size: int
     keep_encodings: bool = False
+    region_store: RegionStore | None = None
 
     @cached_property
     def encodings(self) -> EncodingStore | None:
         """Encoded clips on disk, where they are kept."""
         if not self.keep_encodings:
             return None
-        made_by = {"model": self.model.settings(), "media": asdict(self.media)}
+        made_by = {"model": self.model.settings(), "media": self.media.settings()}
         text = json.dumps(made_by, sort_keys=True)
         name = hashlib.sha256(text.encode()).hexdigest()[:16]
         return EncodingStore(self.store.path.parent / "encodings" / self.store.path.stem / name)
@@ -107,6 +113,7 @@ class Experiment:
             traces=traces,
             states=self.state_store if states else None,
             encodings=self.encodings,
+            regions=self.region_store,
             batch_size=self.batch_size,
         )
 
@@ -135,14 +142,48 @@ class Experiment:
         """What a scored method's gate said in each layer (``PredictionStore.read_routes``)."""
         return self.store.read_routes(steering_fingerprint(self.model, self.media, method)[0])
 
+    def regions(
+        self, clips: pd.DataFrame, settings: PersonSettings = PersonSettings()
+    ) -> pd.DataFrame:
+        """Where the person is in some clips' sampled frames, found where it was not yet.
+
+        Rows of :meth:`RegionStore.find` with ``sample_id`` and ``corpus``.
+        """
+        rows = clips[["corpus", "video_path"]].itertuples(index=False)
+        videos = [resolve_media(self.roots[corpus], path) for corpus, path in rows]
+        found = self._regions(settings).find(videos, processes=processes_for("cpu"))
+        return pd.concat([clips[["sample_id", "corpus"]].reset_index(drop=True), found], axis=1)
+
+    def _regions(self, settings: PersonSettings) -> RegionStore:
+        return RegionStore(self.store.path.parent / "regions", self.media.video, settings)
+
+    def person_only(
+        self,
+        clips: pd.DataFrame,
+        *,
+        pixels: bool = True,
+        tokens: float | None = None,
+        settings: PersonSettings = PersonSettings(),
+    ) -> Experiment:
+        """The same clips with video of which only the person is left (C.2).
+
+        ``pixels`` blots out what lies outside the person's region; ``tokens`` drops video tokens of
+        which less than that share of the area lies in it. A clip whose video cannot be read is a
+        failed item there, as it is here.
+        """
+        self.regions(clips, settings)
+        store = self._regions(settings)
+        media = replace(self.media, person=PersonOnly(store.fingerprint, pixels, tokens))
+        return replace(self, clips=clips, media=media, region_store=store, keep_encodings=False)
+
     def inspect(self, clip: pd.Series, coalition: str) -> Inspection:
         """One clip of the manifest under one coalition, to be looked at under many steerings.
 
         Raises ``MediaError`` when its files cannot be read.
         """
         plan = make_plan(clip.to_frame().T, self.roots, [coalition], set(), 1)
-        [batch] = read_ahead(plan, self.media, 1, self.encodings, self.model.device)
-        work, failures = readable(self.model, batch)
+        reader = Reader(self.media, self.model.device, self.encodings, self.region_store)
+        work, failures = readable(self.model, list(map(reader, plan.batches[0])))
         if failures:
             raise MediaError(failures[0].failure)
         return Inspection(self.model, work[0][1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from emomm_lib.chase.gates import Gate
-from emomm_lib.chase.replay import Prefill, prefill, replay
+from emomm_lib.chase.replay import prefill, replay
 from emomm_lib.chase.saliency import gradient_importance
 from emomm_lib.chase.steer import Decisions
 from emomm_lib.chase.steering import SteeringConfig
@@ -69,14 +70,17 @@ class Inspection:
         self._prompt = model.prepare([query])
         p = self._prompt
         self._prefill = prefill(
-            model.model, p.inputs_embeds, p.attention_mask, p.position_ids, p.modality_ids, rows=True
+            model.model,
+            p.inputs_embeds,
+            p.attention_mask,
+            p.position_ids,
+            p.modality_ids,
+            rows=True,
         )
         self.counts = self._prefill.trace.counts[0].cpu().numpy()
         self.grid = None
         if "V" in query.coalition:
-            merge = model.model.config.vision_config.spatial_merge_size
-            t, h, w = query.clip.grid.tolist()
-            self.grid = (t, h // merge, w // merge)
+            self.grid = model.video_grid(query.clip.grid)
 
     @property
     def layers(self) -> int:
@@ -122,12 +126,16 @@ class Inspection:
     def on_video(self, values: np.ndarray) -> np.ndarray:
         """Of numbers by position ``(..., S)`` those of video tokens, ``(..., t, h, w)``.
 
-        Raises ``ValueError`` for a prompt without video.
+        NaN for tokens that were dropped. Raises ``ValueError`` for a prompt without video.
         """
         if self.grid is None:
             raise ValueError(f"the prompt {self.query.coalition} has no video")
         visual = (self._prefill.modality_ids[0] == MODALITIES.index("V")).cpu().numpy()
-        return values[..., visual].reshape(*values.shape[:-1], *self.grid)
+        kept = self.query.clip.kept
+        there = slice(None) if kept is None else kept.cpu().numpy()
+        found = np.full((*values.shape[:-1], math.prod(self.grid)), np.nan)
+        found[..., there] = values[..., visual]
+        return found.reshape(*values.shape[:-1], *self.grid)
 
     def _look(
         self,

@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-
 Piece = TypeVar("Piece")
 Result = TypeVar("Result")
 

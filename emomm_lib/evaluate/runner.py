@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -22,6 +22,7 @@ from emomm_lib.evaluate.states import Key, StateStore
 from emomm_lib.evaluate.store import Prediction, PredictionStore, StoredTrace
 from emomm_lib.labels import Corpus
 from emomm_lib.media.audio import AudioSettings, read_audio
+from emomm_lib.media.person import RegionStore, suppress
 from emomm_lib.media.video import MediaError, VideoSettings, read_video
 from emomm_lib.models.omni import Encoded, Media, OmniModel, Query
 from emomm_lib.prompts import parse_reply, prompt_version
@@ -33,11 +34,35 @@ AHEAD = 2
 
 
 @dataclass(frozen=True)
+class PersonOnly:
+    """Video of which only the person is seen (C.2).
+
+    Attributes
+    ----------
+    found_by
+        Fingerprint of how regions are found (:class:`RegionStore`).
+    pixels
+        Whether pixels outside the region are blotted out.
+    tokens
+        Least share of a video token's area inside the region for it to be kept; None keeps all.
+    """
+
+    found_by: str
+    pixels: bool = True
+    tokens: float | None = None
+
+
+@dataclass(frozen=True)
 class MediaSettings:
-    """How a clip's files are read."""
+    """How a clip's files are read; ``person`` needs a store of regions beside it."""
 
     video: VideoSettings = field(default_factory=VideoSettings)
     audio: AudioSettings = field(default_factory=AudioSettings)
+    person: PersonOnly | None = None
+
+    def settings(self) -> dict:
+        """All that can change what is read, for fingerprints."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 def run_fingerprint(
@@ -50,7 +75,7 @@ def run_fingerprint(
     settings = {
         **model.settings(),
         "prompt": prompt_version(),
-        "media": asdict(media),
+        "media": media.settings(),
         "decoding": decoding,
     }
     if steering is not None:
@@ -72,37 +97,62 @@ class Read:
     encoded: Encoded | None = None
 
 
-def _read(
-    item: Item, settings: MediaSettings, encodings: EncodingStore | None, device: torch.device
-) -> Read:
-    key = (item.sample_id, item.version)
-    if encodings is not None and key in encodings:
-        return Read(item, Media(None, None), {}, encodings.read(key, device))
-    needed, failures = "".join(item.coalitions), {}
-    frames = sound = None
-    try:
-        frames = read_video(item.video, settings.video) if "V" in needed else None
-    except MediaError as error:
-        failures["V"] = str(error)
-    try:
-        sound = read_audio(item.audio, settings.audio) if "A" in needed else None
-    except MediaError as error:
-        failures["A"] = str(error)
-    return Read(item, Media(frames, sound), failures)
+@dataclass(frozen=True)
+class Reader:
+    """Reads clips for a model.
+
+    Attributes
+    ----------
+    encodings
+        Encoded clips, which are not read again.
+    regions
+        Where people are in the videos, for settings with ``person``.
+    """
+
+    settings: MediaSettings
+    device: torch.device
+    encodings: EncodingStore | None = None
+    regions: RegionStore | None = None
+
+    def __post_init__(self) -> None:
+        wanted = self.settings.person
+        if wanted and (self.regions is None or self.regions.fingerprint != wanted.found_by):
+            raise ValueError("media settings with a person need the store of regions they name")
+
+    def __call__(self, item: Item) -> Read:
+        key = (item.sample_id, item.version)
+        if self.encodings is not None and key in self.encodings:
+            return Read(item, Media(None, None), {}, self.encodings.read(key, self.device))
+        needed, failures = "".join(item.coalitions), {}
+        seen, sound = Media(None, None), None
+        try:
+            seen = self._video(item) if "V" in needed else seen
+        except MediaError as error:
+            failures["V"] = str(error)
+        try:
+            sound = read_audio(item.audio, self.settings.audio) if "A" in needed else None
+        except MediaError as error:
+            failures["A"] = str(error)
+        return Read(item, replace(seen, sound=sound), failures)
+
+    def _video(self, item: Item) -> Media:
+        video, person = read_video(item.video, self.settings.video), self.settings.person
+        if person is None:
+            return Media(video, None)
+        region = self.regions.read(item.video).mask
+        if person.pixels:
+            video = replace(video, frames=suppress(video.frames, region))
+        if person.tokens is None:
+            return Media(video, None)
+        return Media(video, None, region, person.tokens)
 
 
-def read_ahead(
-    plan: Plan,
-    settings: MediaSettings,
-    workers: int,
-    encodings: EncodingStore | None = None,
-    device: torch.device | str = "cpu",
-) -> Iterator[list[Read]]:
+def read_ahead(plan: Plan, reader: Reader, workers: int) -> Iterator[list[Read]]:
     """The plan's batches, their files read ahead of the model."""
     with ThreadPoolExecutor(workers, thread_name_prefix="read") as pool:
         ahead: list[list[Future]] = []
         for batch in plan.batches:
-            ahead.append([pool.submit(_read, item, settings, encodings, device) for item in batch])
+            ahead.append([pool.submit(reader, item) for item in batch])
             if len(ahead) > AHEAD:
                 yield [future.result() for future in ahead.pop(0)]
         for futures in ahead:
@@ -112,10 +162,8 @@ def read_ahead(
 def computed(
     plan: Plan,
     ask: Callable[[list[Read]], Iterable[Result]],
-    settings: MediaSettings,
+    reader: Reader,
     workers: int,
-    encodings: EncodingStore | None,
-    model: OmniModel,
     processes: int,
 ) -> Iterator[Result]:
     """What ``ask`` gives for every batch of a plan, in the plan's order.
@@ -124,17 +172,17 @@ def computed(
     computes whole batches.
     """
     if min(processes, len(plan.batches)) <= 1:
-        for batch in read_ahead(plan, settings, workers, encodings, model.device):
+        for batch in read_ahead(plan, reader, workers):
             yield from ask(batch)
         return
 
     def whole(batch: Sequence[Item]) -> list[Result]:
-        return list(ask([_read(item, settings, encodings, model.device) for item in batch]))
+        return list(ask([reader(item) for item in batch]))
 
     for results in in_order(whole, plan.batches, processes):
         yield from results
-    if encodings is not None:
-        encodings.refresh()
+    if reader.encodings is not None:
+        reader.encodings.refresh()
 
 
 def readable(
@@ -221,6 +269,7 @@ def evaluate(
     traces: bool = False,
     states: StateStore | None = None,
     encodings: EncodingStore | None = None,
+    regions: RegionStore | None = None,
     batch_size: int = 32,
     workers: int = 2,
     processes: int | None = None,
@@ -247,6 +296,8 @@ def evaluate(
         Where to keep hidden states of prompts with two modalities or more, for routers.
     encodings
         Where encoded clips are kept and found, when they are to be.
+    regions
+        Where people are in the videos, for media settings with ``person``.
     batch_size
         Clips decoded, encoded and asked together; a pass of the decoder has up to twice as many
         prompts.
@@ -261,6 +312,7 @@ def evaluate(
     if (traces or states is not None) and decoding == "free":
         raise ValueError("attention and states are recorded with constrained decoding only")
     settings = media or MediaSettings()
+    reader = Reader(settings, model.device, encodings, regions)
     fingerprint, preimage = run_fingerprint(model, settings, decoding)
     store.begin(fingerprint, preimage)
     known = store.known(fingerprint, traced=traces)
@@ -280,9 +332,7 @@ def evaluate(
             raise
 
     with tqdm(total=total, initial=plan.known, unit="item", disable=not progress) as bar:
-        for predictions, seen in computed(
-            plan, ask, settings, workers, encodings, model, processes
-        ):
+        for predictions, seen in computed(plan, ask, reader, workers, processes):
             store.write(fingerprint, predictions, seen)
             failed += sum(p.failure is not None for p in predictions)
             bar.update(len(predictions))

@@ -24,6 +24,7 @@ from emomm_lib.evaluate.plan import make_plan
 from emomm_lib.evaluate.runner import (
     MediaSettings,
     Read,
+    Reader,
     computed,
     readable,
     run_fingerprint,
@@ -263,6 +264,7 @@ def evaluate_methods(
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"several methods are named {repeated}; give each its own name")
     settings = media or MediaSettings()
+    reader = Reader(settings, model.device, encodings)
     processes = processes_for(model.device) if processes is None else processes
     # What visual tokens matter to the unsteered model is kept under its own run.
     plain, preimage = run_fingerprint(model, settings)
@@ -293,9 +295,7 @@ def evaluate_methods(
     with tqdm(total=total, initial=known, unit="prompt", disable=not progress) as bar:
         for own, plan in plans:
             ask = partial(_ask, model, own, by_id, store, plain, encodings)
-            for count, written, found in computed(
-                plan, ask, settings, workers, encodings, model, processes
-            ):
+            for count, written, found in computed(plan, ask, reader, workers, processes):
                 store.write_runs(written)
                 if found:
                     store.write_importance(plain, found)

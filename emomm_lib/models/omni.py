@@ -22,6 +22,7 @@ from transformers import (
 
 from emomm_lib.attention import Trace, modality_ids, record
 from emomm_lib.labels import GRIDS, LETTERS, Corpus
+from emomm_lib.media.person import token_cover
 from emomm_lib.media.video import Frames
 from emomm_lib.models.passes import Beginning, Tokens, fork, schedule
 from emomm_lib.prompts import TRANSCRIPT_PREFIX, messages, reply
@@ -33,10 +34,22 @@ SUPPORTED = ("qwen2_5_omni", "qwen2_5_omni_thinker")
 
 @dataclass(frozen=True)
 class Media:
-    """A decoded clip: sampled frames, and 16 kHz mono sound ``(samples,)``; None where absent."""
+    """A decoded clip.
+
+    Attributes
+    ----------
+    frames, sound
+        Sampled frames, and 16 kHz mono sound ``(samples,)``; None where absent.
+    region
+        ``(N, H, W)`` bool, the part of the frames whose tokens are kept; None keeps all.
+    least_cover
+        Share of a video token's area that has to lie in the region.
+    """
 
     frames: Frames | None
     sound: np.ndarray | None
+    region: np.ndarray | None = None
+    least_cover: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -50,12 +63,16 @@ class Encoded:
         ``seconds_per_grid`` the time that one step of t covers.
     audio
         ``(tokens, hidden)``, None without sound.
+    kept
+        ``(t h w,)`` bool after merging, where some of the video's tokens were dropped: ``video``
+        holds the others. They keep the positions that they have in the whole video.
     """
 
     video: torch.Tensor | None
     grid: torch.Tensor | None
     seconds_per_grid: float | None
     audio: torch.Tensor | None
+    kept: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -223,6 +240,7 @@ class OmniModel:
         seen = [i for i, c in enumerate(clips) if c.frames is not None]
         heard = [i for i, c in enumerate(clips) if c.sound is not None]
         video: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        kept: dict[int, torch.Tensor] = {}
         audio: dict[int, torch.Tensor] = {}
         if seen:
             done = self.processor.video_processor(
@@ -235,6 +253,7 @@ class OmniModel:
             pixels = done["pixel_values_videos"].to(self.device)
             embeds = self.model.get_video_features(pixels, grid).pooler_output
             video = dict(zip(seen, zip(embeds, grid, strict=True), strict=True))
+        kept = {i: self._kept(clips[i], video[i][1]) for i in seen if clips[i].region is not None}
         if heard:
             done = self.processor.feature_extractor(
                 [clips[i].sound for i in heard],
@@ -250,15 +269,29 @@ class OmniModel:
             parts = torch.split(embeds.last_hidden_state, lengths.tolist())
             audio = dict(zip(heard, parts, strict=True))
         patch = self.processor.video_processor.temporal_patch_size
+        video |= {i: (video[i][0][kept[i]], video[i][1]) for i in kept}
         return [
             Encoded(
                 video=video[i][0] if i in video else None,
                 grid=video[i][1] if i in video else None,
                 seconds_per_grid=patch / clips[i].frames.fps if i in video else None,
                 audio=audio.get(i),
+                kept=kept.get(i),
             )
             for i in range(len(clips))
         ]
+
+    def video_grid(self, grid: torch.Tensor) -> tuple[int, int, int]:
+        """``(t, h, w)`` of a video's tokens, from the grid of its patches."""
+        merge = self.model.config.vision_config.spatial_merge_size
+        t, h, w = grid.tolist()
+        return t, h // merge, w // merge
+
+    def _kept(self, clip: Media, grid: torch.Tensor) -> torch.Tensor:
+        """Video tokens that lie in a clip's region; where none does, the one that does most."""
+        cover = token_cover(clip.region, self.video_grid(grid)).ravel()
+        least = min(clip.least_cover, cover.max())
+        return torch.from_numpy(cover >= least).to(self.device)
 
     def _chat(self, query: Query) -> str:
         return self.processor.apply_chat_template(
@@ -284,7 +317,8 @@ class OmniModel:
                     raise ValueError(
                         f"coalition {query.coalition} needs {modality}; the clip has none"
                     )
-                text = text.replace(token, token * len(embeds))
+                whole = query.clip.kept if modality == "V" else None
+                text = text.replace(token, token * len(embeds if whole is None else whole))
         if "T" not in query.coalition:
             return text, 0, 0
         start = text.index(TRANSCRIPT_PREFIX) + len(TRANSCRIPT_PREFIX)
@@ -330,7 +364,12 @@ class OmniModel:
             words = (offsets[..., 1] > within[0]) & (offsets[..., 0] < within[1])
             words &= offsets[..., 1] > offsets[..., 0]
         marks = modality_ids(ids, self._placeholders, words.to(self.device))
-        return Tokens(ids, mask, marks, positions)
+        keep = mask.bool()
+        for row, query in enumerate(queries):
+            if "V" in query.coalition and query.clip.kept is not None:
+                keep[row, ids[row] == self._placeholders["V"]] = query.clip.kept
+        tokens = Tokens(ids, mask, marks, positions)
+        return tokens if keep.equal(mask.bool()) else tokens.only(keep)
 
     @property
     def _placeholders(self) -> dict[str, int]:

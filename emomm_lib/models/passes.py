@@ -49,6 +49,26 @@ class Tokens:
             torch.stack([take(axis, 0) for axis in self.positions]),
         )
 
+    def only(self, keep: Tensor) -> Tokens:
+        """Without the tokens that ``keep`` ``(B, Q)`` leaves out, left-padded anew.
+
+        Those that stay keep their positions: what was dropped leaves a gap.
+        """
+        width = int(keep.sum(1).max())
+        # A stable sort moves what is dropped to the front and leaves the rest in order.
+        index = keep.int().argsort(dim=1, stable=True)[:, -width:]
+        inside = keep.gather(1, index)
+
+        def take(values: Tensor, fill: int) -> Tensor:
+            return values.gather(1, index).masked_fill(~inside, fill)
+
+        return Tokens(
+            take(self.ids, 0),
+            take(self.mask, 0),
+            take(self.marks, -1),
+            torch.stack([take(axis, 0) for axis in self.positions]),
+        )
+
 
 @dataclass(frozen=True)
 class Beginning:
