@@ -91,13 +91,12 @@ print(f"{len(study.states.index):,} prompts with states of {study.layers} layers
 # (TAV, TA, TV, AV); the paper does not say whether masked prompts are trained on.
 
 # %%
-histories = pd.concat(
-    [
-        study.router(kind, seed=seed)[1].assign(router=NAMES[kind], seed=seed)
-        for kind in (PUBLISHED, EMBEDDED)
-        for seed in range(router_seeds)
-    ]
-)
+trained = {kind: study.routers(kind, router_seeds) for kind in (PUBLISHED, EMBEDDED)}
+histories = pd.concat([
+    history.assign(router=NAMES[kind], seed=seed)
+    for kind, found in trained.items()
+    for seed, (_, history) in enumerate(found)
+])
 figure = training_curves(histories, profile)
 save(figure, "router_curves", profile, Provenance(
     "Router training", NOTEBOOK, key, None, figure_caption("Router curves", profile, data_note)))
@@ -117,10 +116,7 @@ print(last.groupby("router", sort=False)[["conflict_auc", "gate_top1"]].mean().r
 # mixing is what costs.
 
 # %%
-routers = {
-    NAMES[kind]: [study.router(kind, seed=seed)[0] for seed in range(router_seeds)]
-    for kind in (PUBLISHED, EMBEDDED)
-}
+routers = {NAMES[kind]: [router for router, _ in found] for kind, found in trained.items()}
 by_layer = gate_by_layer(routers, *study.targets(study.split("valid")))
 figure = gate_by_layer_figure(by_layer, profile)
 save(figure, "gate_by_layer", profile, Provenance(

@@ -16,8 +16,15 @@ from emomm_lib.chase.training import RouterStates, RouterTargets, TrainingSettin
 from emomm_lib.evaluate.experiment import Experiment
 from emomm_lib.evaluate.fusion import fit_probe, late_fusion, probe_answers, probe_inputs
 from emomm_lib.evaluate.methods import Always, Chance, CrossFitted, Method, Oracle, Parts, Routed
+from emomm_lib.evaluate.parallel import processes_for
 from emomm_lib.evaluate.results import instances, join
-from emomm_lib.evaluate.routers import cross_fit, fit_router, rows_of, speaker_folds
+from emomm_lib.evaluate.routers import (
+    cross_fit,
+    fit_router,
+    rows_of,
+    side_by_side,
+    speaker_folds,
+)
 from emomm_lib.evaluate.states import COALITIONS
 from emomm_lib.evaluate.study import Candidate, Choice, choose, fractions, search, subset_accuracy
 from emomm_lib.metrics.paired import paired_frame
@@ -102,6 +109,12 @@ class ChaseStudy:
             self.folder,
             valid=self.split("valid"),
         )
+
+    def routers(self, kind: str, seeds: int) -> list[tuple[Router, pd.DataFrame]]:
+        """The same router trained from several seeds, counting upwards from the study's."""
+        wanted = range(self.seed, self.seed + seeds)
+        processes = processes_for(self.bench.model.device)
+        return side_by_side(lambda seed: self.router(kind, seed=seed), wanted, processes)
 
     @cached_property
     def fold(self) -> pd.Series:

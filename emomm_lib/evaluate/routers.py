@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -14,8 +15,10 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from emomm_lib.chase.router import Router, load_router
 from emomm_lib.chase.training import RouterStates, RouterTargets, TrainingSettings, train_router
+from emomm_lib.evaluate.parallel import in_order, processes_for
 from emomm_lib.models.omni import OmniModel
 
+Job, Fitted = TypeVar("Job"), TypeVar("Fitted")
 FOLDS = 5
 
 
@@ -106,7 +109,24 @@ def cross_fit(
     if numbers != list(range(len(numbers))):
         raise ValueError(f"folds are numbered from 0 without a gap; got {numbers}")
     own = clips["sample_id"].map(fold)
-    return [
-        fit_router(model, states, clips[own != k], settings, folder, progress=progress)[0]
-        for k in numbers
-    ]
+    parts = [clips[own != k] for k in numbers]
+
+    def fit(part: pd.DataFrame) -> tuple[Router, pd.DataFrame]:
+        return fit_router(model, states, part, settings, folder, progress=progress)
+
+    return [router for router, _ in side_by_side(fit, parts, processes_for(model.device))]
+
+
+def side_by_side(fit: Callable[[Job], Fitted], jobs: Sequence[Job], processes: int) -> list[Fitted]:
+    """``fit`` of every job, computed in several processes.
+
+    What they train comes back by way of the disk, where ``fit`` has to keep and find it.
+    """
+
+    def train(job: Job) -> None:
+        fit(job)
+
+    if processes > 1:
+        for _ in in_order(train, jobs, processes):
+            pass
+    return [fit(job) for job in jobs]

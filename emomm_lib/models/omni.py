@@ -332,17 +332,19 @@ class OmniModel:
     ) -> Tokens:
         """Tokenize and left-pad; positions on three axes, and the modality of every token."""
         texts, starts, ends = zip(*map(self._text, queries), strict=True)
-        done = self.processor.tokenizer(
-            list(texts),
-            padding=True,
-            padding_side="left",
-            add_special_tokens=False,
-            return_offsets_mapping=True,
-            return_tensors="pt",
-        )
-        offsets = done.pop("offset_mapping")
-        done = done.to(self.device)
-        ids, mask = done["input_ids"], done["attention_mask"]
+        # Padded here: the tokenizer's own way to tensors walks through every number in Python.
+        encoded = self.processor.tokenizer(list(texts), add_special_tokens=False).encodings
+        width = max(len(e.ids) for e in encoded)
+        ids = torch.full((len(encoded), width), self.processor.tokenizer.pad_token_id)
+        mask, words = torch.zeros_like(ids), torch.zeros_like(ids, dtype=torch.bool)
+        for row, (e, start, end) in enumerate(zip(encoded, starts, ends, strict=True)):
+            own = slice(width - len(e.ids), None)
+            ids[row, own], mask[row, own] = torch.tensor(e.ids), 1
+            if end > start:
+                low, high = np.array(e.offsets).T
+                inside = (high > start) & (low < end) & (high > low)
+                words[row, own] = torch.from_numpy(inside)
+        ids, mask, words = (x.to(self.device) for x in (ids, mask, words))
         seen = [q.clip for q in queries if "V" in q.coalition]
         heard = [q.clip for q in queries if "A" in q.coalition]
         if seen:
@@ -358,12 +360,7 @@ class OmniModel:
             positions = flat.expand(3, -1, -1)
         if text == "all":
             words = mask.bool()
-        else:
-            within = [torch.tensor(x)[:, None] for x in (starts, ends)]
-            # Padding has the empty span (0, 0), which overlaps nothing.
-            words = (offsets[..., 1] > within[0]) & (offsets[..., 0] < within[1])
-            words &= offsets[..., 1] > offsets[..., 0]
-        marks = modality_ids(ids, self._placeholders, words.to(self.device))
+        marks = modality_ids(ids, self._placeholders, words)
         keep = mask.bool()
         for row, query in enumerate(queries):
             if "V" in query.coalition and query.clip.kept is not None:
