@@ -47,10 +47,25 @@ from emomm_lib.report.comparison import (
     format_comparison,
     read_comparisons,
 )
+from emomm_lib.turns import StepDied, in_turn
 
 NOTEBOOKS = ROOT / "notebooks"
-SETTINGS = ("cell_timeout",)
+SETTINGS = ("cell_timeout", "jobs")
 """Keys of a profile that are the pipeline's own and go to no notebook."""
+BUILDS_ON = {
+    "01": (),
+    "02": ("01",),
+    "03": ("01",),
+    "04": ("03",),
+    "05": ("03",),
+    "06": ("03",),
+    "07": ("06",),
+    "08": ("07",),
+    "09": ("07",),
+    "11": ("07",),
+}
+"""What a notebook finds in the caches and runs of others; one not named here builds on all before
+it. A notebook run without those computes what it lacks by itself."""
 REFERENCE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 
 
@@ -371,7 +386,8 @@ def run(
 ) -> pd.DataFrame:
     """Check a profile, run its notebooks in order, and return their comparisons as one table.
 
-    With ``refresh`` the ``.ipynb`` beside each source is rewritten after its run. Raises
+    As many notebooks at a time as the profile's ``jobs`` says, where they do not build on one
+    another. With ``refresh`` the ``.ipynb`` beside each source is rewritten after its run. Raises
     ``PipelineError`` at the first thing that keeps the run from going on.
     """
     name, began = str(profile["profile"]), time.monotonic()
@@ -381,35 +397,70 @@ def run(
     parameters = preflight({k: v for k, v in profile.items() if k in used and k not in SETTINGS})
     if refresh:
         _refuse_other_defaults(defaults, parameters)
-    folder = runs / name
+    folder, jobs = runs / name, min(int(profile.get("jobs", 1)), len(sources))
     comparisons = [comparison_path(name, source.stem[:2], runs) for source in sources]
     prepare_jupyter()
+    if jobs > 1:
+        # Processes that spin for the same cores take several times as long.
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
+    steps = {source.stem: source for source in sources}
+    by_number = {stem[:2]: stem for stem in steps}
+    builds_on = {
+        by_number[number]: [by_number[n] for n in before if n in by_number]
+        for number, before in BUILDS_ON.items()
+        if number in by_number
+    }
+    step = partial(
+        _step, steps, parameters, folder, profile.get("cell_timeout"), refresh, runs, jobs, say
+    )
     with only_run(folder):
-        for number, (source, comparison) in enumerate(zip(sources, comparisons, strict=True), 1):
+        for comparison in comparisons:
             comparison.unlink(missing_ok=True)
-            step, started = f"[{number}/{len(sources)}] {source.stem}", time.monotonic()
-            say(f"{step}: running")
-            try:
-                executed = run_notebook(
-                    source,
-                    parameters,
-                    folder,
-                    cell_timeout=profile.get("cell_timeout"),
-                    progress=sys.stderr.isatty(),
-                )
-            except NotebookFailed as failure:
-                again = shlex.join(["./run_all.sh", "--profile", name, "--from", source.stem[:2]])
-                raise NotebookFailed(
-                    f"{step}: failed after {_elapsed(started)}\n{failure}\n  go on with: {again}"
-                ) from failure
-            say(f"{step}: done in {_elapsed(started)}, {_shown(folder / source.stem)}.ipynb")
-            if refresh:
-                committed = committed_form(notebooks[source], executed, source.name)
-                write_committed(committed, source.with_suffix(".ipynb"))
+        try:
+            in_turn(list(steps), builds_on, step, jobs)
+        except StepDied as error:
+            raise PipelineError(str(error)) from error
     table = read_comparisons([path for path in comparisons if path.is_file()])
     table.to_csv(folder / "comparison.csv", index=False)
     say(f"All done in {_elapsed(began)}; outputs are in {_shown(folder)}")
     return table
+
+
+def _step(
+    steps: Mapping[str, Path],
+    parameters: Mapping[str, object],
+    folder: Path,
+    cell_timeout: float | None,
+    refresh: bool,
+    runs: Path,
+    jobs: int,
+    say: Callable[[str], None],
+    stem: str,
+) -> None:
+    """Run one notebook, say so, and rewrite its committed twin if asked to."""
+    source, started = steps[stem], time.monotonic()
+    step = f"[{list(steps).index(stem) + 1}/{len(steps)}] {stem}"
+    say(f"{step}: running")
+    try:
+        executed = run_notebook(
+            source,
+            parameters,
+            folder,
+            cell_timeout=cell_timeout,
+            # Bars of several notebooks would overwrite one another.
+            progress=jobs == 1 and sys.stderr.isatty(),
+        )
+    except NotebookFailed as failure:
+        again = shlex.join(
+            ["./run_all.sh", "--profile", str(parameters["profile"]), "--from", stem[:2]]
+        )
+        raise NotebookFailed(
+            f"{step}: failed after {_elapsed(started)}\n{failure}\n  go on with: {again}"
+        ) from failure
+    say(f"{step}: done in {_elapsed(started)}, {_shown(folder / stem)}.ipynb")
+    if refresh:
+        committed = committed_form(read_source(source), executed, source.name)
+        write_committed(committed, source.with_suffix(".ipynb"))
 
 
 def _refuse_other_defaults(

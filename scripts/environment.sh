@@ -72,4 +72,4 @@ find_environment() {
 find_environment
 # Notebook kernels start in folders of their own.
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
-"$PYTHON" -m emomm_lib.media.person fetch >/dev/null
+"$PYTHON" -m emomm_lib.media.models fetch >/dev/null

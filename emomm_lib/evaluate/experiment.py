@@ -37,7 +37,8 @@ from emomm_lib.evaluate.steered import evaluate_methods, steering_fingerprint
 from emomm_lib.evaluate.store import PredictionStore
 from emomm_lib.labels import Corpus
 from emomm_lib.media.audio import AudioSettings
-from emomm_lib.media.person import PersonSettings, RegionStore
+from emomm_lib.media.region_store import RegionStore
+from emomm_lib.media.regions import PersonSettings
 from emomm_lib.media.video import MediaError, VideoSettings
 from emomm_lib.metrics import TraceTable
 from emomm_lib.models.omni import OmniModel

@@ -148,7 +148,8 @@ class Inspection:
         letters = self.model.letter_logits(hidden).double().softmax(-1).cpu().numpy()
         mass, rows = (x.double().cpu().numpy() for x in (mass, rows))
         nmas = mass / np.maximum(self.counts, 1)
-        share = (nmas / nmas.sum(-1, keepdims=True)).mean(1)
+        total = nmas.sum(-1, keepdims=True)
+        share = np.divide(nmas, total, out=np.zeros_like(nmas), where=total > 0).mean(1)
         routed = ()
         if decided is not None:
             routed = (decided.conflict, decided.gate, decided.heads)

@@ -22,7 +22,8 @@ from emomm_lib.evaluate.states import Key, StateStore
 from emomm_lib.evaluate.store import Prediction, PredictionStore, StoredTrace
 from emomm_lib.labels import Corpus
 from emomm_lib.media.audio import AudioSettings, read_audio
-from emomm_lib.media.person import RegionStore, suppress
+from emomm_lib.media.region_store import RegionStore
+from emomm_lib.media.regions import suppress
 from emomm_lib.media.video import MediaError, VideoSettings, read_video
 from emomm_lib.models.omni import Encoded, Media, OmniModel, Query
 from emomm_lib.prompts import parse_reply, prompt_version

@@ -42,6 +42,8 @@ from emomm_lib.models.omni import OmniModel, Query
 
 STEERING_VERSION = 1
 """Raised whenever a change in ``chase`` can change an answer; part of every fingerprint."""
+GRADIENT_TOKENS = 8192
+"""Tokens of one backward pass, or one prompt: it keeps all activations, 5 MB a token at 7B."""
 
 
 def steering_fingerprint(
@@ -122,9 +124,10 @@ def _gradient(
     importance = torch.zeros(modality_ids.shape, device=model.device)
     seeing = [i for i, q in enumerate(queries) if "V" in q.coalition and keys[i] not in known]
     found: dict[Key, np.ndarray] = {}
-    if seeing:
+    at_once = max(1, GRADIENT_TOKENS // modality_ids.shape[1])
+    for own in (seeing[i : i + at_once] for i in range(0, len(seeing), at_once)):
         with torch.inference_mode(False):
-            prompt = model.prepare([queries[i] for i in seeing])
+            prompt = model.prepare([queries[i] for i in own])
             scores = gradient_importance(
                 model.model,
                 prompt.inputs_embeds,
@@ -133,8 +136,8 @@ def _gradient(
                 prompt.modality_ids,
                 model.letter_weights,
             )
-        importance[seeing] = _moved(scores, prompt.modality_ids, modality_ids[seeing])
-        found = {keys[i]: importance[i, visual[i]].cpu().numpy() for i in seeing}
+        importance[own] = _moved(scores, prompt.modality_ids, modality_ids[own])
+        found |= {keys[i]: importance[i, visual[i]].cpu().numpy() for i in own}
     for i, key in enumerate(keys):
         if key in known:
             importance[i, visual[i]] = torch.tensor(known[key], device=model.device)

@@ -22,7 +22,7 @@ from transformers import (
 
 from emomm_lib.attention import Trace, modality_ids, record
 from emomm_lib.labels import GRIDS, LETTERS, Corpus
-from emomm_lib.media.person import token_cover
+from emomm_lib.media.regions import token_cover
 from emomm_lib.media.video import Frames
 from emomm_lib.models.passes import Beginning, Tokens, fork, schedule
 from emomm_lib.prompts import TRANSCRIPT_PREFIX, messages, reply
