@@ -142,6 +142,15 @@ save_comparison(comparison, profile, "02")
 comparison.groupby("within", dropna=False).size().rename("cells").to_frame()
 
 # %% [markdown]
+# **What came out.** Under `mini` all cells of Tables 3 and 4 are met, as constructed. Read as the paper's numbers, they
+# say two things that its text passes over. Audio and video are neutral more often than text and GT in CMU-MOSI; in
+# CH-SIMS it is *text* that is neutral most often. And in CH-SIMS each modality agrees with GT better than with any other
+# modality, whereas in CMU-MOSI only text does: audio and video agree with each other, and with text, better than with GT.
+# CMU-MOSI's unimodal labels were given without the other modalities in sight and its GT was not: how far labels
+# agree there depends on who labelled what as well as on what people express.
+#
 # **What not to conclude.** Agreement between *labels* is not the information a modality carries, and
 # it bounds nothing about a model. And two tables do not determine the joint distribution: many fit,
 # and the one used under `mini` is the least committal of them.
+#
+# Next: [03 · VCC analysis](03_vcc_analysis.ipynb), what a model loses under conflict.

@@ -36,7 +36,7 @@ batch_size = 32
 num_frames = 4
 frame_pixels = None
 max_audio_seconds = 3.0
-render_clips = None
+render_clips = 1200
 keep_encodings = True
 
 # %%
@@ -190,3 +190,5 @@ comparison[["item", "published", "reproduced", "low", "high", "within", "note"]]
 # fix label counts and pairwise agreement, not which labels conflict together: the surrogates have one of
 # many joint distributions, and the readers' collapse is a fact about that one. That text is read most
 # clearly was put into the surrogates.
+#
+# Next: [04 · Modality preference](04_modality_preference.ipynb), which modality it follows.

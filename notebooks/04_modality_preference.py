@@ -33,7 +33,7 @@ batch_size = 32
 num_frames = 4
 frame_pixels = None
 max_audio_seconds = 3.0
-render_clips = None
+render_clips = 1200
 keep_encodings = True
 
 # %%
@@ -206,3 +206,5 @@ comparison[["item", "published", "reproduced", "low", "high", "within", "note"]]
 # shown more emphatically, which may draw attention and make the answer right. Whether *moving* attention
 # moves the answer is a question for intervention (notebooks 06 to 08), and `render_cue: "null"` is the
 # control. That text is read most clearly was put into the surrogates.
+#
+# Next: [05 · Person masking](05_person_masking.ipynb), whether video is worth more once only the person is seen.

@@ -31,7 +31,7 @@ batch_size = 32
 num_frames = 4
 frame_pixels = None
 max_audio_seconds = 3.0
-render_clips = None
+render_clips = 1200
 keep_encodings = True
 seed = 0
 person_clips = 400
@@ -92,6 +92,9 @@ views = {
     "original": bench,
     "person only: pixels": bench.person_only(clips),
     "person only: tokens": bench.person_only(clips, pixels=False, tokens=least_cover),
+    "control: displaced tokens": bench.person_only(
+        clips, pixels=False, tokens=least_cover, displaced=True
+    ),
 }
 masked = views["person only: tokens"]
 readable = clips[regions["failure"].isna()]
@@ -209,3 +212,5 @@ signs.assign(same=signs["published"] == signs["reproduced"]).round(3)
 # with tokens missing, are new to it. That it is the *person* that matters: dropping as many tokens at random
 # is the control for that, and it is not run here. And a small person in real video is found only if the face is
 # about a sixteenth of the frame's height; the counts above say how often a clip had to be left as it is.
+#
+# Next: [06 · Router training](06_router_training.ipynb), whether a router can tell a conflict, and whom to trust.

@@ -34,7 +34,7 @@ batch_size = 32
 num_frames = 4
 frame_pixels = None
 max_audio_seconds = 3.0
-render_clips = None
+render_clips = 1200
 keep_encodings = True
 search_budget = 24
 router_seeds = 3
@@ -194,3 +194,5 @@ comparison[["item", "published", "reproduced", "low", "high", "within", "note"]]
 # ground truth's class speaks more clearly in 85 of 100 clips, another in 15. Notebook 08 renders the same
 # labels without the cue. Whether real speakers offer anything of the kind is what the `paper` profile
 # would show.
+#
+# Next: [07 · Main results](07_main_results.ipynb), what steering by that router repairs.

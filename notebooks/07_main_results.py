@@ -39,7 +39,7 @@ batch_size = 32
 num_frames = 4
 frame_pixels = None
 max_audio_seconds = 3.0
-render_clips = None
+render_clips = 1200
 keep_encodings = True
 heldout_clips = 400
 search_budget = 24
@@ -254,3 +254,5 @@ comparison[["item", "published", "reproduced", "low", "high", "within", "note"]]
 # audio better than video, was partly put into the surrogates, and so was the cue by which a router can tell
 # whom to trust (notebook 08 takes it away). What carries over is the protocol, with the choices
 # named above where the paper leaves them open.
+#
+# Next: [08 · Steering ablations](08_steering_ablations.ipynb), which parts of it do the work.

@@ -30,7 +30,7 @@ batch_size = 32
 num_frames = 4
 frame_pixels = None
 max_audio_seconds = 3.0
-render_clips = None
+render_clips = 1200
 keep_encodings = True
 search_budget = 24
 null_clips = 300
@@ -225,3 +225,6 @@ tolerance = {i: 0.01 if i.endswith("/mae") else 1.0 for i in paper.items(2)["ite
 comparison = paper.compare(paper.items(2), ours, tolerance, profile=profile)
 save_comparison(comparison, profile, "08")
 comparison[["item", "published", "reproduced", "low", "high", "within", "note"]]
+
+# %% [markdown]
+# Next: [09 · Case studies](09_case_studies.ipynb), what it does in single clips.

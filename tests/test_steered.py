@@ -344,6 +344,17 @@ def test_a_new_method_computes_itself_and_leaves_the_others_as_they_were(
     assert both["method"].value_counts()["new"] == len(clips) * len(COALITIONS)
 
 
+def test_importance_is_the_same_however_many_prompts_share_a_backward_pass(
+    model, clips, folder, tmp_path, monkeypatch, done
+):
+    monkeypatch.setattr(steered_module, "GRADIENT_TOKENS", 1)
+    table = run(model, clips, folder, PredictionStore(tmp_path / "p.sqlite"), FEW)
+    whole = done[0][done[0]["method"].isin([m.name for m in FEW])]
+    np.testing.assert_allclose(
+        table[LOGITS].to_numpy(float), whole[LOGITS].to_numpy(float), atol=1e-4
+    )
+
+
 def test_importance_found_once_serves_every_later_method(
     model, clips, folder, tmp_path, monkeypatch
 ):
@@ -550,7 +561,7 @@ def test_a_name_the_clips_and_unused_importance_tell_no_methods_apart(model):
 def test_the_fingerprint_of_an_unsteered_run_is_what_it_was_before_there_was_steering(
     model, decoding
 ):
-    settings_ = {**model.settings(), "prompt": prompt_version(), "media": asdict(MEDIA),
+    settings_ = {**model.settings(), "prompt": prompt_version(), "media": MEDIA.settings(),
                  "decoding": decoding}  # fmt: skip
     digest = hashlib.sha256(json.dumps(settings_, sort_keys=True).encode()).hexdigest()[:16]
     assert run_fingerprint(model, MEDIA, decoding) == (digest, settings_)

@@ -162,6 +162,22 @@ def test_a_killed_rendering_keeps_finished_clips_and_leaves_no_half_ones(tmp_pat
     assert not [p for p in tmp_path.rglob(".*") if p.is_file()]
 
 
+def test_fewer_clips_than_before_are_those_that_a_fresh_folder_has(tmp_path):
+    corpus = Corpus.CMU_MOSI
+    for folder, limits in (("fresh", [2]), ("more", [4, 2])):
+        for limit in limits:
+            render.render_corpus(tmp_path / folder, corpus, limit=limit, progress=False)
+    fresh, more = (
+        {
+            p.relative_to(tmp_path / name)
+            for p in (tmp_path / name).rglob("*")
+            if p.suffix in {".mp4", ".wav"}
+        }
+        for name in ("fresh", "more")
+    )
+    assert len(fresh) == 4 and more == fresh
+
+
 def test_other_settings_make_the_folder_anew_and_a_foreign_folder_is_refused(tmp_path):
     corpus = Corpus.CH_SIMS
     render.render_corpus(tmp_path / "a", corpus, limit=1, progress=False)

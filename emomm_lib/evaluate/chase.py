@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +30,7 @@ from emomm_lib.evaluate.states import COALITIONS
 from emomm_lib.evaluate.study import Candidate, Choice, choose, fractions, search, subset_accuracy
 from emomm_lib.metrics.paired import paired_frame
 from emomm_lib.paths import cache_dir
+from emomm_lib.remembered import remembered
 
 PUBLISHED, EMBEDDED = "published", "embedded"
 """Routers: the paper's, and one that reads the modalities as they enter the decoder."""
@@ -204,9 +206,27 @@ class ChaseStudy:
         """Accuracy of every candidate's configurations on validation, and the baseline's."""
         clips = self.split("valid")
         methods = [m for candidate in self.candidates() for m in candidate.methods()]
-        answers = self.bench.steered(clips, COALITIONS, methods)
-        plain = self.bench.predictions(clips, COALITIONS).assign(method="baseline")
-        return subset_accuracy(clips, answers), subset_accuracy(clips, plain).loc["baseline"]
+
+        def measure() -> pd.DataFrame:
+            answers = self.bench.steered(clips, COALITIONS, methods)
+            plain = self.bench.predictions(clips, COALITIONS).assign(method="baseline")
+            return subset_accuracy(clips, pd.concat([answers, plain])).reset_index()
+
+        accuracy = self._remembered("validation", clips, methods, measure).set_index("method")
+        return accuracy.drop(index="baseline"), accuracy.loc["baseline"]
+
+    def _remembered(
+        self,
+        name: str,
+        clips: pd.DataFrame,
+        methods: Sequence[Method],
+        make: Callable[[], pd.DataFrame],
+        *more: str,
+    ) -> pd.DataFrame:
+        """A table made of these methods' answers on these clips, or as it was made before."""
+        runs = [f"{m.name}={self.bench.run_of(m)}" for m in methods]
+        labels = clips.to_csv(index=False)
+        return remembered(name, [*runs, self.bench.versions(clips), labels, *more], make)
 
     @cached_property
     def choices(self) -> dict[str, Choice]:
@@ -420,6 +440,9 @@ class ChaseStudy:
     def _validated(self, methods: Sequence[Method]) -> pd.DataFrame:
         """Paired gains in Acc-5 on whole validation clips: ``label, subset, value, low, ...``."""
         clips = self.split("valid")
+        return self._remembered("validated", clips, methods, lambda: self._paired(clips, methods))
+
+    def _paired(self, clips: pd.DataFrame, methods: Sequence[Method]) -> pd.DataFrame:
         answers = self.bench.steered(clips, ("TAV",), methods)
         baseline = self.baseline(clips, ("TAV",))
         rows = clips.assign(coalition="TAV")
@@ -438,24 +461,33 @@ class ChaseStudy:
 
         How to pool and which probe is chosen on validation.
         """
+        gates = self.crossed(EMBEDDED)
+        made_of = json.dumps(gates.settings()), self.states.digest, str(self.seed)
+        answers = self._remembered(
+            "unsteered", self.bench.clips, [], lambda: self._unsteered(clips, gates), *made_of
+        )
+        found = {}
+        for name, own in answers.groupby("method", sort=False):
+            scored, _ = join(instances(clips), own)
+            found[name] = by_subset(scored.assign(method=name))
+        return found
+
+    def _unsteered(self, clips: pd.DataFrame, gates: CrossFitted) -> pd.DataFrame:
         single = self.bench.predictions(self.bench.clips, ("T", "A", "V"))
         pooling, power = self._best_pooling(single)
         kind, strength = self._best_probe()
-        fused, probed = [], []
+        parts = []
         fold = clips["sample_id"].map(self.fold)
-        for number, router in enumerate(self.crossed(EMBEDDED).routers):
+        for number, router in enumerate(gates.routers):
             part = clips[(fold == number).to_numpy()]
             held_out = set(self.fold.index[self.fold == number])
             train = self.bench.clips[~self.bench.clips["sample_id"].isin(held_out)]
             states = self.states.take(rows_of(self.states, part))
             gate = routed(router, states)[1].mean(1).numpy()
-            fused.append(late_fusion(single, states.index, gate, pooling=pooling, sharpness=power))
-            probed.append(self._probe(train, part, kind, strength))
-        found = {}
-        for name, parts in (("late fusion", fused), ("probe", probed)):
-            scored, _ = join(instances(clips), pd.concat(parts, ignore_index=True))
-            found[name] = by_subset(scored.assign(method=name))
-        return found
+            fused = late_fusion(single, states.index, gate, pooling=pooling, sharpness=power)
+            probed = self._probe(train, part, kind, strength)
+            parts += [fused.assign(method="late fusion"), probed.assign(method="probe")]
+        return pd.concat(parts, ignore_index=True).sort_values("method", kind="stable")
 
     def _best_pooling(self, single: pd.DataFrame) -> tuple[str, float]:
         clips = self.split("valid")

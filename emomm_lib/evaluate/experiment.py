@@ -141,7 +141,11 @@ class Experiment:
 
     def routes(self, method: Method) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
         """What a scored method's gate said in each layer (``PredictionStore.read_routes``)."""
-        return self.store.read_routes(steering_fingerprint(self.model, self.media, method)[0])
+        return self.store.read_routes(self.run_of(method))
+
+    def run_of(self, method: Method) -> str:
+        """Fingerprint of a steered run."""
+        return steering_fingerprint(self.model, self.media, method)[0]
 
     def regions(
         self, clips: pd.DataFrame, settings: PersonSettings = PersonSettings()
@@ -164,18 +168,26 @@ class Experiment:
         *,
         pixels: bool = True,
         tokens: float | None = None,
+        displaced: bool = False,
         settings: PersonSettings = PersonSettings(),
     ) -> Experiment:
         """The same clips with video of which only the person is left (C.2).
 
         ``pixels`` blots out what lies outside the person's region; ``tokens`` drops video tokens of
-        which less than that share of the area lies in it. A clip whose video cannot be read is a
+        which less than that share of the area lies in it; ``displaced`` moves the region away first,
+        as a control. A clip whose video cannot be read is a
         failed item there, as it is here.
         """
         self.regions(clips, settings)
         store = self._regions(settings)
-        media = replace(self.media, person=PersonOnly(store.fingerprint, pixels, tokens))
+        media = replace(self.media, person=PersonOnly(store.fingerprint, pixels, tokens, displaced))
         return replace(self, clips=clips, media=media, region_store=store, keep_encodings=False)
+
+    def versions(self, clips: pd.DataFrame) -> str:
+        """Digest of the run and of some clips' files and transcripts, as they are now."""
+        plan = make_plan(clips, self.roots, ["TAV"], set(), max(1, len(clips)))
+        items = sorted((i.sample_id, i.version) for batch in plan.batches for i in batch)
+        return hashlib.sha256(json.dumps([self.fingerprint, items]).encode()).hexdigest()[:16]
 
     def inspect(self, clip: pd.Series, coalition: str) -> Inspection:
         """One clip of the manifest under one coalition, to be looked at under many steerings.

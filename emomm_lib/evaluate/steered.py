@@ -42,7 +42,7 @@ from emomm_lib.models.omni import OmniModel, Query
 
 STEERING_VERSION = 1
 """Raised whenever a change in ``chase`` can change an answer; part of every fingerprint."""
-GRADIENT_TOKENS = 8192
+GRADIENT_TOKENS = 4096
 """Tokens of one backward pass, or one prompt: it keeps all activations, 5 MB a token at 7B."""
 
 

@@ -60,9 +60,9 @@ class Candidate:
 
 def subset_accuracy(clips: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
     """Acc-5 by method and subset (``align, conflict, missing``), from ``method`` predictions."""
-    frames = []
+    frames, rows = [], instances(clips)
     for name, own in predictions.groupby("method", sort=False):
-        scored, _ = join(instances(clips), own)
+        scored, _ = join(rows, own)
         subset = scored["subset"].str.split("_").str[0]
         right = scored["label_pred"] == scored["label_gt"]
         frames.append(right.groupby(subset).mean().rename(name))

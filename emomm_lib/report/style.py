@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib as mpl
@@ -38,6 +39,12 @@ RC = {
     "pdf.fonttype": 42,
 }
 font_manager.fontManager.addfont(pylopdf_fonts_zh_cn.sans_path())
+# The package has one weight, which stands in for bold as well.
+font_manager.fontManager.ttflist += [
+    replace(entry, weight=700)
+    for entry in font_manager.fontManager.ttflist
+    if entry.fname == str(pylopdf_fonts_zh_cn.sans_path())
+]
 _METADATA = {
     "png": {"Software": None},
     "svg": {"Date": None},

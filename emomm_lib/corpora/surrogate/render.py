@@ -195,7 +195,8 @@ def render_corpus(
     """Render a surrogate corpus into ``root`` in the real corpus's layout and return its plan.
 
     ``limit`` renders only so many clips, spread over all speakers; the label files always list all
-    of them. Clips that are already there are kept, so a killed run goes on where it stopped. When
+    of them. Clips that are already there are kept, so a killed run goes on where it stopped, and
+    those beyond the limit are removed, so that what is there depends on the settings alone. When
     the folder holds a surrogate of other settings it is made anew; a folder that holds anything
     else is refused with ``ValueError``.
     """
@@ -212,9 +213,13 @@ def render_corpus(
     root.mkdir(parents=True, exist_ok=True)
     done = json.loads(marker.read_text())["clips"] if marker.exists() else 0
     plan = corpus_plan(corpus, settings)
-    clips = plan.sample(frac=1, random_state=settings.seed).head(limit or len(plan))
-    if done < len(clips):
+    order = plan.sample(frac=1, random_state=settings.seed)
+    clips = order.head(limit or len(plan))
+    if done != len(clips):
         marker.write_text(json.dumps({"fingerprint": key, "clips": 0}))
+        for clip in order.iloc[len(clips) :].to_dict("records"):
+            for target in clip_paths(clip):
+                (root / target).unlink(missing_ok=True)
         write_clips(root, clips.to_dict("records"), corpus, processes, progress)
         _TABLES[corpus](root, plan)
         marker.write_text(json.dumps({"fingerprint": key, "clips": len(clips)}))

@@ -1,0 +1,218 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 09 · Case studies: Tables 7 and 8, Figures 12 and 13
+#
+# **Question.** What does steering look like in a single clip: which labels conflict, where does the model
+# attend before and after, and what does it answer?
+#
+# **What to look at.** Five cards in the layout of Appendix F: a conflict, one clip for each missing modality,
+# and one that steering *harms*. None is picked by hand: a rule names each, and the card prints the rule. Then
+# attention over the frames (Figure 12) and the importance of the video's tokens (Figure 13).
+#
+# The cards are about *CHASE, tuned* of notebook 07: the paper's router and equations, their hyperparameters
+# chosen on the validation split. The published ones change next to no answer of this small model, so there
+# would hardly be a case to show; each card says what they give. The method steers from a layer on which its
+# router was not trained, and without the intra-modality bias (beta was chosen as 0).
+#
+# Answers, scores and probabilities are those that notebook 07 stored; attention is computed again for each
+# card. (Under the `paper` profile, cards show faces and words of people in the corpora: see your licence
+# before you share them.)
+
+# %% tags=["parameters"]
+profile = "mini"
+data_note = "Surrogate clips, rendered from labels constructed to satisfy Tables 3 and 4."
+ch_sims_root = "cache/surrogate/ch-sims"
+cmu_mosi_root = "cache/surrogate/cmu-mosi"
+model = "data/omni-mini"
+dtype = "float32"
+device = "cpu"
+batch_size = 32
+num_frames = 4
+frame_pixels = None
+max_audio_seconds = 3.0
+render_clips = 1200
+keep_encodings = True
+search_budget = 24
+seed = 0
+
+# %%
+import pandas as pd
+
+from emomm_lib.evaluate.cases import (
+    METHODS,
+    RULES,
+    case_pairs,
+    find_cases,
+    first_with_video,
+    rule_counts,
+)
+from emomm_lib.evaluate.chase import ChaseStudy
+from emomm_lib.evaluate.experiment import open_experiment
+from emomm_lib.report import tables
+from emomm_lib.report.cards import budget_frame, case_table, make_card, usual_cues
+from emomm_lib.report.figures_cases import figure12, figure13, figure_caption
+from emomm_lib.report.manifest import Provenance, frame_fingerprint
+from emomm_lib.report.style import caption, save
+
+NOTEBOOK, METHOD = "09_case_studies", "CHASE, tuned"
+
+# %%
+bench = open_experiment(
+    profile, ch_sims_root=ch_sims_root, cmu_mosi_root=cmu_mosi_root, model=model, dtype=dtype,
+    device=device, batch_size=batch_size, num_frames=num_frames, frame_pixels=frame_pixels,
+    max_audio_seconds=max_audio_seconds, render_clips=render_clips, keep_encodings=keep_encodings,
+)
+study = ChaseStudy(bench, bench.states(bench.clips), search_budget)
+key = f"{frame_fingerprint(study.split('test'))}-{bench.fingerprint}"
+
+# %% [markdown]
+# ## Which cases
+#
+# The rule takes the *median* change in the probability of the ground truth's class, since the largest one
+# shows what a method can do once, and the median what it does when it works. First how often it works: on
+# the test split's conflicts, how many wrong polarities become the right class (*repaired*), and how many right
+# classes become a wrong polarity (*harmed*).
+
+# %%
+for rule in (RULES[0], RULES[-1]):
+    print(rule.sentence(METHOD), end="\n\n")
+
+# %% tags=["nbval-check-output"]
+pairs = case_pairs(study)
+counts = pd.concat({name: rule_counts(pairs[name]) for name in METHODS}, names=["method", ""])
+print(counts.droplevel(1).to_string())
+
+# %%
+cases = find_cases(study, METHOD)
+train = study.split("train")
+usual = usual_cues(train, bench.roots, bench.media.audio, seed=seed)
+cards = [make_card(case, bench, usual, profile) for case in cases]
+for card, rule in zip(cards, RULES, strict=True):
+    text = caption("Appendix F", profile, f"Case card, {rule.title} ({METHOD})", data_note)
+    save(card.figure(), f"case_{rule.name}", profile, Provenance("Appendix F", NOTEBOOK, key, None, text))
+
+# %% [markdown]
+# ## A conflict
+#
+# The layers are those of the paper's cards at the same fractions of the model's depth. The budget is nMAS
+# (Eq. 5) normalised over the present modalities, mean over heads; p and the gate are the router's (Eq. 7, 8).
+# The interpretation is put together from the numbers.
+
+# %%
+cards[0]
+
+# %% [markdown]
+# ## Audio missing
+#
+# As in Table 8.
+
+# %%
+cards[1]
+
+# %% [markdown]
+# ## Video missing
+
+# %%
+cards[2]
+
+# %% [markdown]
+# ## Text missing
+#
+# The transcript is hidden; the speech still says the words.
+
+# %%
+cards[3]
+
+# %% [markdown]
+# ## A conflict that steering harms
+#
+# Cases that a method repairs are half of a picture.
+
+# %%
+cards[4]
+
+# %% [markdown]
+# ## The numbers of the cards
+#
+# Change of the budget, mean over the shown layers, and of the probability of the ground truth's class; beside
+# each modality whether its label has that class (`=`), its polarity only (`≈`), or conflicts (`≠`).
+
+# %% tags=["nbval-check-output"]
+print(budget_frame(cases).round(2).to_string())
+
+# %% [markdown]
+# ## Tables 7 and 8
+#
+# The published cases beside ours. Ours are other clips, answered by another model: nothing here is
+# reproduced or could be, so no value enters the comparison of published and reproduced numbers.
+
+# %%
+shown = {}
+for number, case in ((7, cases[0]), (8, cases[1])):
+    item = f"Table {number}"
+    shown[number] = case_table(number, case)
+    note = f"Our case is another clip and another model than the published one. {data_note}"
+    text = caption(item, profile, f"{('Conflict', 'Missing')[number - 7]} case analysis", note)
+    tables.save_table(shown[number], f"table{number}", profile, Provenance(item, NOTEBOOK, key, None, text))
+shown[7]
+
+# %%
+shown[8]
+
+# %% [markdown]
+# ## Figure 12
+#
+# Attention of the decision query on each video token, mean over heads and the card's layers, of the first
+# case that shows video. All rows have one colour scale, so that less attention on video is paler. *Spread over*
+# is the exponential of the attention's entropy: over how many tokens it would lie if it were even.
+
+# %%
+case = first_with_video(cases)
+card = cards[cases.index(case)]
+attention = {name: answer.mean_on_video(case.layers) for name, answer in case.answers.items()}
+fig = figure12(card.frames, attention, case.layers, card.heading, profile)
+text = figure_caption("Figure 12", profile, data_note)
+save(fig, "figure12_attention", profile, Provenance("Figure 12", NOTEBOOK, key, None, text))
+fig
+
+# %% [markdown]
+# ## Figure 13
+#
+# Importance of the same clip's video tokens (gradient times input, Eq. 24, normalised by Eq. 25) and the set S_v
+# that the intra-modality bias of *CHASE* lifts, at the P that was chosen on validation (the paper gives none).
+# *CHASE, tuned* does without that bias.
+
+# %%
+percentile = study.choices["CHASE"].config.percentile
+fig = figure13(card.frames, case.importance, percentile, card.heading, profile)
+text = figure_caption("Figure 13", profile, data_note)
+save(fig, "figure13_importance", profile, Provenance("Figure 13", NOTEBOOK, key, None, text))
+fig
+
+# %% [markdown]
+# **What came out under `mini`.** The rules find clips for *CHASE, tuned*, few of each kind; at its published
+# values *CHASE* turns no answer from a wrong polarity to the right class, which is why the cards are not about it. In
+# the three cards with a missing modality the budget moves to the modality that has the ground truth's class. In the
+# conflict it moves, on average, to text, which conflicts, and away from audio, which does not; the answer becomes
+# right all the same. In the harmed clip, too, most goes to text, which conflicts. The router sees a conflict in every
+# layer that it is asked about, in all five.
+#
+# On the frames, steering takes attention from video in this clip; what remains lies on fewer tokens, on the face. A
+# handful of tokens hold most of the importance, and at the chosen P half of all tokens are in S_v, background among
+# them.
+#
+# **What not to conclude.** Five clips are an illustration, not evidence; gains with intervals are in notebook 07. A
+# budget that moves beside an answer that turns is no explanation of it, as the conflict shows: what acts is attention
+# in single heads, of which the budget is a mean, and of density, not of mass. And nothing here is about
+# Qwen2.5-Omni-7B, nor about the clips of the paper's Tables 7 and 8.
+#
+# Next: [11 · Steering explorer](11_steering_explorer.ipynb), the same by hand, with sliders.
