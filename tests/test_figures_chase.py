@@ -1,4 +1,4 @@
-from itertools import combinations, product
+from itertools import product
 
 import matplotlib as mpl
 
@@ -7,6 +7,7 @@ mpl.use("Agg")
 import numpy as np
 import pandas as pd
 import pytest
+from legible import assert_legible
 from matplotlib import pyplot as plt
 
 from emomm_lib.metrics.routing import reliability
@@ -100,29 +101,6 @@ def sweep_frame(parameters=BASE, subsets=SUBSETS):
 def closing():
     yield
     plt.close("all")
-
-
-def texts(fig):
-    """Texts that are drawn, less the figure's title, whose empty second line holds the profile."""
-    found = [*fig.texts, *(text for legend in fig.legends for text in legend.get_texts())]
-    found.remove(fig._suptitle)
-    for ax in fig.axes:
-        found += [ax.title, ax.xaxis.label, ax.yaxis.label, *ax.texts]
-        for axis in (ax.xaxis, ax.yaxis):
-            low, high = sorted(axis.get_view_interval())
-            found += [t.label1 for t in axis.get_major_ticks() if low <= t.get_loc() <= high]
-    return [text for text in found if text.get_visible() and text.get_text().strip()]
-
-
-def assert_legible(fig):
-    fig.canvas.draw()
-    boxes = [(t.get_text(), t.get_window_extent(fig.canvas.get_renderer())) for t in texts(fig)]
-    assert len(boxes) > 10
-    for text, box in boxes:
-        assert box.x0 >= 0 and box.y0 >= 0, text
-        assert box.x1 <= fig.bbox.x1 and box.y1 <= fig.bbox.y1, text
-    for (one, box), (two, other) in combinations(boxes, 2):
-        assert not box.overlaps(other), (one, two)
 
 
 def labels(fig):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from itertools import combinations
-
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
 from conftest import write_mp4
+from legible import assert_legible
 from matplotlib import pyplot as plt
 from matplotlib.patches import Rectangle
 from skimage import data
@@ -67,28 +66,6 @@ def layer_frame(views=VIEWS, layers=8):
     ]
     columns = ["view", "coalition", "layer", "modality", "quantity", "value", "low", "high"]
     return pd.DataFrame(rows, columns=columns).sample(frac=1, random_state=0)
-
-
-def texts(fig):
-    found = [*fig.texts, *(text for legend in fig.legends for text in legend.get_texts())]
-    found.remove(fig._suptitle)
-    for ax in fig.axes:
-        found += [ax.title, ax.xaxis.label, ax.yaxis.label, *ax.texts]
-        for axis in (ax.xaxis, ax.yaxis):
-            low, high = sorted(axis.get_view_interval())
-            found += [t.label1 for t in axis.get_major_ticks() if low <= t.get_loc() <= high]
-    return [text for text in found if text.get_visible() and text.get_text().strip()]
-
-
-def assert_legible(fig):
-    fig.canvas.draw()
-    boxes = [(t.get_text(), t.get_window_extent(fig.canvas.get_renderer())) for t in texts(fig)]
-    assert len(boxes) > 10
-    for text, box in boxes:
-        assert box.x0 >= 0 and box.y0 >= 0, text
-        assert box.x1 <= fig.bbox.x1 and box.y1 <= fig.bbox.y1, text
-    for (one, box), (two, other) in combinations(boxes, 2):
-        assert not box.overlaps(other), (one, two)
 
 
 def bars(ax):
