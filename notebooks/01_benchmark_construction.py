@@ -28,7 +28,7 @@ ch_sims_root = "cache/surrogate/ch-sims"
 cmu_mosi_root = "cache/surrogate/cmu-mosi"
 annotations = "cache/surrogate/cmu-mosi/annotations.csv"
 render = True
-render_clips = 1200
+render_clips = 1000
 render_cue = "informative"
 seed = 0
 

@@ -36,7 +36,7 @@ batch_size = 32
 num_frames = 4
 frame_pixels = None
 max_audio_seconds = 3.0
-render_clips = 1200
+render_clips = 1000
 keep_encodings = True
 
 # %%

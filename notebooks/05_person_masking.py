@@ -31,10 +31,10 @@ batch_size = 32
 num_frames = 4
 frame_pixels = None
 max_audio_seconds = 3.0
-render_clips = 1200
+render_clips = 1000
 keep_encodings = True
 seed = 0
-person_clips = 400
+person_clips = 300
 least_cover = 0.5
 
 # %%

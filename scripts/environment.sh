@@ -41,7 +41,8 @@ make_venv() {
     touch .venv/emomm.installing
     echo "Installing $(grep -c == requirements.lock) pinned packages into .venv" \
         "(minutes the first time, depending on the network)"
-    .venv/bin/python -m pip install --no-input --disable-pip-version-check $quiet \
+    # Python compiles what is imported when it is; all that is never imported would take a minute.
+    .venv/bin/python -m pip install --no-input --disable-pip-version-check --no-compile $quiet \
         -r requirements.lock &&
         .venv/bin/python -m pip install --no-input --disable-pip-version-check $quiet \
             --no-deps --no-build-isolation --editable . ||
