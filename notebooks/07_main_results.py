@@ -42,7 +42,7 @@ max_audio_seconds = 3.0
 render_clips = 1000
 keep_encodings = True
 heldout_clips = 200
-search_budget = 24
+search_budget = 16
 
 # %%
 import pandas as pd

@@ -32,8 +32,8 @@ frame_pixels = None
 max_audio_seconds = 3.0
 render_clips = 1000
 keep_encodings = True
-search_budget = 24
-null_clips = 300
+search_budget = 16
+null_clips = 250
 
 # %%
 import pandas as pd

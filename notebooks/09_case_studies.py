@@ -41,7 +41,7 @@ frame_pixels = None
 max_audio_seconds = 3.0
 render_clips = 1000
 keep_encodings = True
-search_budget = 24
+search_budget = 16
 seed = 0
 
 # %%

@@ -91,7 +91,7 @@ def test_every_gain_is_a_bar_in_points_with_its_interval_and_number():
 
 def test_the_figure_says_that_the_paper_has_signs_and_no_numbers():
     fig = figures.figure11(gains_frame(), "mini")
-    assert "published signs, no numbers: \N{MINUS SIGN}  +  +" in fig.axes[0].get_xlabel()
+    assert "\N{MINUS SIGN} original, + person only; no numbers" in fig.axes[0].get_xlabel()
     assert "no numbers" in figures.figure_caption("Figure 11", "mini")
 
 

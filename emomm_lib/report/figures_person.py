@@ -228,7 +228,7 @@ def figure11(gains: pd.DataFrame, profile: str) -> Figure:
 
     ``gains`` has ``view, quantity, metric, value, low, high, n`` as by
     ``metrics.marginal.compare_views``, in fractions; the figure shows points. The first view is the
-    original. The signs in the panel's foot are the published ones: the paper prints no numbers.
+    original. The signs in the panels' feet are the published ones: the paper prints no numbers.
     Raises ``ValueError`` that names the missing column or row.
     """
     _need(gains, "gains", "view", "quantity", "metric", "value", "low", "high", "n")
@@ -245,10 +245,11 @@ def figure11(gains: pd.DataFrame, profile: str) -> Figure:
             rows = gains[gains["quantity"] == quantity]
             _gain_panel(ax, rows, {v: paints[v] for v in shown}, f"gains ({quantity})")
             ax.set_title(title)
-        signs = ["\N{MINUS SIGN}", *"+" * (len(views) - 1)]
         axes[0].set_ylabel("points")
-        axes[0].set_xlabel(f"published signs, no numbers: {'  '.join(signs)}", fontsize=8)
-        axes[1].set_xlabel("published: up, no numbers", fontsize=8)
+        axes[0].set_xlabel(
+            "published: \N{MINUS SIGN} original, + person only; no numbers", fontsize=8
+        )
+        axes[1].set_xlabel("published: up for person only; no numbers", fontsize=8)
         handles = [Patch(label=view, **paint) for view, paint in paints.items()]
         handles.append(Line2D([], [], color=_DARK, lw=1.2, label="95% interval, paired"))
         fig.legend(handles=handles, loc="outside lower center", ncols=len(handles))
