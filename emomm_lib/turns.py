@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import traceback
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -28,8 +29,9 @@ def in_turn(
     """Do ``work`` for every step, at most ``jobs`` at a time.
 
     With one job, in the given order and in this process. With more, each step has a process of its
-    own ("spawn", so ``work`` is picklable) and starts when the steps it builds on are done; of
-    those that could start, the one on which most others wait goes first.
+    own (a fork on Linux, elsewhere started anew, so that ``work`` has to be picklable) and starts
+    when the steps it builds on are done; of those that could start, the one on which most others
+    wait goes first.
 
     Parameters
     ----------
@@ -83,7 +85,9 @@ def _followers(step: str, needs: Mapping[str, Collection[str]]) -> set[str]:
 
 def _start(work: Callable[[str], None], step: str) -> tuple[Connection, tuple[str, BaseProcess]]:
     ours, theirs = multiprocessing.Pipe(duplex=False)
-    process = multiprocessing.get_context("spawn").Process(
+    # What is imported here need not be imported again; elsewhere a fork is not safe.
+    kind = "fork" if sys.platform == "linux" else "spawn"
+    process = multiprocessing.get_context(kind).Process(
         target=_run, args=(work, step, theirs), name=step
     )
     process.start()

@@ -59,7 +59,9 @@ from emomm_lib.report.style import caption, save
 # cluttered room, a synthetic voice, and an English or Mandarin remark. Each modality shows its own
 # label. A modality that has GT's *class* is expressed emphatically more often than one that has not
 # (`render_cue`), so that whom to trust can be learnt; text is made clearest and video least clear,
-# so an order T > A > V in what a model reads is partly put in. Clips that exist are kept.
+# so an order T > A > V in what a model reads is partly put in. Labels are written for all 2,000 clips
+# of a corpus; `render_clips` says how many get files, under `mini` 1,000 of each, drawn at random.
+# Notebooks from 03 on ask about these. Clips that exist are not rendered again.
 
 # %%
 roots = {Corpus.CH_SIMS: ROOT / ch_sims_root, Corpus.CMU_MOSI: ROOT / cmu_mosi_root}
@@ -72,7 +74,8 @@ if render:
 # The loaders read the folders as they are on disk: ids keep their leading zeros, CMU-MOSI's
 # intensities in [-3, 3] go to the 0.2 grid, and every clip's file is opened once. Rows with a
 # defect are left out, all of them listed at once with file and line. (When only some surrogates
-# are rendered, the media check is off: labels are complete, files are not.)
+# are rendered, as under `mini`, the media check is off: labels are complete, files are not, and the
+# counts below are of labelled clips.)
 
 # %%
 check_media = render_clips is None
@@ -137,7 +140,7 @@ print(split_report(manifest).round(3).to_string(index=False))
 sizes = subset_sizes(manifest)
 fig = figure2(sizes, profile)
 provenance = Provenance(
-    "Figure 2",
+    "Figure 2 (left)",
     "01_benchmark_construction",
     frame_fingerprint(manifest),
     caption=figure_caption("Figure 2", profile, data_note),
@@ -164,11 +167,12 @@ save(sheet, "clips", profile, provenance)
 sheet
 
 # %% [markdown]
-# Later notebooks localise the person with MediaPipe, so its detector has to find the speakers: the
-# share of frames with a face, in frames sampled from clips of both corpora, and the scores.
+# Later notebooks localise the person with MediaPipe, so its detector has to find the speakers.
+# `found` is the share of frames with a face, in frames of clips drawn from both corpora;
+# `median_score` and `score_p05` (5th percentile) are the detector's scores, at most 1.
 
 # %% tags=["nbval-check-output"]
-faces = face_statistics(manifest, roots, clips=300, seed=seed)
+faces = face_statistics(manifest, roots, clips=100, seed=seed)
 print(faces.round(2).to_string(index=False))
 
 # %% [markdown]
@@ -190,16 +194,16 @@ save_comparison(comparison, profile, "01")
 comparison[["item", "published", "reproduced", "tolerance", "within"]]
 
 # %% [markdown]
-# **What came out, under `mini`.** Nothing is excluded, the quotas of Appendix A.1 are met, and no speaker is on two
-# sides of the split, which stays within one percent of 7:1:2. MediaPipe finds a face in every frame that was looked
-# at. In CMU-MOSI, whose clips are drawn for balanced classes and not by quotas, four of five clips conflict; in CH-SIMS
-# half do, by quota. Nearly twice as many conflicts as agreeing clips: what the paper says of "Overall" is mostly said of
-# conflicts.
+# **What came out, under `mini`.** No row is excluded, the quotas of Appendix A.1 are met, and no speaker is on two
+# sides of the split, which stays within one percentage point of 7:1:2. MediaPipe finds a face in 100% of the frames
+# looked at, rounded. In CMU-MOSI, whose clips are drawn for balanced classes and not by quotas, four of five clips
+# conflict; in CH-SIMS half do, by quota. Nearly twice as many conflicts as agreeing clips: what the paper says of
+# "Overall" is mostly said of conflicts.
 #
 # **What not to conclude.** Under `mini` the numbers of clips agree with the paper because the
 # labels were *constructed* to agree; this shows that the published statistics are jointly possible
 # and that the code keeps them through files, loaders and sampling. It says nothing about how people
-# on video feel. The paper gives no list of its clips: even with the real corpora, the 2,000 clips
-# chosen here are a draw by the same rules, not the same clips.
+# on video feel. The paper gives no list of its clips: even with the real corpora, the 2,000 clips of
+# each chosen here are a draw by the same rules, not the same clips.
 #
 # Next: [02 · Statistics](02_statistics.ipynb), how the labels are distributed and agree.

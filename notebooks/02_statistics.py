@@ -20,8 +20,9 @@
 # **By construction.** Under `mini` the labels were built from Tables 3 and 4: a maximum-entropy
 # joint distribution of (GT, T, A, V), rounded by an integer program that satisfies both tables, the
 # CH-SIMS quotas and the number of CMU-MOSI conflicts estimated from Table 1. They were written to
-# disk in the real corpora's layouts and are read back here through the real loaders. So equality
-# with the paper is *expected* below; it tests files, loaders, mappings and metrics, not people.
+# disk in the real corpora's layouts and read back by notebook 01 through the real loaders, for all
+# 4,000 clips, rendered or not. So equality with the paper is *expected* below; it tests files,
+# loaders, mappings and metrics, not people.
 #
 # Real corpora (`same_clips` off) give another draw of clips by the same rules, since the paper's own
 # list is not published: numbers then stand side by side, and none is judged.
@@ -87,7 +88,7 @@ print(f"Table 4: {int(compared4['within'].sum())} of {len(compared4)} cells equa
 #
 # Bars are this profile's clips, black lines the published counts. On the right, the larger
 # $C_{ij}$, the stronger the agreement. The paper tabulates no combined values; in brackets is the
-# mean of Table 4's two corpora, which are of equal size.
+# mean of Table 4's two corpora, which are of equal size; T and V differ from it by a rounding.
 
 # %%
 fig = figures.figure6(manifest, profile)
@@ -116,8 +117,7 @@ fig
 # %% [markdown]
 # ## Table 5: capabilities of benchmarks
 #
-# As printed, with a column that says in which notebook of this companion a capability is shown; a
-# dash where it is not (yet).
+# As printed, with a column that says in which notebook of this companion a capability is shown.
 
 # %%
 shown_here = {

@@ -19,10 +19,11 @@
 # hollow marks: readers that have no preference at all, on the same clips. How much of a collapse is
 # the model's, and how much would any reader of these labels show?
 #
-# Every clip of the benchmark is asked under all eight coalitions of text, audio and video, also under
-# none. Files are decoded once, encoders run once, and the decoder computes a clip's video once for the
-# four coalitions that begin with it. Answers and attention are stored as they are made: an
-# interrupted run goes on where it stopped, and a second run is a look-up.
+# Every clip that is on disk (under `mini` 1,000 of each corpus's 2,000, notebook 01) is asked under all
+# eight coalitions of text, audio and video, also under none. Files are decoded once, encoders run once,
+# and the decoder computes a clip's video once for the four coalitions that begin with it. Answers and
+# attention are stored as they are made: an interrupted run goes on where it stopped, and a second run is
+# a look-up.
 
 # %% tags=["parameters"]
 profile = "mini"
@@ -58,7 +59,8 @@ NOTEBOOK = "03_vcc_analysis"
 # %% [markdown]
 # ## Ask the model
 #
-# All clips, not the test split alone: nothing is trained or selected here, and intervals are narrower.
+# All clips on disk, not the test split alone: nothing is trained or selected here, and intervals are
+# narrower.
 # Under `mini` the model has seen none of them.
 
 # %%
@@ -88,8 +90,8 @@ print((100 * drops.set_index("coalition").loc[["T", "A", "V"], ["value", "low", 
 # %% [markdown]
 # The paper's drops are T 10.4, A 9.8, V 16.0 points. Read them with the labels in mind: a faithful reader of
 # one modality is wrong wherever that modality's class differs from the ground truth, which on Conflict is
-# often (on Align only the polarity must agree). The next table gives the drop of a perfect reader of one
-# modality's label, on the same clips: it is a property of the benchmark, not of a model.
+# often (on Align only the polarity must agree). The next table, in points, gives the drop of a perfect
+# reader of one modality's label, on the same clips: it is a property of the benchmark, not of a model.
 
 # %%
 readers = baselines(answered)
@@ -112,6 +114,8 @@ pd.DataFrame(
 # *labels* without error: one follows a random present modality, one answers their mean (and both guess
 # evenly when shown nothing). Two read as the model does, from its *own* answers to single modalities and to
 # none: one follows a random one, one averages the probabilities and so follows what is read most surely.
+# In the second table `collapse` is video's share on Align less that on Conflict, in points, and `excess`
+# the model's collapse less a reader's, on the same drawn clips.
 
 # %%
 named = {"model": answered, **readers}
@@ -165,20 +169,25 @@ save_comparison(comparison, profile, "03")
 comparison[["item", "published", "reproduced", "low", "high", "within", "note"]]
 
 # %% [markdown]
-# **What came out under `mini`.** The numbers move as in the paper: alone, video loses most, and its share
-# falls from a third to about a tenth. But labels alone already put video last (the perfect readers' drops),
-# and readers without any preference collapse as well: those of labels, and the one that follows the model's
-# own answers at random, much further than the model. Only the reader that averages the model's own
-# probabilities collapses less far. What the model adds to it, the last line of the checked cell, is the part
-# that neither labels nor the sureness of reading account for: about a third of the whole, and only against
-# this reader. So most of the collapse is no evidence of a preference. It is also a mixture: Align holds 1,000 clips of CH-SIMS v2.0 and 370 of
-# CMU-MOSI, Conflict 1,000 and 1,630. Within CH-SIMS v2.0 video's share does not fall at all; all of the
-# collapse comes from CMU-MOSI, where video's label agrees least with the ground truth (Table 4) and where
-# V(TAV) - V(none) under conflict is so small that shares are hardly defined.
+# **What came out under `mini`.** The numbers move as in the paper: alone, video loses most, though its
+# interval overlaps text's, and its share falls from 33% to 6%, with an interval that holds zero. But labels
+# alone already put video last (the perfect readers' drops), and readers without any preference collapse as
+# well: those of labels, and the one that follows the model's own answers at random, further than the model
+# (the random label by an interval that barely leaves out zero). Only the reader that averages the model's
+# own probabilities collapses less far. What the model adds to it, the last line of the checked cell, is the
+# part that neither labels nor the sureness of reading account for: 10 points [4, 18] of 27, and only against
+# this reader. So much of the collapse is no evidence of a preference.
 #
-# **What is not reproduced.** The drops are 2.4 to 3.2 times the paper's: Omni-mini reads aligned clips far
-# better than the paper's models read real ones, and has more to lose. And under conflict video still adds
-# about two points to text and audio (TAV against TA), where the paper finds a gain that is not positive.
+# It is also a mixture: Align holds 520 clips of CH-SIMS v2.0 and 183 of CMU-MOSI, Conflict 480 and 817.
+# Within CH-SIMS v2.0 video's share does not fall, it rises (the interval barely leaves out zero); the
+# collapse comes from CMU-MOSI, where video's label agrees least with the ground truth (Table 4). There shares
+# under conflict are hardly defined: intervals of two readers run into the thousands. The excess over the last
+# reader is about ten points in both corpora, but in CMU-MOSI its interval holds zero.
+#
+# **What is not reproduced.** The drops are 2.5 to 3.3 times the paper's: Omni-mini reads aligned clips far
+# better than the paper's models read real ones, and has more to lose. That video's gain over text and audio
+# is not positive under conflict, as the paper finds, is left open: TAV stands two points above TA, and the
+# two intervals overlap widely.
 #
 # **What PSMV alone cannot show.** It counts right answers, so where a modality's label is wrong it credits
 # whoever ignores it and debits whoever reads it: a modality that often contradicts the ground truth gets a

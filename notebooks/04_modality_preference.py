@@ -110,9 +110,10 @@ with_intervals(reader_gtar, index=["reader", "setting"], columns="modality", fac
 #
 # nMAS (Eq. 5) is the attention of the decision query on a modality divided by its number of tokens, here
 # averaged over heads and normalised over the present modalities, so that shares add up to one, on the
-# target-conflict cases. First what each modality has: tokens, total attention, attention a token. Note that
-# nMAS divides video's attention by the most tokens: video's total attention is above text's wherever the two
-# meet, and its nMAS below. A low density alone is not disregard.
+# target-conflict cases. First what each modality has: tokens, total attention (`mass`), attention a token
+# (`nmas`) and its normalised `share`, averaged over clips and layers. Note that nMAS divides video's
+# attention by the most tokens: video's total attention is above text's wherever the two meet, and its nMAS
+# below. A low density alone is not disregard.
 
 # %%
 conflict = answered[answered["coalition"].isin(["TA", "TV", "AV", "TAV"]) & target_conflict(answered)]
@@ -152,7 +153,9 @@ print(video.pivot(index="layer", columns="coalition", values="value").round(2).t
 # One point for each modality of each coalition. *Between* points, nine of them, a correlation says that
 # the modality with more attention a token is the one that is followed. That is the paper's claim; it
 # cannot tell attention from anything else that differs between modalities. *Within* points asks, clip by
-# clip: does more attention on the modality that is right go with a right answer?
+# clip: does more attention on the modality that is right go with a right answer? *Adjusted* is between
+# points, less each coalition's mean. In the table `n` counts the cases in which the modality is right, and
+# `share` is its mean nMAS share in them.
 
 # %%
 points = preference_points(answered, traces)
@@ -182,21 +185,23 @@ save_comparison(comparison, profile, "04")
 comparison[["item", "published", "reproduced", "low", "high", "within", "note"]]
 
 # %% [markdown]
-# **What came out under `mini`.** GTAR falls from text over audio to video in both settings, as in the paper,
-# and below one half for video where one other modality is wrong. Against random readers that looks like a
-# preference against video. It need not be one: averaging the model's own single-modality probabilities, all
-# weighed alike, gives the same order, with text further up and video further down than the model has them.
-# So the order can come from how *surely* each modality is read; compared with that the model follows text
-# less, and audio and video more. (By PSMV, notebook 03, video earns less in the model than in that reader.
-# The two do not contradict each other: one asks how often video is followed where it is right, the other
-# counts right answers everywhere.) With three modalities, two of which are right, text and audio stand
-# clearly above the mean of labels and video does not.
+# **What came out under `mini`.** GTAR falls from text over audio to video in both settings, as in the paper.
+# The intervals of text and audio overlap, and with three modalities those of audio and video do too; video
+# is clearly below text in both. With two modalities video is below one half: against random readers that
+# looks like a preference against it. It need not be one: averaging the model's own single-modality
+# probabilities, all weighed alike, gives the same order (with three modalities within overlapping intervals).
+# So the order can come from how *surely* each modality is read. Compared with that, the model follows text
+# less and audio more where there are two modalities; for video, and for all where there are three, the
+# intervals overlap. (By PSMV, notebook 03, video earns less in the model than in that reader: PSMV counts
+# right answers everywhere, GTAR only where video is right.) With three modalities, two of which are right,
+# text and audio stand clearly above the mean of labels and video does not.
 #
 # Video has the least attention a token, over the most tokens, in every layer except the second where text is
 # present (and the third where text is alone with it).
 #
-# **What is not reproduced.** By layer share audio leads, not text; by attention a token text leads in TA and
-# ties in TAV. Over all nine points attention and GTAR hardly correlate, because a coalition of three divides
+# **What is not reproduced.** By nMAS share, averaged over layers, audio leads text in TA and TAV; by attention
+# a token text leads in TA and is about level in TAV. Beside text alone video's share is above the paper's 0.2
+# in most layers. Over all nine points attention and GTAR hardly correlate, because a coalition of three divides
 # attention by three and has a majority on the right side. Less each coalition's mean the correlation is
 # positive, as in the paper, which does not say which points its own has; but nine points less four means are
 # few, and the interval is over clips, not over points.

@@ -16,7 +16,8 @@
 #
 # **What to look at.** Table 2 on the test split; the sweeps on validation; then the forest of methods,
 # cross-fitted: oracles above, controls below. And last the null control, a corpus without the cue that was
-# drawn into the surrogates to tell whom to trust: how much of the gain came from there?
+# drawn into the surrogates to tell whom to trust: how much of the gain came from there? The first table, and the
+# methods' names, are those of [07 · Main results](07_main_results.ipynb): what each method chose on validation.
 
 # %% tags=["parameters"]
 profile = "mini"
@@ -130,7 +131,7 @@ with_intervals(study.importances(), index="importance", columns="subset")
 # ## Oracles and controls
 #
 # Cross-fitted, on all whole clips but the validation split's; intervals over speakers. *Oracle* says p* and g* of the
-# labels, g* being even where no modality has GT's class (about a third of conflicts), so it is no upper bound. *Oracle p*
+# labels, g* being even where no modality has GT's class (three conflicts in ten), so it is no upper bound. *Oracle p*
 # and *oracle gate* replace one half each. *Random gate* and *even gate* steer where the extended method does, but towards
 # nothing. *Video boost* always trusts video. *Fixed heads* scales attention as PASTA does, at the heads that attend
 # most to the modalities (PASTA ranks them by what steering each gains). *Temperature*
@@ -169,7 +170,7 @@ print((100 * accuracy.pivot(index="method", columns="subset", values="value")).r
 # is no clearer than another. Routers are trained and cross-fitted anew, configurations stay as chosen above. Beside it,
 # the same clips *with* the cue and as little training, since fewer clips mean a weaker router. The oracle
 # knows the labels, so it gains in both. (Zero `null_clips` leaves this section out, as without surrogates.)
-# Gains of Acc-5 on whole clips.
+# Gains of Acc-5 in points on whole clips; intervals over clips.
 
 # %%
 if null_clips:
@@ -182,8 +183,9 @@ if null_clips:
 
 # %% [markdown]
 # A gain that remains without the cue has another source, and labels offer one: which modalities are often right in which
-# corpus, and which classes agree. Top-1 of whom to trust on conflicts, known before any clip is seen: of *any* modality,
-# of the one most often right in the *corpus*, and of a random forest on all three *labels* and the corpus.
+# corpus, and which classes agree. Where one modality has GT's class and another has not, how often is the one trusted
+# right (top-1, in %), before any clip is seen: *any* modality at random, the one most often right in the *corpus*, and the
+# choice of a random forest on all three *labels* and the corpus. Cross-fitted; intervals over clips.
 
 # %%
 trust = trust_from_labels(study.crossed_clips, study.fold)
@@ -194,20 +196,21 @@ print((100 * trust.set_index("knows")[["value", "low", "high"]]).round(0).astype
 
 # %% [markdown]
 # **What came out, under `mini`.** The paper's configuration moves almost nothing here, so its ablation
-# (Table 2, upper rows) cannot tell the parts apart. In the sweeps it matters most for this model that steering begins in
-# an early layer and with how many heads. The gate is the half that is worth improving: with the oracle's g the gain
-# more than doubles, with the oracle's p it stays. A random or an even gate in place of the router's gains nothing like
-# it, so its gain is not one of regularisation. But:
+# (Table 2, upper rows) cannot tell the parts apart; nor is any variant's paired interval on the test split clear of zero.
+# From the paper's setting, no single change in the sweeps helps. From the extended one, the gain on Conflict is gone where
+# steering begins after layer 2, and with one head or all eight. The gate is the half that is worth improving: on Conflict
+# the oracle's g takes the gain from 4 points to 13, the oracle's p leaves it. A random or an even gate in place of the
+# router's loses accuracy on both subsets, so the gain is not one of regularisation. But:
 #
-# - *Late fusion* by the same gate gains as much on Conflict as the oracle's steering or more, and a linear probe more
-#   than the steering of any router. What the frozen features hold is not used up; in this model, steering the decision
-#   token's attention is not the best way to it.
-# - *The null control is not at zero.* Without the cue the extended method still gains on Conflict, within the
-#   intervals as much as with it, and on Align it may lose where it gained. Emphasis is thus not all that its gate
-#   reads. Which modality is right most often differs between the corpora, and knowing the corpus, which any text
-#   gives away, tells whom to trust well above chance; all three labels tell no more. The gain is routing, but much
-#   of it may be routing by corpus, and not by the clarity of a modality in the clip at hand.
-# - The extended method's gain on Conflict in validation, by which it was chosen, is more than twice its
+# - *Late fusion* by the same gate gains as much on Conflict as the oracle's steering, and a linear probe more
+#   than the steering of any router, though its interval overlaps the extended method's. What the frozen features hold is
+#   not used up; in this model, steering the decision token's attention is not the best way to it.
+# - *The null control is not at zero.* Without the cue the embedded and the extended method still gain on Conflict, within
+#   the wide intervals as much as with it. Emphasis is thus not all that their gate reads. Which modality is right most
+#   often differs between the corpora, and knowing the corpus, which any text gives away, tells whom to trust well above
+#   chance; all three labels tell no more. The gain is routing, but much of it may be routing by corpus, and not by the
+#   clarity of a modality in the clip at hand.
+# - The extended method's gain on Conflict in validation, where it was chosen, is more than twice its
 #   cross-fitted one.
 # - *CHASE, tuned*, *fixed heads* and Table 2's *published router* ask the published router about layers before those it was
 #   trained on. A router trained from there on might do better; this was not tried.

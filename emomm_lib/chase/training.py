@@ -193,7 +193,7 @@ def train_router(
     """A router for the model whose states these are, and its history by epoch.
 
     The history has ``epoch, loss`` and, with ``validation``, ``valid_loss, conflict_auc,
-    gate_top1`` (of the mean over layers). The last epoch's weights are returned, as published.
+    gate_top1`` (of the mean over layers). The last epoch's weights are returned.
     Equal settings give equal weights. Raises ``ValueError`` without a prompt.
     """
     count, layers, size = states.query_state.shape

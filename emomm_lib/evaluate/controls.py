@@ -48,7 +48,7 @@ def with_and_without_cue(study: ChaseStudy, clips: int) -> pd.DataFrame:
 def trust_from_labels(clips: pd.DataFrame, fold: pd.Series, seed: int = 0) -> pd.DataFrame:
     """How often whom to trust can be told from the labels of T, A and V alone, without a clip.
 
-    On conflicts in which some modality has GT's class and some has not. ``any``: a present modality
+    On clips in which some modality has GT's class and some has not. ``any``: a present modality
     at random. ``corpus``: the one that is right most often in the corpus. ``labels``: a random
     forest on the three classes, which of them agree, and the corpus. All cross-fitted by ``fold``
     (by sample_id); a router that reads classes and language perfectly could do as well as the

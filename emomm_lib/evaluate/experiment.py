@@ -168,19 +168,19 @@ class Experiment:
         *,
         pixels: bool = True,
         tokens: float | None = None,
-        displaced: bool = False,
+        inverted: bool = False,
         settings: PersonSettings = PersonSettings(),
     ) -> Experiment:
         """The same clips with video of which only the person is left (C.2).
 
         ``pixels`` blots out what lies outside the person's region; ``tokens`` drops video tokens of
-        which less than that share of the area lies in it; ``displaced`` moves the region away first,
-        as a control. A clip whose video cannot be read is a
+        which less than that share of the area lies in it; ``inverted`` leaves
+        all but the person, as a control. A clip whose video cannot be read is a
         failed item there, as it is here.
         """
         self.regions(clips, settings)
         store = self._regions(settings)
-        media = replace(self.media, person=PersonOnly(store.fingerprint, pixels, tokens, displaced))
+        media = replace(self.media, person=PersonOnly(store.fingerprint, pixels, tokens, inverted))
         return replace(self, clips=clips, media=media, region_store=store, keep_encodings=False)
 
     def versions(self, clips: pd.DataFrame) -> str:

@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
-import numpy as np
 import pandas as pd
 import torch
 from tqdm.auto import tqdm
@@ -47,15 +46,14 @@ class PersonOnly:
         Whether pixels outside the region are blotted out.
     tokens
         Least share of a video token's area inside the region for it to be kept; None keeps all.
-    displaced
-        A control: the region moved by half of the frame's height and width, across its edges. It
-        is as large, and mostly background.
+    inverted
+        A control: all but the person, whose pixels are blotted out or whose tokens are dropped.
     """
 
     found_by: str
     pixels: bool = True
     tokens: float | None = None
-    displaced: bool = False
+    inverted: bool = False
 
 
 @dataclass(frozen=True)
@@ -146,8 +144,8 @@ class Reader:
         if person is None:
             return Media(video, None)
         region = self.regions.read(item.video).mask
-        if person.displaced:
-            region = np.roll(region, [n // 2 for n in region.shape[1:]], axis=(1, 2))
+        if person.inverted:
+            region = ~region
         if person.pixels:
             video = replace(video, frames=suppress(video.frames, region))
         if person.tokens is None:

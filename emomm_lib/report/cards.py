@@ -132,7 +132,7 @@ def usual_cues(
     roots: Mapping[str, Path],
     settings: AudioSettings,
     *,
-    count: int = 24,
+    count: int = 12,
     seed: int = 0,
 ) -> dict[str, AudioCue]:
     """Medians of what can be measured of sound, by corpus, over ``count`` random clips of each.

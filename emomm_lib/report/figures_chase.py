@@ -236,10 +236,14 @@ def reliability_diagram(table: pd.DataFrame, profile: str) -> Figure:
         return fig
 
 
+def _is_level(rows: pd.DataFrame) -> bool:
+    """Whether a router says the same in every layer of a panel, which is drawn dashed."""
+    return (len(rows) > 1 and rows["value"].nunique() == 1) or bool(rows["layer"].isna().any())
+
+
 def _gate_line(ax: Axes, rows: pd.DataFrame, colour: str, last: int) -> None:
     rows = rows.sort_values("layer")
-    level = len(rows) > 1 and rows["value"].nunique() == 1
-    if level or rows["layer"].isna().any():
+    if _is_level(rows):
         edges = np.array([0.5, last + 0.5])
         _band(ax, edges, rows.iloc[[0, 0]], colour)
         ax.plot(edges, rows["value"].iloc[[0, 0]], color=colour, lw=1.8, ls="--")
@@ -301,7 +305,11 @@ def gate_by_layer(frame: pd.DataFrame, profile: str) -> Figure:
             ax.set_xlabel("layer")
             ax.set_title(coalition)
         axes[0, 0].set_ylabel("gate's first modality is right")
-        handles = [Line2D([], [], color=c, lw=2, label=router) for router, c in colours.items()]
+        handles = []
+        for router, colour in colours.items():
+            panels = frame[frame["router"] == router].groupby("coalition")
+            style = "--" if all(_is_level(rows) for _, rows in panels) else "-"
+            handles.append(Line2D([], [], color=colour, lw=2, ls=style, label=router))
         if chances:
             handles.append(Line2D([], [], color=_GREY, lw=1, ls=":", label="chance"))
         _legend(fig, handles)
