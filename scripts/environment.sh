@@ -41,15 +41,13 @@ make_venv() {
     touch .venv/emomm.installing
     echo "Installing $(grep -c == requirements.lock) pinned packages into .venv" \
         "(minutes the first time, depending on the network)"
-    # Compiled afterwards, by all cores: pip would take one, for a minute longer.
+    # Modules are compiled when they are first imported: most never are, and all take a minute.
     .venv/bin/python -m pip install --no-input --disable-pip-version-check --no-compile $quiet \
         -r requirements.lock &&
         .venv/bin/python -m pip install --no-input --disable-pip-version-check $quiet \
             --no-deps --no-build-isolation --editable . ||
         fail "Installing failed; pip's message is above. The next run starts over." \
             "pip needs a package index (see pip config list) and about 3 GB of disk."
-    # Some packages hold files of another Python's syntax, which nobody imports.
-    .venv/bin/python -m compileall -qq -j 0 .venv/lib/python3.11/site-packages || true
     venv_wants >.venv/emomm.stamp
     rm .venv/emomm.installing
     echo "Environment ready after ${SECONDS} s"
@@ -73,6 +71,8 @@ find_environment() {
 }
 
 find_environment
+# Else every kernel would compile anew what it imports.
+[ "$PYTHON" != "$PWD/.venv/bin/python" ] || unset PYTHONDONTWRITEBYTECODE
 # Notebook kernels start in folders of their own.
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
 "$PYTHON" -m emomm_lib.media.models fetch >/dev/null
