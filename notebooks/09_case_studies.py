@@ -85,9 +85,9 @@ key = f"{frame_fingerprint(study.split('test'))}-{bench.fingerprint}"
 # %%
 for rule in (RULES[0], RULES[-1]):
     print(rule.sentence(METHOD), end="\n\n")
+pairs = case_pairs(study)
 
 # %% tags=["nbval-check-output"]
-pairs = case_pairs(study)
 counts = pd.concat({name: rule_counts(pairs[name]) for name in METHODS}, names=["method", ""])
 print(counts.droplevel(1).to_string())
 
