@@ -462,7 +462,8 @@ class ChaseStudy:
         How to pool and which probe is chosen on validation.
         """
         gates = self.crossed(EMBEDDED)
-        made_of = json.dumps(gates.settings()), self.states.digest, str(self.seed)
+        asked = json.dumps(clips["sample_id"].tolist())
+        made_of = json.dumps(gates.settings()), self.states.digest, asked, str(self.seed)
         answers = self._remembered(
             "unsteered", self.bench.clips, [], lambda: self._unsteered(clips, gates), *made_of
         )

@@ -174,9 +174,8 @@ class Experiment:
         """The same clips with video of which only the person is left (C.2).
 
         ``pixels`` blots out what lies outside the person's region; ``tokens`` drops video tokens of
-        which less than that share of the area lies in it; ``inverted`` leaves
-        all but the person, as a control. A clip whose video cannot be read is a
-        failed item there, as it is here.
+        which less than that share of the area lies in it; ``inverted`` leaves all but the person,
+        as a control. A clip whose video cannot be read is a failed item there, as it is here.
         """
         self.regions(clips, settings)
         store = self._regions(settings)
