@@ -1,7 +1,8 @@
-"""Makers of tiny media files."""
+"""Makers of tiny media files, and a copy of the published tables."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import av
 import numpy as np
 import pytest
 import soundfile
+
+from emomm_lib.paths import PAPER_DATA
 
 
 def write_mp4(
@@ -85,3 +88,9 @@ def put(mp4_bytes: dict[str, bytes]) -> Callable[..., Path]:
         return path
 
     return put_file
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """The published tables in a folder of their own, to be altered."""
+    return shutil.copytree(PAPER_DATA, tmp_path / "paper")

@@ -1,0 +1,1 @@
+"""What follows from the published tables alone, by optimisation and algebra (notebook 10)."""
