@@ -8,7 +8,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -28,6 +28,7 @@ from emomm_lib.labels import (
     polarity,
     score_to_label,
 )
+from emomm_lib.paths import stays_inside
 
 MISSING_COALITIONS = ("TA", "TV", "AV")
 SUBSETS = ("align", "conflict", "missing_align", "missing_conflict")
@@ -283,24 +284,6 @@ def build_manifest(
     )
 
 
-def _inside(relative: str) -> bool:
-    windows = PureWindowsPath(relative)
-    return bool(relative) and "\\" not in relative and not (windows.anchor or ".." in windows.parts)
-
-
-def resolve_media(root: Path | str, relative: str) -> Path:
-    """The path of a clip's file under its corpus root; does not touch the disk.
-
-    Raises ``ValueError`` unless ``relative`` is a relative path with forward slashes that stays
-    inside ``root``. A symbolic link inside ``root`` is the user's own and is followed as usual.
-    """
-    if not _inside(relative):
-        raise ValueError(
-            f"media path {relative!r} must be relative, with forward slashes and without '..'"
-        )
-    return Path(root) / PurePosixPath(relative)
-
-
 def _one_split(frame: pd.DataFrame) -> pd.Series:
     return frame.groupby(["corpus", "speaker_id"])["split"].transform("nunique") == 1
 
@@ -333,7 +316,7 @@ _ROW_CHECKS = (
 
 def _path_column() -> pa.Column:
     inside = pa.Check(
-        lambda paths: paths.map(_inside), error="a relative path inside the corpus root"
+        lambda paths: paths.map(stays_inside), error="a relative path inside the corpus root"
     )
     return pa.Column(str, inside)
 

@@ -62,7 +62,9 @@ BUILDS_ON = {
     "07": ("06",),
     "08": ("07",),
     "09": ("07",),
+    "10": (),
     "11": ("07",),
+    "12": ("01",),
 }
 """What a notebook finds in the caches and runs of others; one not named here builds on all before
 it. A notebook run without those computes what it lacks by itself."""

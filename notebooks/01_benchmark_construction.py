@@ -27,6 +27,8 @@ data_note = "Surrogate clips, rendered from labels constructed to satisfy Tables
 ch_sims_root = "cache/surrogate/ch-sims"
 cmu_mosi_root = "cache/surrogate/cmu-mosi"
 annotations = "cache/surrogate/cmu-mosi/annotations.csv"
+campaign = "cache/surrogate/campaign.sqlite"
+annotator_noise = 0.13
 render = True
 render_clips = 1000
 render_cue = "informative"
@@ -36,11 +38,13 @@ seed = 0
 import pandas as pd
 
 from emomm_lib import paper
+from emomm_lib.annotation.export import export_annotations
+from emomm_lib.annotation.simulated import SimulatedAnnotators, simulated_campaign
 from emomm_lib.benchmark import build_manifest, datasheet, split_report, subset_sizes
-from emomm_lib.benchmark import BenchmarkSettings, write_manifest
+from emomm_lib.benchmark import BenchmarkSettings, sample_cmu_mosi, write_manifest
 from emomm_lib.corpora.ch_sims import load_ch_sims
 from emomm_lib.corpora.checks import write_report
-from emomm_lib.corpora.cmu_mosi import load_cmu_mosi
+from emomm_lib.corpora.cmu_mosi import load_cmu_mosi, unannotated_cmu_mosi
 from emomm_lib.corpora.surrogate.cue import CUES
 from emomm_lib.corpora.surrogate.plan import SurrogateSettings
 from emomm_lib.corpora.surrogate.render import render_corpus
@@ -67,10 +71,29 @@ from emomm_lib.report.style import caption, save
 roots = {Corpus.CH_SIMS: ROOT / ch_sims_root, Corpus.CMU_MOSI: ROOT / cmu_mosi_root}
 if render:
     settings = SurrogateSettings(cue=CUES[render_cue])
-    for corpus, root in roots.items():
-        render_corpus(root, corpus, settings, limit=render_clips)
+    plans = {c: render_corpus(root, c, settings, limit=render_clips) for c, root in roots.items()}
 
 # %% [markdown]
+# ## CMU-MOSI's unimodal labels
+#
+# CMU-MOSI comes with one label a clip. The paper had five annotators vote -1, 0 or 1 on the text, the
+# audio and the video of 2,000 clips, one modality at a time (Appendix A.2); the mean of five votes is
+# a score on the 0.2 grid. How people do that with this companion is in
+# [12 · The annotation protocol](12_annotation.ipynb). Where `annotator_noise` is a number, *simulated
+# annotators* fill the campaign instead: they see nothing of a clip, and draw their votes so that the
+# mean falls into the class that the modality was constructed to have.
+
+# %%
+if annotator_noise is not None:
+    chosen = sample_cmu_mosi(unannotated_cmu_mosi(roots[Corpus.CMU_MOSI], check_media=False).clips, seed=seed)
+    constructed = plans[Corpus.CMU_MOSI].merge(chosen["sample_id"])
+    filled = simulated_campaign(ROOT / campaign, constructed, annotators=SimulatedAnnotators(annotator_noise))
+    written = export_annotations(filled.votes(), ROOT / annotations, filled.items["sample_id"])
+    print(f"{len(filled.votes()):,} votes of simulated annotators, means of {written.clips:,} clips written")
+
+# %% [markdown]
+# ## From folders to tables
+#
 # The loaders read the folders as they are on disk: ids keep their leading zeros, CMU-MOSI's
 # intensities in [-3, 3] go to the 0.2 grid, and every clip's file is opened once. Rows with a
 # defect are left out, all of them listed at once with file and line. (When only some surrogates
@@ -106,7 +129,7 @@ report.groupby(["corpus", "problem"]).size() if len(report) else "No row was exc
 # clips balanced over the five classes (Appendix A.1). A clip *conflicts* when the polarity of any
 # modality differs from GT's, and neutral is a polarity of its own. Appendix A.1's word "opposes"
 # suggests opposite signs instead, but for CH-SIMS no set of labels meets Tables 3 and 4 and the
-# quotas under that reading (a linear program in `tests/test_joint.py`), and under this one some does.
+# quotas under that reading ([10 · Paper audit](10_paper_audit.ipynb) shows the sum), and under this one some does.
 #
 # The split is by group, 7:1:2, stratified by class and subset. The group is what a corpus tells of
 # its speakers: both real ones name only videos, so a person who is in several can be on two sides;

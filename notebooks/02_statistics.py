@@ -20,7 +20,7 @@
 # **By construction.** Under `mini` the labels were built from Tables 3 and 4: a maximum-entropy
 # joint distribution of (GT, T, A, V), rounded by an integer program that satisfies both tables, the
 # CH-SIMS quotas and the number of CMU-MOSI conflicts estimated from Table 1. They were written to
-# disk in the real corpora's layouts and read back by notebook 01 through the real loaders, for all
+# disk in the real corpora's layouts, CMU-MOSI's modalities as votes of simulated annotators, and read back by notebook 01 through the real loaders, for all
 # 4,000 clips, rendered or not. So equality with the paper is *expected* below; it tests files,
 # loaders, mappings and metrics, not people.
 #

@@ -12,6 +12,7 @@ from emomm_lib import benchmark as b
 from emomm_lib.corpora.clips import CLIP_COLUMNS, CLIP_SCHEMA, CorpusTable
 from emomm_lib.corpora.surrogate.joint import label_table
 from emomm_lib.labels import GRIDS, SOURCES, Corpus
+from emomm_lib.paths import resolve_media
 
 FEW = settings(max_examples=25, deadline=None)
 SEEDS = st.integers(0, 2**32 - 1)
@@ -353,10 +354,10 @@ def test_a_bad_manifest_is_neither_written_nor_read(manifest, tmp_path):
 
 
 def test_media_paths_inside_the_root_resolve_and_others_raise(tmp_path):
-    assert b.resolve_media(tmp_path, "Raw/a..b/0001.mp4") == tmp_path / "Raw/a..b/0001.mp4"
+    assert resolve_media(tmp_path, "Raw/a..b/0001.mp4") == tmp_path / "Raw/a..b/0001.mp4"
     for escape in ("", "/etc/x", "../x", "Raw/../../x", "C:/x", "C:x", "..\\x", "a\\b", "//host/x"):
         with pytest.raises(ValueError, match="media path"):
-            b.resolve_media(tmp_path, escape)
+            resolve_media(tmp_path, escape)
 
 
 def test_no_usable_clip_is_a_clear_error(tables):

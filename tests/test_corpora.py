@@ -12,7 +12,7 @@ import pytest
 from emomm_lib.corpora.ch_sims import load_ch_sims
 from emomm_lib.corpora.checks import CorpusError, probe_video, write_report
 from emomm_lib.corpora.clips import CLIP_COLUMNS, REPORT_COLUMNS, CorpusTable
-from emomm_lib.corpora.cmu_mosi import load_cmu_mosi
+from emomm_lib.corpora.cmu_mosi import load_cmu_mosi, unannotated_cmu_mosi
 
 Put = Callable[..., Path]
 SIMS_HEADER = "video_id clip_id text label label_T label_A label_V annotation mode".split()
@@ -485,3 +485,30 @@ def test_labels_can_be_read_before_any_clip_is_there(tmp_path, put) -> None:
     for path in (*tmp_path.rglob("*.mp4"), *tmp_path.rglob("*.wav")):
         path.unlink()
     assert len(load_cmu_mosi(tmp_path, check_media=False).clips) == 3
+
+
+@pytest.mark.parametrize("layout", [mosi_zip, mosi_mmsa])
+def test_before_annotation_the_clips_are_the_annotated_ones_without_unimodal_labels(
+    layout, tmp_path, put
+) -> None:
+    layout(tmp_path, put)
+    annotated = load_cmu_mosi(tmp_path).clips
+    (tmp_path / "annotations.csv").unlink()
+    before = unannotated_cmu_mosi(tmp_path)
+    unimodal = [f"{kind}_{s}" for kind in ("score", "label") for s in "tav"]
+    assert before.report.empty and before.excluded == before.unlabelled == 0
+    pd.testing.assert_frame_equal(before.clips, annotated.drop(columns=unimodal))
+
+
+@pytest.mark.parametrize("layout", [mosi_zip, mosi_mmsa])
+def test_a_clip_that_nobody_could_judge_is_reported_before_annotation(
+    layout, tmp_path, put
+) -> None:
+    layout(tmp_path, put)
+    file = next(p for p in tmp_path.glob("*.csv") if p.name != "annotations.csv")
+    put(next(tmp_path.rglob("*2.mp4")), "junk")
+    line = 2 if layout is mosi_zip else 3
+    before = unannotated_cmu_mosi(tmp_path)
+    sole(before, line, "unreadable mp4", file=file.name)
+    assert before.clips.clip_id.tolist() == ["1", "10"] and before.excluded == 1
+    assert len(unannotated_cmu_mosi(tmp_path, check_media=False).clips) == 3

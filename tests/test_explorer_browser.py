@@ -1,172 +1,58 @@
-"""The explorer in JupyterLab in a real browser, moved by keyboard.
+"""The explorer in JupyterLab in a real browser, moved by keyboard (``browser.py`` says how).
 
-Needs a Chromium, which is found on the PATH. Without one the test is skipped, or fails where
-``EMOMM_BROWSER_TESTS=1`` is set. With ``EMOMM_SCREENSHOT=<file.png>`` it also keeps a picture of
-the widget; that is how ``docs/images/explorer.png`` is made:
+With ``EMOMM_SCREENSHOT=<file.png>`` it also keeps a picture of the widget; that is how
+``docs/images/explorer.png`` is made:
 
     EMOMM_SCREENSHOT=docs/images/explorer.png python -m pytest tests/test_explorer_browser.py
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import shutil
-import signal
-import socket
-import subprocess
-import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 
-import nbformat
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
-
-TESTS = Path(__file__).resolve().parent
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-ABSENT = (
-    "no Chromium on the PATH, so the explorer is not tried in a browser; on Debian and Ubuntu: "
-    "sudo apt-get install chromium (elsewhere any Chrome or Chromium by one of the names "
-    f"{', '.join(BROWSERS)})"
+from browser import (
+    PATIENCE,
+    TESTS,
+    command,
+    find_chromium,
+    jupyterlab,
+    no_complaint,
+    opened,
+    write_notebook,
 )
-FLAGS = (
-    "--no-sandbox", "--disable-gpu", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--no-first-run",
-)  # fmt: skip
-TOKEN = "explorer"
-PATIENCE = 60_000
-"""Milliseconds: importing torch and transformers takes most of it on a busy machine."""
+from playwright.sync_api import Page, expect
+
+CELLS = (
+    "import sys; sys.path.insert(0, {tests!r})\n"
+    "from pathlib import Path\n"
+    "from explorer_bench import small_bench, small_router\n"
+    "from emomm_lib.report.explorer import explore\n"
+    "bench = small_bench(Path({clips!r}))\n"
+    "routers = {{'published': small_router(bench)}}\n"
+    "explorer = explore(bench, bench.clips[::-1], routers)",
+    "explorer",
+)
+"""Open the explorer on a few clips, kept in a folder."""
 
 
 @pytest.fixture(scope="module")
-def browser_path() -> str:
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None:
-        if os.environ.get("EMOMM_BROWSER_TESTS") == "1":
-            pytest.fail(ABSENT)
-        pytest.skip(ABSENT)
-    return found
-
-
-def notebook(path: Path, clips: Path) -> None:
-    """A notebook of two cells that opens the explorer on a few clips, kept in a folder."""
-    cells = [
-        f"import sys; sys.path.insert(0, {str(TESTS)!r})\n"
-        "from pathlib import Path\n"
-        "from explorer_bench import small_bench, small_router\n"
-        "from emomm_lib.report.explorer import explore\n"
-        f"bench = small_bench(Path({str(clips)!r}))\n"
-        "routers = {'published': small_router(bench)}\n"
-        "explorer = explore(bench, bench.clips[::-1], routers)",
-        "explorer",
-    ]
-    made = nbformat.v4.new_notebook(
-        cells=[nbformat.v4.new_code_cell(text) for text in cells],
-        metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}},
-    )
-    nbformat.write(made, path)
-
-
-@pytest.fixture(scope="module")
-def lab(browser_path: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a JupyterLab of this environment that shows the notebook."""
-    base = tmp_path_factory.mktemp("lab")
-    work = base / "work"
-    work.mkdir()
-    notebook(work / "explorer.ipynb", base / "clips")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    home = {name: str(base / name.lower()) for name in (
-        "JUPYTER_DATA_DIR", "JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR",
-        "JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR",
-    )}  # fmt: skip
-    quiet = base / "jupyterlab_settings_dir/@jupyterlab/apputils-extension"
-    quiet.mkdir(parents=True)
-    settings = {"fetchNews": "false", "checkForUpdates": False}
-    (quiet / "notification.jupyterlab-settings").write_text(json.dumps(settings))
-    environment = {**os.environ, **home, "JUPYTER_PREFER_ENV_PATH": "1"}
-    environment.pop("JUPYTER_PATH", None)
-    log = base / "lab.log"
-    with log.open("w") as out:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root",
-             "--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}",
-             "--ServerApp.port_retries=0", f"--IdentityProvider.token={TOKEN}",
-             f"--ServerApp.root_dir={work}", "--LabApp.extension_manager=readonly",
-             "--LabApp.news_url=None",
-             "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"],
-            cwd=work, env=environment, stdout=out, stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )  # fmt: skip
-    address = f"http://127.0.0.1:{port}"
-    try:
-        _await(f"{address}/api/status?token={TOKEN}", server, log)
-        yield f"{address}/lab/tree/explorer.ipynb?token={TOKEN}&reset"
-    finally:
-        _stop(server, address)
-
-
-def _await(url: str, server: subprocess.Popen, log: Path) -> None:
-    until = time.monotonic() + PATIENCE / 1000
-    while time.monotonic() < until and server.poll() is None:
-        try:
-            with urllib.request.urlopen(url, timeout=2):
-                return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.2)
-    pytest.fail(f"JupyterLab did not start:\n{log.read_text()[-2000:]}")
-
-
-def _stop(server: subprocess.Popen, address: str) -> None:
-    """End the server and its kernels, which are in sessions of their own."""
-    try:
-        listing = f"{address}/api/kernels?token={TOKEN}"
-        with urllib.request.urlopen(listing, timeout=5) as answer:
-            kernels = [kernel["id"] for kernel in json.load(answer)]
-        for kernel in kernels:
-            url = f"{address}/api/kernels/{kernel}?token={TOKEN}"
-            urllib.request.urlopen(urllib.request.Request(url, method="DELETE"), timeout=10)
-    except OSError:
-        pass
-    # Also where a kernel could not be asked: the server ends its kernels when told to end.
-    server.send_signal(signal.SIGTERM)
-    try:
-        server.wait(15)
-    except subprocess.TimeoutExpired:
-        os.killpg(server.pid, signal.SIGKILL)
-        server.wait(5)
-
-
-@pytest.fixture(scope="module")
-def page(lab: str, browser_path: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    """The notebook, run, with the explorer drawn; ``page.said`` is what the console complained."""
-    with sync_playwright() as play:
-        home = str(tmp_path_factory.mktemp("browser"))
-        environment = {**os.environ, "XDG_CONFIG_HOME": home, "XDG_CACHE_HOME": home}
-        browser = play.chromium.launch(
-            executable_path=browser_path, args=list(FLAGS), env=environment
-        )
-        try:
-            tab = browser.new_page(viewport={"width": 1720, "height": 1500})
-            tab.said = []
-            tab.on("console", lambda m: m.type == "error" and tab.said.append(m.text))
-            tab.on("pageerror", lambda error: tab.said.append(str(error)))
-            tab.goto(lab)
-            tab.wait_for_selector(".jp-Notebook .jp-Cell", timeout=PATIENCE)
-            # Run before the kernel is there, JupyterLab would ask which kernel to take.
-            expect(tab.locator("#jp-main-statusbar")).to_contain_text("| Idle", timeout=PATIENCE)
-            tab.get_by_role("menuitem", name="Run", exact=True).click()
-            tab.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-            tab.wait_for_selector(".emomm-picture svg", timeout=PATIENCE)
-            yield tab
-        finally:
-            browser.close()
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    """The notebook, run, with the explorer drawn."""
+    chromium, base = find_chromium(), tmp_path_factory.mktemp("lab")
+    notebook = base / "work/explorer.ipynb"
+    cells = [cell.format(tests=str(TESTS), clips=str(base / "clips")) for cell in CELLS]
+    write_notebook(notebook, cells)
+    with (
+        jupyterlab(base, notebook) as address,
+        opened(chromium, address, base / "browser", (1720, 1500)) as tab,
+    ):
+        command(tab, "notebook:run-all-cells")
+        tab.wait_for_selector(".emomm-picture svg", timeout=PATIENCE)
+        yield tab
 
 
 def content(page: Page) -> tuple[str, str]:
@@ -186,13 +72,6 @@ def changed(page: Page, before: tuple[str, str], what: str) -> tuple[str, str]:
     parts = ("picture", "numbers")
     same = [part for part, a, b in zip(parts, now, before, strict=True) if a == b]
     raise AssertionError(f"{what}: {' and '.join(same)} did not change")
-
-
-def no_complaint(page: Page) -> None:
-    assert page.locator('[data-mime-type="application/vnd.jupyter.stderr"]').count() == 0
-    assert page.locator(".jp-RenderedText[data-mime-type*='error']").count() == 0
-    widgets = [x for x in page.said if "widget" in x.lower() or "Error" in x]
-    assert not widgets, widgets
 
 
 def test_a_slider_moved_by_keys_changes_picture_and_numbers_and_reset_restores_them(page):

@@ -7,9 +7,10 @@ import pytest
 from scipy.optimize import linprog
 
 from emomm_lib import paper
+from emomm_lib.audit import joint as audit
 from emomm_lib.benchmark import stratum
 from emomm_lib.corpora.surrogate import joint
-from emomm_lib.labels import CLASSES, SOURCES, Corpus, polarity
+from emomm_lib.labels import CLASSES, SOURCES, Corpus
 from emomm_lib.metrics import agreement_matrix
 
 BOTH = pytest.mark.parametrize("corpus", Corpus)
@@ -60,7 +61,7 @@ def test_the_solver_reproduces_the_committed_counts_byte_for_byte(tmp_path):
 
 @BOTH
 def test_no_other_distribution_with_the_targets_has_more_entropy(corpus):
-    targets = joint.published_targets(corpus)
+    targets = joint.surrogate_targets(corpus)
     rows, totals = targets.system()
     best = joint.max_entropy(targets).ravel()
     assert np.abs(rows @ best - totals).max() < 1e-5 and best.min() > 0
@@ -76,7 +77,7 @@ def test_no_other_distribution_with_the_targets_has_more_entropy(corpus):
 
 @BOTH
 def test_exact_counts_are_hardly_farther_from_the_expectation_than_any_integers_must_be(corpus):
-    targets = joint.published_targets(corpus)
+    targets = joint.surrogate_targets(corpus)
     expected, counts = joint.max_entropy(targets), joint.joint_counts(corpus)
     moved = np.abs(counts - expected)
     assert moved.max() < 2
@@ -84,36 +85,18 @@ def test_exact_counts_are_hardly_farther_from_the_expectation_than_any_integers_
     assert moved.sum() < 1.1 * np.abs(np.rint(expected) - expected).sum()
 
 
-def test_difference_sum_inverts_the_printed_agreement_including_ties():
-    assert joint.difference_sum(0.7998, 2000) == 1602
-    assert joint.difference_sum(0.7602, 2000) == 1918
-    for total in range(0, 8001, 7):
-        assert joint.difference_sum(1 - total / 8000, 2000) == total
-    with pytest.raises(ValueError, match="exactly one"):
-        joint.difference_sum(0.79985, 100)
-    with pytest.raises(ValueError, match="exactly one"):
-        joint.difference_sum(0.5, 5000, decimals=3)
-
-
-def test_a_conflict_count_out_of_reach_becomes_the_border_of_the_feasible_range():
-    targets = joint.published_targets(Corpus.CMU_MOSI)
-    assert targets.conflict == joint.MOSI_CONFLICTS
-    low, high = joint.nearest_conflict(targets, 0), joint.nearest_conflict(targets, 2000)
-    assert 0 < low < joint.MOSI_CONFLICTS < high <= 2000
-    assert joint.published_targets(Corpus.CMU_MOSI, conflict=low - 5).conflict == low
+def test_the_surrogates_take_the_estimated_conflicts_where_no_quota_is_published():
+    assert joint.surrogate_targets(Corpus.CMU_MOSI).conflict == joint.MOSI_CONFLICTS
+    assert joint.surrogate_targets(Corpus.CH_SIMS) == audit.published_targets(Corpus.CH_SIMS)
 
 
 def test_contradicting_targets_are_refused_with_a_reason():
-    targets = joint.published_targets(Corpus.CH_SIMS)
+    targets = joint.surrogate_targets(Corpus.CH_SIMS)
     perfect = replace(targets, differences=dict.fromkeys(combinations(SOURCES, 2), 0))
-    with pytest.raises(ValueError, match="no label table"):
-        joint.nearest_conflict(perfect, 1000)
     with pytest.raises(ValueError, match="maximum-entropy"):
         joint.max_entropy(perfect)
     with pytest.raises(ValueError, match="no integer counts"):
         joint.round_to_counts(joint.max_entropy(targets), perfect)
-    with pytest.raises(ValueError, match="one total"):
-        replace(targets, marginals={**targets.marginals, "a": (1, 1, 1, 1, 1)})
 
 
 def test_a_missing_or_spoiled_counts_file_is_named(tmp_path):
@@ -126,21 +109,3 @@ def test_a_missing_or_spoiled_counts_file_is_named(tmp_path):
     path.write_text("corpus,gt,t,a,v,count\nch_sims_v2,0,0,0,5,1\n")
     with pytest.raises(ValueError, match=r"labels must be 0\.\.4"):
         joint.joint_counts(Corpus.CH_SIMS, path)
-
-
-def _feasible(conflict, equal, quotas):
-    """Whether any non-negative table meets Tables 3 and 4 and CH-SIMS's three quotas."""
-    targets = replace(joint.published_targets(Corpus.CH_SIMS), conflict=None, equal=None)
-    rows, totals = targets.system()
-    same = (polarity(joint.CELLS[1:]) == polarity(joint.CELLS[0])).all(axis=0) & ~equal
-    rows = np.vstack([rows, conflict, equal, same]).astype(float)
-    result = linprog(np.zeros(625), A_eq=rows, b_eq=[*totals, *quotas], bounds=(0, None))
-    assert result.status in (0, 2), result.message
-    return result.status == 0
-
-
-def test_only_conflict_that_counts_neutral_against_signed_can_meet_the_ch_sims_quotas():
-    quotas = (1000, 500, 500)
-    signs = polarity(joint.CELLS)
-    assert _feasible((signs[1:] != signs[0]).any(axis=0), joint.EQUAL, quotas)
-    assert not _feasible((signs[1:] * signs[0] < 0).any(axis=0), joint.EQUAL, quotas)

@@ -9,8 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from emomm_lib.annotation.export import export_annotations
+from emomm_lib.annotation.simulated import simulated_campaign
 from emomm_lib.corpora.ch_sims import load_ch_sims
-from emomm_lib.corpora.cmu_mosi import load_cmu_mosi
+from emomm_lib.corpora.checks import CorpusError
+from emomm_lib.corpora.cmu_mosi import load_cmu_mosi, unannotated_cmu_mosi
 from emomm_lib.corpora.surrogate import cue, render
 from emomm_lib.corpora.surrogate.joint import label_table
 from emomm_lib.corpora.surrogate.lexicon import LEXICONS
@@ -22,6 +25,8 @@ from emomm_lib.media.person import FaceDetector
 from emomm_lib.media.video import VideoSettings, read_frames
 
 LABELS = [f"label_{s}" for s in SOURCES]
+SCORES = {corpus: ["score_gt"] for corpus in Corpus}
+SCORES[Corpus.CH_SIMS] = [f"score_{s}" for s in SOURCES]
 LOADERS = {Corpus.CH_SIMS: load_ch_sims, Corpus.CMU_MOSI: load_cmu_mosi}
 
 
@@ -32,23 +37,21 @@ def plans():
 
 @pytest.fixture(scope="module")
 def roots(tmp_path_factory):
-    """Both corpora with all their label files and 12 rendered clips each."""
+    """Both corpora with all their label files, annotated, and 12 rendered clips each."""
     folder = tmp_path_factory.mktemp("surrogate")
     made = {corpus: folder / corpus for corpus in Corpus}
-    for corpus, root in made.items():
-        render.render_corpus(root, corpus, limit=12, progress=False)
+    plans = {c: render.render_corpus(r, c, limit=12, progress=False) for c, r in made.items()}
+    campaign = simulated_campaign(folder / "campaign.sqlite", plans[Corpus.CMU_MOSI])
+    export_annotations(campaign.votes(), made[Corpus.CMU_MOSI] / "annotations.csv")
     return made
 
 
 @pytest.mark.parametrize("corpus", list(Corpus))
 def test_the_loaders_read_back_every_label_that_was_planned(corpus, roots, plans):
     clips = LOADERS[corpus](roots[corpus], check_media=False).clips
-    plan = plans[corpus].assign(
-        sample_id=lambda p: p["corpus"] + "/" + p["video_id"] + "/" + p["clip_id"]
-    )
-    both = clips.merge(plan, on="sample_id", suffixes=("", "_planned"))
+    both = clips.merge(plans[corpus], on="sample_id", suffixes=("", "_planned"))
     assert len(both) == len(clips) == 2000
-    for name in [*LABELS, *(f"score_{s}" for s in SOURCES), "text", "language"]:
+    for name in [*LABELS, *SCORES[corpus], "text", "language"]:
         assert (both[name] == both[f"{name}_planned"]).all(), name
 
 
@@ -69,12 +72,14 @@ def test_rendered_clips_pass_the_loaders_media_check(corpus, roots):
 
 def test_scores_belong_to_their_labels(plans):
     for corpus, plan in plans.items():
-        for source in SOURCES:
-            expected = score_to_label(plan[f"score_{source}"], corpus)
-            np.testing.assert_array_equal(plan[f"label_{source}"], expected)
-            assert set(plan[f"score_{source}"]) <= {
-                s for label in range(5) for s in GRIDS[corpus].scores(label)
-            }
+        for name in SCORES[corpus]:
+            expected = score_to_label(plan[name], corpus)
+            np.testing.assert_array_equal(plan[name.replace("score", "label")], expected)
+            assert set(plan[name]) <= {s for label in range(5) for s in GRIDS[corpus].scores(label)}
+
+
+def test_a_planned_cmu_mosi_has_no_scores_but_the_ground_truth_s(plans):
+    assert [c for c in plans[Corpus.CMU_MOSI] if c.startswith("score")] == ["score_gt"]
 
 
 def test_agreeing_modalities_are_emphatic_at_the_cue_s_rate(plans):
@@ -88,7 +93,7 @@ def test_agreeing_modalities_are_emphatic_at_the_cue_s_rate(plans):
 def test_the_null_cue_keeps_labels_and_rates_and_makes_emphasis_uninformative(plans):
     for corpus, plan in plans.items():
         null = corpus_plan(corpus, SurrogateSettings(cue=cue.NULL_CUE))
-        same = [*LABELS, *(f"score_{s}" for s in SOURCES), "video_id", "clip_id", "speaker_seed"]
+        same = [*LABELS, *SCORES[corpus], "video_id", "clip_id", "speaker_seed"]
         assert null[same].equals(plan[same])
         agrees = plan[["label_t", "label_a", "label_v"]].eq(plan["label_gt"], axis=0).to_numpy()
         for k, modality in enumerate("tav"):
@@ -128,6 +133,14 @@ def test_no_two_classes_share_a_cue_word():
     for lexicon in LEXICONS.values():
         words = [word for cues in lexicon.cues for word in cues]
         assert len(words) == len(set(words))
+
+
+def test_the_files_of_a_rendered_cmu_mosi_leave_annotations_to_annotators(tmp_path, plans):
+    render._TABLES[Corpus.CMU_MOSI](tmp_path, plans[Corpus.CMU_MOSI])
+    with pytest.raises(CorpusError, match="unimodal labels do not come with the dataset"):
+        load_cmu_mosi(tmp_path, check_media=False)
+    before = unannotated_cmu_mosi(tmp_path, check_media=False)
+    assert len(before.clips) == 2000 and not set(LABELS[1:]) & set(before.clips)
 
 
 def test_the_same_seed_gives_the_same_decoded_content(roots, tmp_path, plans):

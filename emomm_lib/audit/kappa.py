@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq, linprog, minimize_scalar
 
 from emomm_lib.labels import CLASSES, GRIDS, MODALITIES, Corpus
+from emomm_lib.metrics.fleiss import fleiss_of, fleiss_parts
 from emomm_lib.paper import claims, table
 from emomm_lib.paths import PAPER_DATA
 
@@ -50,8 +51,9 @@ WORD = "substantial"
 
 _GAP, _CUTS = 1e-9, 400
 _NEAR = 0.002
+_PARTS = fleiss_parts(PATTERNS)
 _VOTE_SHARES = PATTERNS / ANNOTATORS
-_AGREEMENT = (PATTERNS * (PATTERNS - 1)).sum(axis=1) / (ANNOTATORS * (ANNOTATORS - 1))
+_AGREEMENT = _PARTS[:, -2]
 
 
 def pattern_scores() -> NDArray[np.float64]:
@@ -76,10 +78,7 @@ def kappa_of_counts(clips: ArrayLike) -> NDArray[np.float64]:
             f"clips must be (..., {len(PATTERNS)}) numbers of clips by pattern, not negative and "
             f"not all zero; got shape {clips.shape}"
         )
-    shares = clips / clips.sum(axis=-1, keepdims=True)
-    chance = ((shares @ _VOTE_SHARES) ** 2).sum(axis=-1)
-    possible = np.where(np.isclose(chance, 1, atol=1e-15), np.nan, 1 - chance)
-    return (shares @ _AGREEMENT - chance) / possible
+    return fleiss_of(clips @ _PARTS)[..., 2]
 
 
 def band(kappa: float) -> str:

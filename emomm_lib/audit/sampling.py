@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.stats import beta, binomtest, norm
+from scipy.stats import binomtest, norm
+from statsmodels.stats.proportion import proportion_confint
 
 from emomm_lib.audit.attainable import implied_sizes
 from emomm_lib.audit.mix import ROW
@@ -28,17 +29,12 @@ VERDICTS = (EXCEEDS, DEPENDS, WITHIN)
 
 def wilson(share: float, n: int) -> tuple[float, float]:
     """Wilson's 95% score interval of a share in [0, 1] of ``n`` independent instances."""
-    centre = (share + Z**2 / (2 * n)) / (1 + Z**2 / n)
-    half = Z / (1 + Z**2 / n) * np.sqrt(share * (1 - share) / n + Z**2 / (4 * n**2))
-    return float(max(0, centre - half)), float(min(1, centre + half))
+    return tuple(map(float, proportion_confint(share * n, n, ALPHA, method="wilson")))
 
 
 def clopper_pearson(share: float, n: int) -> tuple[float, float]:
     """Clopper and Pearson's 95% interval, never too narrow; ``share n`` need not be whole."""
-    right = share * n
-    low = beta.ppf(ALPHA / 2, right, n - right + 1) if right > 0 else 0.0
-    high = beta.ppf(1 - ALPHA / 2, right + 1, n - right) if right < n else 1.0
-    return float(low), float(high)
+    return tuple(map(float, proportion_confint(share * n, n, ALPHA, method="beta")))
 
 
 def subset_sizes(folder: Path = PAPER_DATA) -> pd.DataFrame:

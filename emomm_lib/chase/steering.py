@@ -124,7 +124,7 @@ def preference(nmas: Tensor, present: Tensor, kind: Preference) -> Tensor:
     """Modality preference of each head, pi (Eq. 6): sums to 1 over present modalities.
 
     ``nmas`` is ``(..., 3)``, ``present`` bool and broadcastable to it; values of absent modalities
-    are ignored. ``softmax`` is Eq. 6 as printed; nMAS is about one over the sequence length, so
+    are ignored. ``softmax`` is Eq. 6 as printed; nMAS is at most one over a modality's tokens, so
     that it stays near uniform. ``share`` divides nMAS by its sum.
     """
     if kind == "softmax":

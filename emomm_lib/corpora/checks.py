@@ -18,7 +18,7 @@ import pandas as pd
 import soundfile
 from tqdm.auto import tqdm
 
-from emomm_lib.corpora.clips import CLIP_COLUMNS, CLIP_SCHEMA, REPORT_COLUMNS, CorpusTable
+from emomm_lib.corpora.clips import CLIP_SCHEMA, REPORT_COLUMNS, CorpusTable
 from emomm_lib.labels import SOURCES, Corpus, on_grid, score_to_label
 
 Problem = tuple[str, str]
@@ -415,7 +415,13 @@ def _padded_twin(root: Path, name: str) -> str | None:
 
 
 def corpus_table(
-    sheet: Sheet, root: Path, scores: pd.DataFrame, *, language: str, unlabelled: int
+    sheet: Sheet,
+    root: Path,
+    scores: pd.DataFrame,
+    *,
+    language: str,
+    unlabelled: int,
+    sources: Sequence[str] = SOURCES,
 ) -> CorpusTable:
     """The usable rows as a validated Clip table, with the report of the others.
 
@@ -424,19 +430,23 @@ def corpus_table(
     sheet
         Checked rows with ``video_id, clip_id, speaker_id, text, video_path, audio_path``.
     scores
-        Columns ``score_gt, score_t, score_a, score_v`` on the 0.2 grid, indexed as the rows.
+        Columns ``score_<source>`` on the 0.2 grid, indexed as the rows.
+    sources
+        Those that have scores; the table has no columns of others.
     """
+    absent = [f"{kind}_{s}" for s in SOURCES if s not in sources for kind in ("score", "label")]
+    schema = CLIP_SCHEMA.remove_columns(absent)
     clips = sheet.rows[sheet.ok].join(scores)
     clips = clips.assign(corpus=sheet.corpus.value, language=language)
-    for source in SOURCES:
+    for source in sources:
         score = (clips[f"score_{source}"].astype(float) * 5).round() / 5 + 0.0
         clips[f"score_{source}"] = score
         clips[f"label_{source}"] = score_to_label(score, sheet.corpus)
-    clips = clips[list(CLIP_COLUMNS)].sort_values("sample_id", ignore_index=True)
+    clips = clips[list(schema.columns)].sort_values("sample_id", ignore_index=True)
     report = pd.DataFrame(sheet.entries, columns=list(REPORT_COLUMNS)).astype({"row": int})
     return CorpusTable(
         root=root,
-        clips=CLIP_SCHEMA.validate(clips, lazy=True),
+        clips=schema.validate(clips, lazy=True),
         report=report.sort_values(["file", "row"], kind="stable", ignore_index=True),
         unlabelled=unlabelled,
         excluded=len(sheet.rows) + sheet.broken - len(clips),

@@ -64,6 +64,40 @@ def load_cmu_mosi(
         report.
     """
     root = Path(root)
+    sheet, home, original = _read_labels(root, check_media)
+    votes, vote_scores = _read_annotations(annotations, home, root, sheet)
+    safe = checks.check_ids(sheet)
+    unlabelled = safe & ~sheet.rows["sample_id"].isin(votes.rows["sample_id"])
+    sheet, safe = sheet.without(unlabelled), safe[~unlabelled].reset_index(drop=True)
+    sheet.ok &= sheet.rows["sample_id"].isin(vote_scores.index)
+    truth = _check(sheet, home, root, original, safe, check_media, progress)
+    scores = vote_scores.reindex(sheet.rows["sample_id"]).set_axis(sheet.rows.index)
+    scores["score_gt"] = truth
+    sheet.entries += votes.entries
+    return checks.corpus_table(sheet, root, scores, language="en", unlabelled=int(unlabelled.sum()))
+
+
+def unannotated_cmu_mosi(
+    root: str | Path, *, check_media: bool = True, progress: bool = False
+) -> CorpusTable:
+    """CMU-MOSI before its modalities are annotated: what an annotation campaign begins with.
+
+    As :func:`load_cmu_mosi` with its checks, report and errors, but no annotations are looked for,
+    and ``clips`` has no scores and labels of T, A and V. The paper has 2,000 clips annotated that
+    are balanced over the ground truth's classes: ``sample_cmu_mosi`` of :mod:`emomm_lib.benchmark`
+    draws them from ``clips``.
+    """
+    root = Path(root)
+    sheet, home, original = _read_labels(root, check_media)
+    safe = checks.check_ids(sheet)
+    truth = _check(sheet, home, root, original, safe, check_media, progress)
+    return checks.corpus_table(
+        sheet, root, truth.to_frame("score_gt"), language="en", unlabelled=0, sources=("gt",)
+    )
+
+
+def _read_labels(root: Path, check_media: bool) -> tuple[checks.Sheet, Path, bool]:
+    """The rows of the label file, the folder that holds it, and whether that is the original's."""
     homes = checks.find_homes(root, _labels, FOLDER_PATTERN, LAYOUT)
     if len(homes) > 1:
         names = ", ".join(home.name for home in homes)
@@ -73,11 +107,19 @@ def load_cmu_mosi(
     sheet = (_read_original if original else _read_mmsa)(labels, home, root)
     if check_media:
         checks.need_folder(_raw(home) / "Video/Segmented" if original else home / "Raw", LAYOUT)
-    votes, vote_scores = _read_annotations(annotations, home, root, sheet)
-    safe = checks.check_ids(sheet)
-    unlabelled = safe & ~sheet.rows["sample_id"].isin(votes.rows["sample_id"])
-    sheet, safe = sheet.without(unlabelled), safe[~unlabelled].reset_index(drop=True)
-    sheet.ok &= sheet.rows["sample_id"].isin(vote_scores.index)
+    return sheet, home, original
+
+
+def _check(
+    sheet: checks.Sheet,
+    home: Path,
+    root: Path,
+    original: bool,
+    safe: pd.Series,
+    check_media: bool,
+    progress: bool,
+) -> pd.Series:
+    """Reject rows with a defect, and return the ground truth's scores on the 0.2 grid."""
     checks.check_duplicates(sheet)
     if original:
         _read_transcripts(sheet, home, root, safe)
@@ -86,10 +128,8 @@ def load_cmu_mosi(
     intensity = checks.check_numbers(sheet, ["label"], limit=MAX_INTENSITY, grid=False)["label"]
     if check_media:
         checks.check_media(sheet, root, safe, progress=progress)
-    scores = vote_scores.reindex(sheet.rows["sample_id"]).set_axis(sheet.rows.index)
-    scores["score_gt"] = mosi_intensity_to_score(intensity.fillna(0))
-    sheet.entries += votes.entries
-    return checks.corpus_table(sheet, root, scores, language="en", unlabelled=int(unlabelled.sum()))
+    scores = mosi_intensity_to_score(intensity.fillna(0))
+    return pd.Series(scores, index=sheet.rows.index)
 
 
 def _raw(home: Path) -> Path:
@@ -172,7 +212,8 @@ def _read_annotations(
         raise checks.CorpusError(
             f"{places[0]}: no such file. CMU-MOSI's unimodal labels do not come with the dataset: "
             f"pass annotations=<a CSV with columns {', '.join(columns)}>, or put it there; each "
-            "label is the mean of five votes of -1, 0 or 1"
+            "label is the mean of five votes of -1, 0 or 1. To have people label them, see "
+            "docs/annotation_campaign.md"
         )
     votes = checks.read_sheet(found, root, Corpus.CMU_MOSI, required=columns)
     votes = votes.without((votes.rows[list(ANNOTATION_NAMES)] == "").all(axis=1))

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from emomm_lib.benchmark import read_manifest, resolve_media
+from emomm_lib.benchmark import read_manifest
 from emomm_lib.chase.training import RouterStates
 from emomm_lib.corpora.surrogate.cue import CUES
 from emomm_lib.corpora.surrogate.plan import SurrogateSettings
@@ -42,7 +42,7 @@ from emomm_lib.media.regions import PersonSettings
 from emomm_lib.media.video import MediaError, VideoSettings
 from emomm_lib.metrics import TraceTable
 from emomm_lib.models.omni import OmniModel
-from emomm_lib.paths import ROOT, cache_dir, run_dir
+from emomm_lib.paths import ROOT, cache_dir, resolve_media, run_dir
 
 
 @dataclass(frozen=True)

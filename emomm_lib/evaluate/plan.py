@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from emomm_lib.benchmark import resolve_media
 from emomm_lib.labels import coalition_modalities
+from emomm_lib.paths import resolve_media
 
 
 @dataclass(frozen=True)

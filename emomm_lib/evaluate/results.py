@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from emomm_lib.benchmark import expand_missing, resolve_media
+from emomm_lib.benchmark import expand_missing
 from emomm_lib.labels import COALITIONS, MODALITIES, polarity
 from emomm_lib.metrics import pooled_outcomes, reader_outcomes, score_frame
 from emomm_lib.metrics.readers import LOGITS
+from emomm_lib.paths import resolve_media
 
 
 def with_media(

@@ -47,6 +47,19 @@ def read_audio(path: str | Path, settings: AudioSettings = AudioSettings()) -> N
     Channels are averaged. Raises :class:`MediaError` when the file is missing, empty or damaged,
     or has no sound.
     """
+    samples, rate = read_sound(path)
+    mono = samples.mean(axis=0)
+    if settings.max_seconds is not None:
+        mono = mono[: int(settings.max_seconds * rate)]
+    mono = librosa.resample(mono, orig_sr=rate, target_sr=settings.sampling_rate)
+    return np.ascontiguousarray(mono, dtype=np.float32)
+
+
+def read_sound(path: str | Path) -> tuple[NDArray[np.float32], int]:
+    """Sound of a wav or an mp4 as the file has it: ``(channels, samples)`` and samples a second.
+
+    Raises as :func:`read_audio`.
+    """
     path = Path(path)
     require_file(path)
     read = _read_sound_file if path.suffix.lower() in SOUND_FORMATS else _read_sound_track
@@ -58,11 +71,7 @@ def read_audio(path: str | Path, settings: AudioSettings = AudioSettings()) -> N
         )
     if not np.isfinite(samples).all():
         raise MediaError(f"{path}: its sound holds values that are not numbers; copy it again")
-    mono = samples.mean(axis=0)
-    if settings.max_seconds is not None:
-        mono = mono[: int(settings.max_seconds * rate)]
-    mono = librosa.resample(mono, orig_sr=rate, target_sr=settings.sampling_rate)
-    return np.ascontiguousarray(mono, dtype=np.float32)
+    return samples, rate
 
 
 def _read_sound_file(path: Path) -> tuple[NDArray[np.float32], int]:

@@ -1,10 +1,11 @@
 """Metrics of predictions and of what decides them: Eq. 1-5, Sec. 4.1 and 6.1, Appendix B.
 
 Each module has one subject: ``scores`` (agreement, accuracies, F1, MAE), ``bootstrap``
-(intervals), ``psmv``, ``gtar``, ``nmas`` (the three metrics of Sec. 4.1) and ``readers`` (their
-baselines without a preference). PSMV, GTAR and readers work on *outcomes*: one row a scored clip
-and coalition, with ``sample_id, corpus, subset`` (of the whole clip), ``coalition, label_gt,
-label_t, label_a, label_v``, ``right`` and ``right_polarity`` in [0, 1].
+(intervals), ``psmv``, ``gtar``, ``nmas`` (the three metrics of Sec. 4.1), ``readers`` (their
+baselines without a preference) and ``fleiss`` (kappa of annotators). PSMV, GTAR and readers work on
+*outcomes*: one row a scored clip and coalition, with ``sample_id, corpus, subset`` (of the whole
+clip), ``coalition, label_gt, label_t, label_a, label_v``, ``right`` and ``right_polarity`` in
+[0, 1].
 """
 
 from emomm_lib.metrics.bootstrap import (

@@ -22,7 +22,6 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from emomm_lib import paper
-from emomm_lib.benchmark import resolve_media
 from emomm_lib.evaluate.cases import (
     BASELINE,
     METHODS,
@@ -37,6 +36,7 @@ from emomm_lib.evaluate.experiment import Experiment
 from emomm_lib.labels import CLASSES, MODALITIES
 from emomm_lib.media.audio import AudioSettings, read_audio
 from emomm_lib.media.video import MediaError, read_frames
+from emomm_lib.paths import resolve_media
 from emomm_lib.report.style import COLOURS, CORPUS_NAMES, context, fixed, titled
 from emomm_lib.report.tables import NO, YES
 

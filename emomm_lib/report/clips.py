@@ -10,10 +10,10 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from emomm_lib.benchmark import resolve_media
 from emomm_lib.labels import CLASSES, MODALITIES, polarity
 from emomm_lib.media.person import FaceDetector
 from emomm_lib.media.video import VideoSettings, read_frames
+from emomm_lib.paths import resolve_media
 from emomm_lib.report.style import COLOURS, CORPUS_NAMES, context
 
 

@@ -17,11 +17,11 @@ from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
-from emomm_lib.benchmark import resolve_media
 from emomm_lib.labels import MODALITIES
 from emomm_lib.media.region_store import RegionStore
 from emomm_lib.media.regions import suppress, token_cover
 from emomm_lib.media.video import read_frames
+from emomm_lib.paths import resolve_media
 from emomm_lib.report.style import COLOURS, CORPUS_NAMES, caption, context, fixed, titled
 
 _DARK, _GREY = "#333333", "#9A9A9A"

@@ -9,142 +9,35 @@ again, byte for byte, in a few seconds.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from itertools import combinations
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.optimize import Bounds, LinearConstraint, linprog, milp, minimize
+from scipy.optimize import Bounds, LinearConstraint, milp, minimize
 from scipy.sparse import csr_array, hstack
 from scipy.special import logsumexp, softmax
 
-from emomm_lib import paper
-from emomm_lib.labels import CLASSES, SOURCES, Corpus, polarity
+from emomm_lib.audit.joint import CELLS, SHAPE, JointTargets, nearest_conflict, published_targets
+from emomm_lib.labels import CLASSES, SOURCES, Corpus
 from emomm_lib.paths import ROOT
 
 COUNTS_FILE = ROOT / "data" / "annotations" / "surrogate_counts.csv"
 MOSI_CONFLICTS = 1630
 """Conflict clips among CMU-MOSI's 2,000, estimated from the mix in Table 1's Overall column."""
-SHAPE = (len(CLASSES),) * len(SOURCES)
-CELLS = np.indices(SHAPE).reshape(len(SOURCES), -1)
-"""Labels of the 625 cells, shape (4, 625), in lexicographic order of (GT, T, A, V)."""
-CONFLICT = (polarity(CELLS[1:]) != polarity(CELLS[0])).any(axis=0)
-EQUAL = (CELLS[1:] == CELLS[0]).all(axis=0)
-PAIRS = tuple(combinations(SOURCES, 2))
 
 
-@dataclass(frozen=True)
-class JointTargets:
-    """What a label table must satisfy exactly.
+def surrogate_targets(corpus: Corpus | str) -> JointTargets:
+    """What the surrogates' labels satisfy: all that is published, and CMU-MOSI's conflict clips.
 
-    Attributes
-    ----------
-    marginals
-        Clips of each class 0..4 by source ``gt, t, a, v`` (Table 3).
-    differences
-        Sum over clips of |y_i - y_j| by pair of sources, in the order of :data:`PAIRS` (Table 4).
-    conflict, equal
-        Clips where some modality's polarity differs from GT's, and where all four labels are the
-        same (Appendix A.1); None leaves the number free.
+    CMU-MOSI has no quota; it gets :data:`MOSI_CONFLICTS`, or the nearest number that Tables 3 and 4
+    allow.
     """
-
-    marginals: Mapping[str, tuple[int, ...]]
-    differences: Mapping[tuple[str, str], int]
-    conflict: int | None = None
-    equal: int | None = None
-
-    def __post_init__(self) -> None:
-        totals = {source: sum(self.marginals[source]) for source in SOURCES}
-        if len(set(totals.values())) != 1:
-            raise ValueError(f"marginals must have one total, got {totals}; compare with Table 3")
-
-    @property
-    def clips(self) -> int:
-        return sum(self.marginals["gt"])
-
-    def system(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Equations ``rows @ counts == totals``: rows (R, 625) of full rank, totals (R,)."""
-        rows, totals = [], []
-        for i, source in enumerate(SOURCES):
-            # Every source has the same total, so the last class of T, A and V follows.
-            for label in range(len(CLASSES) - (i > 0)):
-                rows.append(CELLS[i] == label)
-                totals.append(self.marginals[source][label])
-        for pair in PAIRS:
-            i, j = (SOURCES.index(source) for source in pair)
-            rows.append(np.abs(CELLS[i] - CELLS[j]))
-            totals.append(self.differences[pair])
-        for quota, cells in ((self.conflict, CONFLICT), (self.equal, EQUAL)):
-            if quota is not None:
-                rows.append(cells)
-                totals.append(quota)
-        return np.array(rows, dtype=float), np.array(totals, dtype=float)
-
-
-def difference_sum(agreement: float, clips: int, decimals: int = 4) -> int:
-    """The integer sum of |y_i - y_j| behind a printed agreement C_ij in 0..1 (Eq. 1).
-
-    A tie at the rounding border counts as inside: ``difference_sum(0.7998, 2000) == 1602``, whose
-    exact agreement is 0.79975. Raises ``ValueError`` when no integer, or more than one, prints so.
-    """
-    middle, slack = 4 * clips * (1 - agreement), 4 * clips * 0.5 * 10**-decimals + 1e-6
-    sums = range(int(np.ceil(middle - slack)), int(np.floor(middle + slack)) + 1)
-    if len(sums) != 1:
-        raise ValueError(
-            f"agreement {agreement} over {clips} clips fits the sums {list(sums)}, not exactly "
-            "one; check the number of clips and of printed decimals"
-        )
-    return sums[0]
-
-
-def published_targets(
-    corpus: Corpus | str, conflict: int | None = None, folder: Path | None = None
-) -> JointTargets:
-    """Tables 3 and 4 and the quotas of Appendix A.1 as exact targets.
-
-    Parameters
-    ----------
-    conflict
-        Conflict clips wanted; None takes the quota for CH-SIMS and :data:`MOSI_CONFLICTS` for
-        CMU-MOSI. For CMU-MOSI, which has no quota, the nearest number that Tables 3 and 4 allow is
-        used.
-    folder
-        Folder of the published tables; None takes ``data/paper``.
-    """
-    corpus, where = Corpus(corpus), {} if folder is None else {"folder": folder}
-    counts = paper.table(3, **where).query("corpus == @corpus.value")
-    counts = counts.set_index(["source", "label"])["count"]
-    agreement = paper.table(4, **where).query("corpus == @corpus.value")
-    agreement = agreement.set_index(["source_i", "source_j"])["agreement"]
-    marginals = {s: tuple(int(counts[s, label]) for label in CLASSES) for s in SOURCES}
-    clips = sum(marginals["gt"])
-    differences = {pair: difference_sum(agreement[pair], clips) for pair in PAIRS}
-    if corpus is Corpus.CH_SIMS:
-        quotas = paper.claims(**where).set_index("id")["value"]
-        wanted = int(quotas["quota_ch_sims_conflict"]) if conflict is None else conflict
-        return JointTargets(marginals, differences, wanted, int(quotas["quota_ch_sims_equal"]))
-    targets = JointTargets(marginals, differences)
-    wanted = MOSI_CONFLICTS if conflict is None else conflict
-    return replace(targets, conflict=nearest_conflict(targets, wanted))
-
-
-def nearest_conflict(targets: JointTargets, wanted: int) -> int:
-    """``wanted``, or the border of the range of conflict clips that the other targets allow.
-
-    The range is that of the linear program; whether integer counts reach the number exactly is
-    proved by :func:`round_to_counts`. Raises ``ValueError`` when the targets contradict each other.
-    """
-    rows, totals = replace(targets, conflict=None).system()
-    border = []
-    for sign in (1, -1):
-        result = linprog(sign * CONFLICT.astype(float), A_eq=rows, b_eq=totals)
-        if result.x is None:
-            raise ValueError(f"no label table satisfies the targets: {result.message}")
-        border.append(result.x[CONFLICT].sum())
-    return min(max(wanted, int(np.ceil(border[0] - 1e-6))), int(np.floor(border[1] + 1e-6)))
+    targets = published_targets(corpus)
+    if targets.conflict is not None:
+        return targets
+    return replace(targets, conflict=nearest_conflict(targets, MOSI_CONFLICTS))
 
 
 def max_entropy(targets: JointTargets) -> NDArray[np.float64]:
@@ -213,9 +106,9 @@ def round_to_counts(expected: NDArray[np.floating], targets: JointTargets) -> ND
     return counts.reshape(SHAPE)
 
 
-def solve(corpus: Corpus | str, conflict: int | None = None) -> NDArray[np.int64]:
-    """Clips per cell, (5, 5, 5, 5), computed from :func:`published_targets`."""
-    targets = published_targets(corpus, conflict)
+def solve(corpus: Corpus | str) -> NDArray[np.int64]:
+    """Clips per cell, (5, 5, 5, 5), computed from :func:`surrogate_targets`."""
+    targets = surrogate_targets(corpus)
     return round_to_counts(max_entropy(targets), targets)
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
+from emomm_lib.corpora.checks import sample_id
 from emomm_lib.corpora.surrogate.cue import (
     INFORMATIVE_CUE,
     EmphasisCue,
@@ -89,7 +90,11 @@ def _express(
 
 
 def corpus_plan(corpus: Corpus, settings: SurrogateSettings) -> pd.DataFrame:
-    """The plan of one surrogate corpus: 2,000 clips whose labels satisfy Tables 3 and 4."""
+    """The plan of one surrogate corpus: 2,000 clips whose labels satisfy Tables 3 and 4.
+
+    CMU-MOSI's clips have a score of the ground truth alone, as on disk: those of its modalities are
+    the means of annotators' votes.
+    """
     labels = label_table(corpus)[[f"label_{s}" for s in SOURCES]].to_numpy()
     order = _corpus_rng(settings, corpus, 0).permutation(len(labels))
     labels = labels[order]
@@ -99,7 +104,10 @@ def corpus_plan(corpus: Corpus, settings: SurrogateSettings) -> pd.DataFrame:
     video = np.sort(rng.choice(len(videos), len(labels), p=share))
     number = np.arange(len(labels)) - np.searchsorted(video, video) + 1
     width = 4 if corpus is Corpus.CH_SIMS else 1
+    video_id, clip_id = np.array(videos)[video], [f"{n:0{width}d}" for n in number]
+    sample = [sample_id(corpus, v, c) for v, c in zip(video_id, clip_id, strict=True)]
     scores = _draw_scores(labels, corpus, _corpus_rng(settings, corpus, 2))
+    scored = SOURCES if corpus is Corpus.CH_SIMS else SOURCES[:1]
     emphatic = draw_emphasis(
         labels[:, 1:] == labels[:, :1], settings.cue, _corpus_rng(settings, corpus, 3)
     )
@@ -110,10 +118,11 @@ def corpus_plan(corpus: Corpus, settings: SurrogateSettings) -> pd.DataFrame:
         {
             "corpus": corpus.value,
             "language": language,
-            "video_id": np.array(videos)[video],
-            "clip_id": [f"{n:0{width}d}" for n in number],
+            "sample_id": sample,
+            "video_id": video_id,
+            "clip_id": clip_id,
             **_columns("label", labels, SOURCES),
-            **_columns("score", scores, SOURCES),
+            **_columns("score", scores[:, : len(scored)], scored),
             **_express(
                 labels[:, 1:],
                 emphatic,

@@ -149,9 +149,6 @@ def _write_mosi_tables(root: Path, plan: pd.DataFrame) -> None:
     for video, clips in plan.groupby("video_id"):
         lines = [f"{c}_DELIM_{t}\n" for c, t in zip(clips["clip_id"], clips["text"], strict=True)]
         (transcripts / f"{video}.annotprocessed").write_text("".join(lines), encoding="utf-8")
-    plan[["video_id", "clip_id"]].assign(
-        label_T=plan["score_t"], label_A=plan["score_a"], label_V=plan["score_v"]
-    ).to_csv(root / "annotations.csv", index=False)
 
 
 _TABLES = {Corpus.CH_SIMS: _write_sims_tables, Corpus.CMU_MOSI: _write_mosi_tables}

@@ -10,12 +10,12 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from emomm_lib.benchmark import resolve_media
 from emomm_lib.chase.router import Router
 from emomm_lib.evaluate.experiment import Experiment
 from emomm_lib.evaluate.inspection import Inspection, Look
 from emomm_lib.labels import CLASSES, MODALITIES
 from emomm_lib.media.video import read_frames
+from emomm_lib.paths import resolve_media
 from emomm_lib.report.explorer.state import BY_HAND, ExplorerState
 
 KEPT = 4

@@ -1,0 +1,1 @@
+"""The annotation protocol of Appendix A.2: campaign, answers, agreement, export."""
