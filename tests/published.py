@@ -12,10 +12,14 @@ from emomm_lib.paths import PAPER_DATA
 
 
 def edit(
-    folder: Path, number: int, where: Mapping[str, str], column: str, change: Callable[[str], str]
+    folder: Path,
+    table: int | str,
+    where: Mapping[str, str],
+    column: str,
+    change: Callable[[str], str],
 ) -> None:
-    """Change the cells of a table that match ``where``; text stays as printed elsewhere."""
-    path = folder / f"table{number}.csv"
+    """Change the cell of a table, or of a named file, that matches ``where``, and nothing else."""
+    path = folder / f"{table if isinstance(table, str) else f'table{table}'}.csv"
     frame = pd.read_csv(path, dtype=str, keep_default_na=False)
     rows = np.logical_and.reduce([frame[key] == value for key, value in where.items()])
     assert rows.sum() == 1

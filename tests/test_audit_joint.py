@@ -1,9 +1,9 @@
-import shutil
 from dataclasses import replace
 from itertools import combinations_with_replacement
 
 import numpy as np
 import pandas as pd
+import published
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,7 +15,6 @@ from emomm_lib.benchmark import stratum
 from emomm_lib.corpora.surrogate.joint import joint_counts
 from emomm_lib.labels import SOURCES, Corpus, polarity
 from emomm_lib.metrics import agreement_matrix
-from emomm_lib.paths import PAPER_DATA
 
 BOTH = pytest.mark.parametrize("corpus", Corpus)
 
@@ -36,25 +35,12 @@ def table_of(counts):
     return pd.DataFrame({f"label_{s}": labels[i] for i, s in enumerate(SOURCES)})
 
 
-@pytest.fixture
-def folder(tmp_path):
-    return shutil.copytree(PAPER_DATA, tmp_path / "paper")
-
-
-def edit(folder, number, where, column, step):
+def edit(copy, number, where, column, step):
     """Add ``step`` to one printed number, in both of its cells where Table 4 has it twice."""
-    path = folder / f"table{number}.csv"
-    frame = pd.read_csv(path, dtype=str, keep_default_na=False)
-    places = [where]
+    published.edit(copy, number, where, column, published.add(step))
     if number == 4:
         mirrored = {"source_i": where["source_j"], "source_j": where["source_i"]}
-        places.append({**where, **mirrored})
-    for place in places:
-        rows = np.logical_and.reduce([frame[key] == value for key, value in place.items()])
-        [text] = frame.loc[rows, column]
-        digits = len(text.partition(".")[2])
-        frame.loc[rows, column] = f"{float(text) + step:.{digits}f}"
-    frame.to_csv(path, index=False, lineterminator="\n")
+        published.edit(copy, number, {**where, **mirrored}, column, published.add(step))
 
 
 @BOTH
@@ -214,20 +200,20 @@ CELLS_3 = [("gt", "Neu"), ("t", "WN"), ("a", "P"), ("v", "N")]
 
 @pytest.mark.parametrize(("source", "label"), CELLS_3)
 @BOTH
-def test_a_count_that_is_off_by_one_is_noticed(folder, corpus, source, label):
-    edit(folder, 3, {"corpus": corpus.value, "source": source, "label": label}, "count", 1)
+def test_a_count_that_is_off_by_one_is_noticed(copy, corpus, source, label):
+    edit(copy, 3, {"corpus": corpus.value, "source": source, "label": label}, "count", 1)
     # The number of clips is GT's, so there the agreements are the first that do not fit.
     with pytest.raises(ValueError, match="exactly one" if source == "gt" else "one total"):
-        joint.table_targets(corpus, folder)
+        joint.table_targets(corpus, copy)
 
 
 @pytest.mark.parametrize("step", [1e-4, -1e-4])
 @pytest.mark.parametrize("pair", PAIRS)
-def test_an_agreement_that_is_off_by_one_digit_breaks_or_moves_the_bound(folder, pair, step):
+def test_an_agreement_that_is_off_by_one_digit_breaks_or_moves_the_bound(copy, pair, step):
     where = {"corpus": Corpus.CH_SIMS.value, "source_i": pair[0], "source_j": pair[1]}
-    edit(folder, 4, where, "agreement", step)
+    edit(copy, 4, where, "agreement", step)
     try:
-        targets = joint.table_targets(Corpus.CH_SIMS, folder)
+        targets = joint.table_targets(Corpus.CH_SIMS, copy)
     except ValueError as error:
         # Some agreements are no integer's.
         assert "exactly one" in str(error)
@@ -240,7 +226,7 @@ def test_an_agreement_that_is_off_by_one_digit_breaks_or_moves_the_bound(folder,
     assert abs(changed) == 1
     with pytest.raises(ValueError, match="-".join(pair)):
         joint.witness(targets)
-    certificate, equations = joint.opposite_certificate(folder)
+    certificate, equations = joint.opposite_certificate(copy)
     used = any(name == f"|{pair[0].upper()} - {pair[1].upper()}|" for name in certificate.weights)
     assert (certificate.bound != 915) == used
 

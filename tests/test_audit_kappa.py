@@ -1,17 +1,15 @@
-import shutil
 from itertools import combinations_with_replacement, product
 
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from published import edit
 from scipy.optimize import minimize
 from statsmodels.stats.inter_rater import fleiss_kappa
 
 from emomm_lib.audit import kappa
 from emomm_lib.labels import CLASSES, Corpus, score_to_label
-from emomm_lib.paths import PAPER_DATA
 
 BOTH = pytest.mark.parametrize("mapping", Corpus)
 TINY = [(1, 1, 1, 1, 1), (2, 0, 0, 2, 1), (0, 3, 1, 0, 1), (1, 2, 0, 2, 0), (0, 0, 3, 0, 2)]
@@ -25,25 +23,11 @@ HIGH = {
 }
 
 
-@pytest.fixture
-def copy(tmp_path):
-    return shutil.copytree(PAPER_DATA, tmp_path / "paper")
-
-
-def edit(folder, name, where, column, change):
-    path = folder / f"{name}.csv"
-    frame = pd.read_csv(path, dtype=str, keep_default_na=False)
-    rows = np.logical_and.reduce([frame[key] == value for key, value in where.items()])
-    assert rows.sum() == 1
-    frame.loc[rows, column] = change(frame.loc[rows, column].item())
-    frame.to_csv(path, index=False, lineterminator="\n")
-
-
 def move(folder, source, label, other):
     """One clip of CMU-MOSI from a class to another."""
     where = {"corpus": "cmu_mosi", "source": source}
-    edit(folder, "table3", {**where, "label": label}, "count", lambda t: str(int(t) - 1))
-    edit(folder, "table3", {**where, "label": other}, "count", lambda t: str(int(t) + 1))
+    edit(folder, 3, {**where, "label": label}, "count", lambda t: str(int(t) - 1))
+    edit(folder, 3, {**where, "label": other}, "count", lambda t: str(int(t) + 1))
 
 
 def statsmodels_kappa(clips):

@@ -1,5 +1,4 @@
 import math
-import shutil
 
 import matplotlib as mpl
 
@@ -13,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from legible import assert_legible
 from matplotlib import pyplot as plt
+from published import add, edit
 from scipy.optimize import minimize
 from scipy.spatial.distance import jensenshannon
 
@@ -21,7 +21,6 @@ from emomm_lib.audit import kappa
 from emomm_lib.audit import preference as audit
 from emomm_lib.chase import steering
 from emomm_lib.metrics.nmas import TraceTable, layer_nmas
-from emomm_lib.paths import PAPER_DATA
 from emomm_lib.report import figures_audit_kappa as figures
 from emomm_lib.report import style
 
@@ -30,32 +29,14 @@ tokens = st.lists(st.integers(1, 2000), min_size=2, max_size=3)
 seeds = st.integers(0, 2**32 - 1)
 
 
-@pytest.fixture
-def copy(tmp_path):
-    return shutil.copytree(PAPER_DATA, tmp_path / "paper")
-
-
 @pytest.fixture(autouse=True)
 def closing():
     yield
     plt.close("all")
 
 
-def edit(folder, number, where, column, change):
-    path = folder / f"table{number}.csv"
-    frame = pd.read_csv(path, dtype=str, keep_default_na=False)
-    rows = np.logical_and.reduce([frame[key] == value for key, value in where.items()])
-    assert rows.sum() == 1
-    frame.loc[rows, column] = change(frame.loc[rows, column].item())
-    frame.to_csv(path, index=False, lineterminator="\n")
-
-
 def cell(method, layer, source):
     return {"item": "attention", "method": method, "layer": str(layer), "source": source}
-
-
-def add(step):
-    return lambda text: f"{float(text) + step:.4f}"
 
 
 def random_nmas(counts, rng, heads=1):

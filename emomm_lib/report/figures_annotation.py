@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
@@ -16,6 +14,7 @@ from matplotlib.patches import Patch
 from emomm_lib.annotation.agreement import COUNTS, MEAN, POOLED
 from emomm_lib.audit.kappa import PATTERNS, pattern_labels, pattern_scores
 from emomm_lib.labels import CLASSES, MODALITIES, Corpus
+from emomm_lib.report.frames import need
 from emomm_lib.report.style import COLOURS, PUBLISHED, caption, context, fixed, titled
 
 _NAMES = {"T": "text", "A": "audio", "V": "video"}
@@ -39,13 +38,6 @@ def figure_caption(item: str, profile: str, note: str = "") -> str:
     return caption(item, profile, _TEXTS[item], note)
 
 
-def _need(frame: pd.DataFrame, what: str, columns: Sequence[str]) -> None:
-    if absent := [c for c in columns if c not in frame]:
-        raise ValueError(f"{what}: columns {absent} are missing; it has {[*frame.columns]}")
-    if frame.empty:
-        raise ValueError(f"{what}: no rows, so there is nothing to draw")
-
-
 def vote_patterns(
     patterns: pd.DataFrame, profile: str, who: str, corpus: Corpus | str = Corpus.CMU_MOSI
 ) -> Figure:
@@ -62,7 +54,7 @@ def vote_patterns(
 
     Raises ``ValueError`` for missing columns and no rows.
     """
-    _need(patterns, "patterns", ["modality", *COUNTS, "items"])
+    need(patterns, "patterns", "modality", *COUNTS, "items")
     items = patterns.set_index(["modality", *COUNTS])["items"]
     order = np.lexsort((PATTERNS[:, 1], pattern_scores()))
     shown, labels = PATTERNS[order], pattern_labels(corpus)[order]
@@ -129,7 +121,7 @@ def agreement_figure(
     Raises ``ValueError`` for missing columns, no rows, and two rows of one modality.
     """
     for name, frame in (("kappas", kappas), ("ranges", ranges)):
-        _need(frame, name, ["modality", "low", "high"])
+        need(frame, name, "modality", "low", "high")
         if frame["modality"].duplicated().any():
             raise ValueError(f"{name}: a modality has one row; choose one mapping")
     found, allowed = (f.set_index("modality") for f in (kappas, ranges))
@@ -181,8 +173,8 @@ def annotators_figure(pairs: pd.DataFrame, report: pd.DataFrame, profile: str, w
 
     Raises ``ValueError`` for missing columns and no rows.
     """
-    _need(pairs, "pairs", ["modality", "first", "second", "kappa"])
-    _need(report, "report", ["annotator", "modality", *COUNTS, "leaning", "off_majority"])
+    need(pairs, "pairs", "modality", "first", "second", "kappa")
+    need(report, "report", "annotator", "modality", *COUNTS, "leaning", "off_majority")
     annotators = list(dict.fromkeys(report["annotator"]))
     with context():
         fig, axes = plt.subplots(2, 3, figsize=(9.6, 6.0), layout="constrained")

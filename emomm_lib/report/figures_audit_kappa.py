@@ -13,6 +13,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from emomm_lib.audit.kappa import BANDS
 from emomm_lib.labels import MODALITIES
+from emomm_lib.report.frames import need
 from emomm_lib.report.style import COLOURS, CORPUS_NAMES, PUBLISHED, caption, context, titled
 
 _DARK, _GREY, _FAINT = "#333333", "#7A7A7A", "#D0D0D0"
@@ -46,16 +47,6 @@ def figure_caption(item: str, profile: str, note: str = "") -> str:
     return caption(item, profile, _TEXTS[item], note)
 
 
-def _need(frame: pd.DataFrame, what: str, *columns: str, once: tuple[str, ...]) -> None:
-    if absent := set(columns) - set(frame.columns):
-        raise ValueError(f"{what}: columns {sorted(absent)} are missing; it has {[*frame.columns]}")
-    if frame.empty:
-        raise ValueError(f"{what}: no rows, so there is nothing to draw")
-    if (twice := frame.duplicated([*once])).any():
-        first = frame.loc[twice, [*once]].iloc[0].to_dict()
-        raise ValueError(f"{what}: expected one row for each {', '.join(once)}; {first} has more")
-
-
 def attainable_kappa(ranges: pd.DataFrame, published: float, profile: str) -> Figure:
     """The attainable range of each kappa as a bar, with the published value across.
 
@@ -71,7 +62,7 @@ def attainable_kappa(ranges: pd.DataFrame, published: float, profile: str) -> Fi
     modality and mapping.
     """
     keys = ("modality", "mapping")
-    _need(ranges, "ranges", *keys, "low", "high", once=keys)
+    need(ranges, "ranges", *keys, "low", "high", once=keys)
     for column, allowed in (("modality", _ROWS), ("mapping", CORPUS_NAMES)):
         if unknown := sorted(set(ranges[column]) - set(allowed)):
             raise ValueError(f"ranges: {column} is one of {[*allowed]}, got also {unknown}")
@@ -181,9 +172,9 @@ def literal_preference(distances: pd.DataFrame, budgets: pd.DataFrame, profile: 
     Raises ``ValueError`` for a missing column, repeated rows, or no row of Table 7.
     """
     keys = ("table", "reading", "length")
-    _need(distances, "distances", *keys, "distance", once=keys)
+    need(distances, "distances", *keys, "distance", once=keys)
     keys = ("table", "method", "layer", "reading", "modality")
-    _need(budgets, "budgets", *keys, "printed", "preference", once=keys)
+    need(budgets, "budgets", *keys, "printed", "preference", once=keys)
     shown = budgets[(budgets["table"] == 7) & (budgets["reading"] == "nmas")]
     curves = distances[distances["table"] == 7]
     if shown.empty or curves.empty:

@@ -17,6 +17,7 @@ from emomm_lib import paper
 from emomm_lib.audit.joint import KINDS, published_quotas
 from emomm_lib.labels import MODALITIES, Corpus
 from emomm_lib.metrics.psmv import SUBSETS
+from emomm_lib.report.frames import need
 from emomm_lib.report.style import COLOURS, CORPUS_NAMES, PUBLISHED, caption, context, titled
 
 _WIDE, _NARROW, _DARK = "#D5DAE3", "#8C98AD", "#333333"
@@ -52,13 +53,6 @@ def figure_caption(item: str, profile: str, note: str = "") -> str:
     return caption(item, profile, _TEXTS[item], note)
 
 
-def _need(frame: pd.DataFrame, what: str, *columns: str) -> None:
-    if absent := set(columns) - set(frame.columns):
-        raise ValueError(
-            f"{what}: columns {sorted(absent)} are missing; make the frame with emomm_lib.audit"
-        )
-
-
 def _published() -> dict[str, float]:
     """The paper's share of V by subset, a fraction (Sec. 4.2)."""
     facts = paper.claims().set_index("id")["value"] / 100
@@ -87,7 +81,7 @@ def kinds_figure(
 
     Raises ``ValueError`` that names missing columns.
     """
-    _need(ranges, "ranges", "corpus", "constraints", "kind", "low", "high", "exact")
+    need(ranges, "ranges", "corpus", "constraints", "kind", "low", "high", "exact")
     kinds, quotas = list(KINDS), published_quotas()
     printed = {"conflict": quotas.conflict, "equal": quotas.equal}
     printed["same polarity"] = quotas.same_polarity
@@ -166,8 +160,8 @@ def shares_figure(
     Shares in percent. A bar that leaves the window ends in an arrow. Raises ``ValueError`` for
     missing columns or where both corpora together are missing.
     """
-    _need(ranges, "ranges", "corpus", "constraints", "reader", "subset", "modality", "low", "high")
-    _need(committed, "committed", "corpus", "reader", "subset", "modality", "value")
+    need(ranges, "ranges", "corpus", "constraints", "reader", "subset", "modality", "low", "high")
+    need(committed, "committed", "corpus", "reader", "subset", "modality", "value")
     shares = ranges[ranges["quantity"].eq("share") & ranges["corpus"].eq("both")]
     if shares.empty:
         raise ValueError("ranges: no shares of both corpora together; give all of collapse.allowed")
@@ -241,7 +235,7 @@ def outlines_figure(
 
     The published share is the slope of a line. Raises ``ValueError`` for missing columns.
     """
-    _need(outlines, "outlines", "reader", "subset", "gain", "psmv")
+    need(outlines, "outlines", "reader", "subset", "gain", "psmv")
     points, published = _together(committed), _published()
     with context():
         fig, axes = plt.subplots(

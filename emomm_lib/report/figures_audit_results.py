@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator, MultipleLocator
 
 from emomm_lib.audit.attainable import Windows
 from emomm_lib.audit.sampling import DEPENDS, EXCEEDS, WITHIN
+from emomm_lib.report.frames import need
 from emomm_lib.report.style import caption, context, titled
 
 _SUBSETS = {"overall": "Overall", "align": "Align", "conflict": "Conflict", "missing": "Missing"}
@@ -44,13 +45,6 @@ _TEXTS = {
 def figure_caption(item: str, profile: str, note: str = "") -> str:
     """Caption of a figure (``Mix``, ``Sizes``, ``Differences``, ``Routing``) with its profile."""
     return caption(item, profile, _TEXTS[item], note)
-
-
-def _need(frame: pd.DataFrame, what: str, *columns: str) -> None:
-    if absent := set(columns) - set(frame.columns):
-        raise ValueError(f"{what}: columns {sorted(absent)} are missing; it has {[*frame.columns]}")
-    if frame.empty:
-        raise ValueError(f"{what}: no rows, so there is nothing to draw")
 
 
 def _systems(frame: pd.DataFrame) -> list[str]:
@@ -93,7 +87,7 @@ def mix_figure(
 
     Raises ``ValueError`` for a missing column or no rows.
     """
-    _need(residuals, "residuals", "model", "method", "metric", "residual", "bound")
+    need(residuals, "residuals", "model", "method", "metric", "residual", "bound")
     with context():
         fig, (left, right, close) = plt.subplots(
             1, 3, figsize=(10.4, 3.7), layout="constrained", width_ratios=(1.25, 1, 1)
@@ -143,7 +137,7 @@ def sizes_figure(rows: pd.DataFrame, window: Windows, profile: str) -> Figure:
     ``rows`` is as by :func:`emomm_lib.audit.attainable.row_sizes`; ``window`` marks the runs in
     which all rows of its subset find a size. Raises ``ValueError`` for a missing column or no rows.
     """
-    _need(rows, "rows", "model", "method", "subset", "implied", "sizes", "below", "above")
+    need(rows, "rows", "model", "method", "subset", "implied", "sizes", "below", "above")
     with context():
         fig, axes = plt.subplots(1, 2, figsize=(10.4, 4.1), layout="constrained")
         for ax, subset in zip(axes, ("align", "conflict"), strict=True):
@@ -208,7 +202,7 @@ def differences_figure(bounds: pd.DataFrame, profile: str) -> Figure:
     kind has a panel. Raises ``ValueError`` for a missing column, another verdict, or no rows.
     """
     ends = ("low_best", "high_best", "low_worst", "high_worst")
-    _need(
+    need(
         bounds, "bounds", "kind", "comparison", "subset", "counted", "difference", *ends, "verdict"
     )
     if unknown := set(bounds["verdict"]) - set(_VERDICT_COLOURS):
@@ -265,7 +259,7 @@ def routing_figure(product: pd.DataFrame, profile: str) -> Figure:
     ``product`` is as by :func:`emomm_lib.audit.gains.routing_product`. Raises ``ValueError`` for a
     missing column or no rows.
     """
-    _need(product, "product", "split", "joint", "product", "difference", "bound")
+    need(product, "product", "split", "joint", "product", "difference", "bound")
     with context():
         fig, ax = plt.subplots(figsize=(5.6, 2.5), layout="constrained")
         for place, row in enumerate(product.itertuples()):

@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from emomm_lib.metrics.routing import expected_calibration_error
+from emomm_lib.report.frames import need
 from emomm_lib.report.style import SUBSET_COLOURS, caption, context, fixed, titled
 
 ROUTER_COLOURS = ("#332288", "#D55E00", "#5FBFD3", "#7A7A7A")
@@ -65,16 +66,6 @@ def figure_caption(item: str, profile: str, note: str = "") -> str:
     """Caption of a figure (``Gains``, ``Router curves``) with its profile; ``note`` says what the
     data are."""
     return caption(item, profile, _TEXTS[item], note)
-
-
-def _need(frame: pd.DataFrame, what: str, *columns: str, once: tuple[str, ...] = ()) -> None:
-    if absent := set(columns) - set(frame.columns):
-        raise ValueError(f"{what}: columns {sorted(absent)} are missing; it has {[*frame.columns]}")
-    if frame.empty:
-        raise ValueError(f"{what}: no rows, so there is nothing to draw")
-    if once and (twice := frame.duplicated([*once])).any():
-        first = frame.loc[twice, [*once]].iloc[0].to_dict()
-        raise ValueError(f"{what}: expected one row for each {', '.join(once)}; {first} has more")
 
 
 def _known(column: pd.Series, what: str, allowed: dict | tuple) -> list[str]:
@@ -148,7 +139,7 @@ def training_curves(history: pd.DataFrame, profile: str) -> Figure:
     """
     keys = ("router", "seed", "epoch")
     quantities = {"conflict_auc": "AUC of $p$", "gate_top1": "gate top-1"}
-    _need(history, "history", *keys, "loss", "valid_loss", *quantities, once=keys)
+    need(history, "history", *keys, "loss", "valid_loss", *quantities, once=keys)
     colours = _router_colours(history["router"])
     seeds = history.groupby("router", observed=True)["seed"].nunique()
     with context():
@@ -193,7 +184,7 @@ def reliability_diagram(table: pd.DataFrame, profile: str) -> Figure:
     missing column, another split, or two rows of one bin.
     """
     columns = ("low", "high", "predicted", "observed", "n")
-    _need(table, "table", "split", *columns, once=("split", "low"))
+    need(table, "table", "split", *columns, once=("split", "low"))
     splits = _known(table["split"], "table", _SPLITS)
     colour = ROUTER_COLOURS[0]
     with context():
@@ -267,7 +258,7 @@ def gate_by_layer(frame: pd.DataFrame, profile: str) -> Figure:
     than four routers, or two chances of one coalition.
     """
     keys = ("router", "coalition", "layer")
-    _need(frame, "frame", *keys, "value", "low", "high", once=keys)
+    need(frame, "frame", *keys, "value", "low", "high", once=keys)
     coalitions = _known(frame["coalition"], "frame", _COALITIONS)
     colours = _router_colours(frame["router"])
     # Integers beside pd.NA are a column of objects, which cannot be drawn.
@@ -349,7 +340,7 @@ def gains_forest(
     subset, or a reference that is not exactly one of the methods.
     """
     keys = ("group", "method", "subset")
-    _need(gains, "gains", *keys, "value", "low", "high", once=keys)
+    need(gains, "gains", *keys, "value", "low", "high", once=keys)
     subsets = _known(gains["subset"], "gains", _SUBSETS)
     groups, places, ticks = _order(gains["group"]), {}, {}
     if len(groups) > len(_GROUP_MARKERS):
@@ -419,7 +410,7 @@ def sweep_figure(
     parameter, setting and subset, or a parameter without exactly one base setting.
     """
     keys = ("parameter", "setting", "subset")
-    _need(frame, "frame", *keys, "value", "low", "high", "base", once=keys)
+    need(frame, "frame", *keys, "value", "low", "high", "base", once=keys)
     parameters = _known(frame["parameter"], "frame", _SYMBOLS)
     subsets = _known(frame["subset"], "frame", _SUBSETS)
     lines, columns = -(-len(parameters) // 4), min(4, len(parameters))

@@ -22,6 +22,7 @@ from emomm_lib.media.region_store import RegionStore
 from emomm_lib.media.regions import suppress, token_cover
 from emomm_lib.media.video import read_frames
 from emomm_lib.paths import resolve_media
+from emomm_lib.report.frames import need
 from emomm_lib.report.style import COLOURS, CORPUS_NAMES, caption, context, fixed, titled
 
 _DARK, _GREY = "#333333", "#9A9A9A"
@@ -53,13 +54,6 @@ def figure_caption(item: str, profile: str, note: str = "") -> str:
     """Caption of ``Person regions``, ``Figure 11`` or ``Person tokens`` with its profile; ``note``
     says what the data are."""
     return caption(item, profile, _TEXTS[item], note)
-
-
-def _need(frame: pd.DataFrame, what: str, *columns: str) -> None:
-    if absent := set(columns) - set(frame.columns):
-        raise ValueError(f"{what}: columns {sorted(absent)} are missing; it has {[*frame.columns]}")
-    if frame.empty:
-        raise ValueError(f"{what}: no rows, so there is nothing to draw")
 
 
 def _only(frame: pd.DataFrame, what: str, **keys: str) -> pd.Series:
@@ -231,7 +225,7 @@ def figure11(gains: pd.DataFrame, profile: str) -> Figure:
     original. The signs in the panels' feet are the published ones: the paper prints no numbers.
     Raises ``ValueError`` that names the missing column or row.
     """
-    _need(gains, "gains", "view", "quantity", "metric", "value", "low", "high", "n")
+    need(gains, "gains", "view", "quantity", "metric", "value", "low", "high", "n")
     views = _views(gains, "gains")
     paints = dict(zip(views, _PAINTS, strict=False))
     with context():
@@ -316,8 +310,8 @@ def token_figure(budget: pd.DataFrame, by_layer: pd.DataFrame, profile: str) -> 
     Raises ``ValueError`` that names the frame and the missing column or view.
     """
     columns = ("view", "coalition", "modality", "quantity", "value", "low", "high")
-    _need(budget, "budget", *columns, "n")
-    _need(by_layer, "by_layer", *columns, "layer")
+    need(budget, "budget", *columns, "n")
+    need(by_layer, "by_layer", *columns, "layer")
     views = _views(budget, "budget")
     tokens = budget[(budget["coalition"] == "TAV") & (budget["quantity"] == "tokens")]
     whole = (by_layer["coalition"] == "TAV") & (by_layer["modality"] == "V")

@@ -19,6 +19,7 @@ from matplotlib.ticker import MaxNLocator
 
 from emomm_lib import paper
 from emomm_lib.labels import COALITIONS, MODALITIES, coalition_modalities
+from emomm_lib.report.frames import need
 from emomm_lib.report.style import COLOURS, PUBLISHED, caption, context, fixed, titled
 
 _MODEL = "model"
@@ -54,15 +55,8 @@ def figure_caption(item: str, profile: str, note: str = "") -> str:
     return caption(item, profile, _TEXTS[item], note)
 
 
-def _need(frame: pd.DataFrame, what: str, *columns: str) -> None:
-    if absent := set(columns) - set(frame.columns):
-        raise ValueError(
-            f"{what}: columns {sorted(absent)} are missing; make the frame with emomm_lib.metrics"
-        )
-
-
 def _row(frame: pd.DataFrame, what: str, **keys: str) -> pd.Series:
-    _need(frame, what, *keys, "value", "low", "high")
+    need(frame, what, *keys, "value", "low", "high")
     rows = frame[np.logical_and.reduce([frame[key] == value for key, value in keys.items()])]
     if len(rows) != 1:
         raise ValueError(
@@ -235,7 +229,7 @@ def _share_panel(ax: Axes, shares: pd.DataFrame, vcc: pd.DataFrame, readers: lis
 
 
 def _correlation_panel(ax: Axes, points: pd.DataFrame, correlation: pd.DataFrame) -> None:
-    _need(points, "points", "coalition", "modality", "gtar", "share")
+    need(points, "points", "coalition", "modality", "gtar", "share")
     if unknown := set(points["coalition"]) - set(_SHAPES):
         raise ValueError(f"points: coalitions are {tuple(_SHAPES)}, got also {sorted(unknown)}")
     for point in points.itertuples(index=False):
@@ -290,8 +284,8 @@ def figure3(
 
     Raises ``ValueError`` that names the frame and the missing column or row.
     """
-    _need(shares, "shares", "source")
-    _need(accuracy, "accuracy", "n")
+    need(shares, "shares", "source")
+    need(accuracy, "accuracy", "n")
     readers = _names(shares["source"])
     with context():
         fig, axes = plt.subplots(
@@ -339,7 +333,7 @@ def figure3_right(points: pd.DataFrame, correlation: pd.DataFrame, profile: str)
 
 def _layers(ax: Axes, by_layer: pd.DataFrame, coalition: str) -> None:
     columns = ("coalition", "layer", "modality", "quantity", "value", "low", "high")
-    _need(by_layer, "by_layer", *columns)
+    need(by_layer, "by_layer", *columns)
     chosen = by_layer["coalition"].eq(coalition) & by_layer["quantity"].eq("share")
     last = 1
     for modality in coalition_modalities(coalition):
@@ -379,8 +373,8 @@ def figure9(
     Raises ``ValueError`` that names the frame and the missing column or row.
     """
     facts, settings = _published(), {"missing_conflict": "Missing-Conflict", "conflict": "Conflict"}
-    _need(gtar, "gtar", "n")
-    _need(reader_gtar, "reader_gtar", "reader")
+    need(gtar, "gtar", "n")
+    need(reader_gtar, "reader_gtar", "reader", empty=True)
     readers = _names(reader_gtar["reader"])
     with context():
         fig, axes = plt.subplots(
