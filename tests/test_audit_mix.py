@@ -204,6 +204,17 @@ def test_residuals_are_printed_less_mixed_and_are_judged_by_one_printed_unit():
     assert mix.residuals(MIX, ("acc", "mae"))["holds"].all()
 
 
+def test_a_true_mix_stays_within_rounding_and_rarely_comes_as_near_to_it_as_table_1():
+    misfits = mix.rounded_mix_misfits(300)
+    bound = float(mix.rounding_bound("acc"))
+    assert (misfits <= bound + 1e-9).all() and (misfits > 0).all()
+    observed = mix.best_weights(("acc",), "largest").worst * bound
+    assert (misfits >= observed).mean() < 0.01
+    assert (
+        mix.rounded_mix_misfits(3, seed=1).tolist() == mix.rounded_mix_misfits(3, seed=1).tolist()
+    )
+
+
 def test_an_unknown_metric_or_norm_is_refused():
     with pytest.raises(ValueError, match="metrics are some of"):
         mix.best_weights(("accuracy",))

@@ -195,7 +195,7 @@ def test_a_budget_that_eq_6_could_have_is_recognised(copy, shares):
     assert frame.loc[frame["possible"], ["table", "method", "layer"]].to_numpy().tolist() == [
         [7, "baseline", 13]
     ]
-    assert audit.preference_statements(copy)["holds"].iloc[0]
+    assert not audit.preference_statements(copy)["holds"].iloc[0]
 
 
 def test_printed_shares_are_recovered_exactly_by_the_librarys_share_of_the_nmas_behind_them():

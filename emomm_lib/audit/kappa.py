@@ -476,8 +476,9 @@ def least_kappas(folder: Path = PAPER_DATA) -> pd.DataFrame:
 
 
 def kappa_statements(folder: Path = PAPER_DATA) -> pd.DataFrame:
-    """What can be said of the published kappa: ``statement, mapping, holds, detail``.
+    """What can be said of the published kappa: ``whose, statement, mapping, holds, detail``.
 
+    ``whose`` is ``paper`` for what the paper says, ``reading`` for what one may read into it, and
     ``mapping`` is empty where it does not matter. A statement that does not hold is a limit of
     what the tables allow under the reading that it names; other readings are open: a calibration
     round or part of the clips, teams that differ from clip to clip, weights for near votes.
@@ -490,18 +491,17 @@ def kappa_statements(folder: Path = PAPER_DATA) -> pd.DataFrame:
         all_three = own.loc["all"]
         detail = f"between {all_three['low']:.4f} and {all_three['high']:.4f}"
         text = f"one kappa over all T, A and V votes can be {published:.2f}"
-        rows.append((text, mapping.value, all_three["contains_published"], detail))
+        rows.append(("paper", text, mapping.value, all_three["contains_published"], detail))
         out = [m for m in MODALITIES if not own.at[m, "contains_published"]]
         detail = ", ".join(f"{m} at most {own.at[m, 'high']:.4f}" for m in MODALITIES)
         text = f"each modality by itself can have kappa {published:.2f}"
-        rows.append((text, mapping.value, not out, detail))
-        most = float(all_three["attained_high"])
-        detail = f"at most {all_three['high']:.4f}, which is {band(most)}"
+        rows.append(("reading", text, mapping.value, not out, detail))
+        low, high = BANDS[WORD]
+        detail = f"at most {all_three['high']:.4f}, {WORD} is above {low:.2f}"
         text = f"one kappa over all T, A and V votes can be {WORD}"
-        rows.append((text, mapping.value, round(most, 2) > BANDS[WORD][0], detail))
-    low, high = BANDS[WORD]
+        rows.append(("reading", text, mapping.value, all_three["attained_high"] > low, detail))
     detail = f"{published:.2f} is {band(published)}; {WORD} is above {low:.2f}, up to {high:.2f}"
     text = f"{WORD!r} is Landis and Koch's word for {published:.2f}"
-    rows.append((text, "", band(published) == WORD, detail))
-    frame = pd.DataFrame(rows, columns=["statement", "mapping", "holds", "detail"])
+    rows.append(("reading", text, "", band(published) == WORD, detail))
+    frame = pd.DataFrame(rows, columns=["whose", "statement", "mapping", "holds", "detail"])
     return frame.astype({"holds": bool})

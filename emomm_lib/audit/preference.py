@@ -345,7 +345,10 @@ def _listed(values: Iterable[float]) -> str:
 
 
 def preference_statements(folder: Path = PAPER_DATA) -> pd.DataFrame:
-    """What can be said of Eq. 6 and the printed budgets: ``statement, reference, holds, detail``.
+    """What can be said of Eq. 6 and the printed budgets.
+
+    Returns ``whose, statement, reference, holds, detail``; ``whose`` is ``paper`` for what the
+    paper says, ``reading`` for what one may read into it.
 
     Statements on what Table 7's interpretation says are about the printed shares of five layers;
     the authors saw all layers, and heads one by one.
@@ -356,25 +359,27 @@ def preference_statements(folder: Path = PAPER_DATA) -> pd.DataFrame:
     second = int(TokenRates.video)
     rows = [
         (
-            "some printed budget can be Eq. 6's preference",
+            "reading",
+            "no printed budget is Eq. 6's preference on any input",
             "Eq. 6, Tables 7-8",
-            bool(ratios["possible"].any()),
+            not ratios["possible"].any(),
             f"the least unequal has ratio {closest['ratio']:.1f} (Table {closest['table']}, "
             f"{closest['method']}, layer {closest['layer']}); the limit is {e:.3f}",
         ),
         (
-            f"video of {second} tokens, about a second of it, can have nMAS {limit:g}",
+            "paper",
+            f"nMAS of a second of video, {second} tokens, is below {limit:g}",
             "Eq. 5, Figure 10",
-            1 / second >= limit,
-            f"a mean weight of K tokens is at most 1/K, here {1 / second:.4f}; {limit:g} takes "
-            f"{most_tokens(limit)} tokens or fewer",
+            1 / second < limit,
+            f"a mean weight of K tokens is at most 1/K, here {1 / second:.4f}: an axis on which "
+            f"{limit:g} can be told from 0 shows something that was normalised",
         ),
     ]
     for (number, method), rows_of in all_budgets.groupby(["table", "method"], sort=False):
         sums = rows_of[list(MODALITIES)].sum(axis=1)
         holds = bool((np.abs(sums - 1) <= len(CASES[number]) * ROUNDING + 1e-9).all())
         statement = f"shares of {method} sum to 1 in every layer, up to rounding"
-        rows.append((statement, f"Table {number}", holds, _listed(sums)))
+        rows.append(("paper", statement, f"Table {number}", holds, _listed(sums)))
     before, after = (
         all_budgets.query("table == 7 and method == @m").set_index("layer")
         for m in ("baseline", "CHASE")
@@ -386,34 +391,39 @@ def preference_statements(folder: Path = PAPER_DATA) -> pd.DataFrame:
     change = (after["A"] - audio).round(4)
     rows += [
         (
+            "reading",
             "audio has the largest share of the baseline in some layer",
             "Table 7",
             bool((audio > text).any()),
             f"text {_listed(text)}; audio {_listed(audio)}",
         ),
         (
+            "reading",
             "audio's share in the last two layers is above the earlier ones' on average",
             "Table 7",
             bool(late["A"].mean() > audio.iloc[:-2].mean()),
             f"{late['A'].mean():.4f} and {audio.iloc[:-2].mean():.4f}",
         ),
         (
+            "reading",
             "audio's share of the baseline rises from each layer shown to the next",
             "Table 7",
             bool((audio.diff().dropna() > 0).all()),
             _listed(audio),
         ),
         (
+            "reading",
             "CHASE lowers audio's share in some layer",
             "Table 7",
             bool((change < 0).any()),
             f"changes {', '.join(f'{c:+.4f}' for c in change)}",
         ),
         (
+            "paper",
             "CHASE raises video's share in every layer shown",
             "Tables 7-8",
             bool((rise["change"] > 0).all()),
             f"by {rise['change'].min():.4f} to {rise['change'].max():.4f}",
         ),
     ]
-    return pd.DataFrame(rows, columns=["statement", "reference", "holds", "detail"])
+    return pd.DataFrame(rows, columns=["whose", "statement", "reference", "holds", "detail"])

@@ -37,7 +37,8 @@ _TEXTS = {
     "line is the published value, the bands are Landis and Koch's",
     "Literal preference": "Left: largest distance of Eq. 6's preference from uniform as inputs "
     "grow, whatever the attention, and that of the baseline budgets printed in Table 7, the "
-    "layer farthest from uniform, read as shares of attention mass or of nMAS. Right: the "
+    "layer farthest from uniform, read as shares of attention mass or of nMAS; curves begin flat "
+    "where text has its least, one token. Right: the "
     "budgets of Table 7 as printed, and Eq. 6's softmax of the nMAS behind them",
 }
 
@@ -89,9 +90,10 @@ def attainable_kappa(ranges: pd.DataFrame, published: float, profile: str) -> Fi
             colour = COLOURS.get(row.modality.lower(), _GREY)
             alpha = 1.0 if row.mapping == mappings[0] else 0.4
             ax.barh(y, row.high - row.low, height * 0.86, row.low, color=colour, alpha=alpha, lw=0)
-            # On white, since the published value's line may pass behind it.
-            box = {"facecolor": "white", "edgecolor": "none", "pad": 1}
-            ax.text(row.high + 0.015, y, f"{row.high:.2f}", va="center", fontsize=7.5, bbox=box)
+            # Inside the bar, since the published value's line may pass beside its end.
+            colour = "white" if alpha == 1 and row.modality != "A" else "black"
+            text = f"{row.high:.2f}"
+            ax.text(row.high - 0.008, y, text, ha="right", va="center", fontsize=7.5, color=colour)
         ax.axvline(published, color=PUBLISHED, lw=1.4)
         ax.set_yticks(range(len(modalities)), [_ROWS[m] for m in modalities])
         ax.tick_params(axis="y", length=0)

@@ -108,7 +108,7 @@ def kinds_figure(
                     middle = kinds.index(kind)
                     ax.vlines(number, middle - 0.36, middle + 0.36, color=PUBLISHED, lw=2, zorder=3)
             ax.set_title(CORPUS_NAMES[corpus.value])
-            ax.set_xlim(-20, 2290)
+            ax.set_xlim(-20, 2420)
             ax.set_ylim(len(kinds) - 0.4, -0.6)
             ax.set_xticks(range(0, 2001, 500))
             ax.set_xlabel("clips, of 2,000")
@@ -137,7 +137,7 @@ def _ends(ax: Axes, place: float, low: int, high: int, wide: bool) -> None:
             f"{low:,} to {high:,}",
             ha="center",
             va="top",
-            fontsize=6,
+            fontsize=7,
         )
 
 
@@ -256,7 +256,7 @@ def outlines_figure(
                 ends, own = np.array([0, 100]), other == subset
                 line = {"lw": 1.6, "ls": "-"} if own else {"lw": 0.7, "ls": ":"}
                 ax.plot(ends, ends * published[other], color=PUBLISHED, **line)
-            x, share = 84, published[subset]
+            x, share = 9, published[subset]
             ax.text(x, x * share + 2, f"{100 * share:.1f}%", ha="right", fontsize=8)
             ax.axhline(0, color="black", lw=0.6)
             ax.axvline(0, color="black", lw=0.6)

@@ -17,7 +17,11 @@ from emomm_lib.report.frames import need
 from emomm_lib.report.style import caption, context, titled
 
 _SUBSETS = {"overall": "Overall", "align": "Align", "conflict": "Conflict", "missing": "Missing"}
-_METRICS = {"acc": ("accuracy", "#332288"), "mae": ("MAE", "#5FBFD3"), "f1": ("F1", "#D55E00")}
+_METRICS = {
+    "acc": ("accuracy", "#332288"),
+    "mae": ("MAE", "#5FBFD3"),
+    "f1": ("F1, which need not mix", "#D55E00"),
+}
 _VARIANTS = {
     "no_router": "w/o router",
     "no_inter_bias": "w/o inter-modality bias",
@@ -29,8 +33,8 @@ _DARK, _GREY, _BAND, _WINDOW = "#333333", "#7A7A7A", "#E4E4E4", "#D6DBE4"
 _TEXTS = {
     "Mix": "Left: Table 1's Overall less the best mix of its subsets, in units of what rounding "
     "can explain (shaded), with one mix by accuracy and MAE for all rows; macro F1 is not linear "
-    "and need not follow. Right: all weights that rounding cannot exclude, by MAE and by accuracy "
-    "(also enlarged); the dashed line is three Missing instances a clip",
+    "and need not follow. Right: all weights that rounding cannot exclude, light by MAE and dark "
+    "by accuracy (also enlarged); the dashed line is three Missing instances a clip",
     "Sizes": "Numbers of clips at which some number of right answers prints the accuracy of each "
     "row. The line is the size that Table 1's mix and a fifth of 4,000 clips imply; the band is a "
     "window in which every row of Align finds a size",
