@@ -2,7 +2,7 @@
 # Runs the tests and reruns the committed notebooks, side by side. Arguments go to pytest instead:
 # ./run_tests.sh tests/test_labels.py -k polarity
 #
-# The explorer's test needs chromium on PATH; without one it is skipped, or fails where
+# Tests of the widgets need chromium on PATH; without one they are skipped, or fail where
 # EMOMM_BROWSER_TESTS=1.
 
 set -euo pipefail

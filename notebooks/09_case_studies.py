@@ -215,4 +215,5 @@ fig
 # attention in single heads, of which the budget is a mean, and of density, not of mass. And nothing here is about
 # Qwen2.5-Omni-7B, nor about the clips of the paper's Tables 7 and 8.
 #
-# Next: [11 · Steering explorer](11_steering_explorer.ipynb), the same by hand, with sliders.
+# Next: [10 · Paper audit](10_paper_audit.ipynb), what the published tables say by themselves;
+# [11 · Steering explorer](11_steering_explorer.ipynb), cases by hand, with sliders.

@@ -76,11 +76,7 @@ class AnnotationPanel(anywidget.AnyWidget):
             self._say(str(error))
 
     def _answered(self, label: object) -> None:
-        task = self._shown
-        if task is None:
-            self._redraw()
-            return
-        if task.label is None and self._elsewhere(task):
+        if (task := self._due()) is None:
             return
         answer = Answer(self._annotator, task.modality, task.seq, label, task.phase)
         self._campaign.record([answer])
@@ -97,15 +93,20 @@ class AnnotationPanel(anywidget.AnyWidget):
             self._item(found)
 
     def _skipped(self) -> None:
-        task = self._shown
-        if task is None:
-            self._redraw()
-            return
-        if task.label is None and self._elsewhere(task):
+        if (task := self._due()) is None:
             return
         if task.label is None:
             self._campaign.set_aside(task)
         self._next()
+
+    def _due(self) -> Task | None:
+        """The task on the screen; None, and the screen put right, where it is not to be judged."""
+        task = self._shown
+        if task is None:
+            self._redraw()
+        elif task.label is not None or not self._elsewhere(task):
+            return task
+        return None
 
     def _elsewhere(self, task: Task) -> bool:
         """Whether another panel has moved on; then what is next is shown instead."""
