@@ -249,11 +249,20 @@ for row in sizes[sizes["rarity"] < 0.02].itertuples():
 attainable.shared_sizes().set_index(["model", "subset"])[["shared", "expected"]].round(2)
 
 # %% [markdown]
+# All at once: sizes of Align, Conflict and Missing within a tenth of the implied ones whose right answers add up to a
+# row's Overall accuracy (and whose MAEs do, too). `solutions` counts them, `total` is all instances, `ratio` is
+# Missing for one full clip, and `three` counts the solutions with exactly three:
+
+# %%
+sums = attainable.joint_sizes().set_index(["model", "method"])
+sums[["solutions", "total_low", "total_high", "ratio_low", "ratio_high", "three"]].round(3)
+
+# %% [markdown]
 # No single number of clips prints all eight accuracies of Align. Yet all eight fit numbers within half a dozen of each
 # other, each backbone the same one with and without CHASE: what one would see if each system were scored on
 # slightly fewer clips than the split holds. Answers that could not be read, clips that would not open, a service that
-# failed, or a split of not quite a fifth would do it. (This is another reading than one mix for all: they
-# do not go together.) On Conflict the ticks are too dense for a finding, on Missing more so. Two accuracies, both close to a half,
+# failed, or a split of not quite a fifth would do it; Qwen with CHASE, whose Overall needs *more* instances than a
+# fifth of the clips give, does not go with it. (Nor does it go with the other reading, one mix for all.) On Conflict the ticks are too dense for a finding, on Missing more so. Two accuracies, both close to a half,
 # are shares of no size near: averages over runs or over the two corpora would do that, and so would a slip; among so many
 # accuracies one gap as rare as the rarer of them is only moderately surprising. MAE adds nothing: its steps are finer than its print.
 
