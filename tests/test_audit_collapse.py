@@ -136,7 +136,7 @@ def test_dinkelbach_s_method_finds_the_same_ends_of_the_share_on_align(ranges, p
 
 @EACH_READER
 def test_the_counts_at_an_end_are_allowed_and_have_the_share(reader):
-    values, gain, _ = collapse._parts(reader, 1.0, "align")
+    values, gain, _ = collapse._parts(reader, "align")
     found = collapse.ratio_range(MIX, values[:, 2], gain)
     for counts, end in ((found.lowest, found.low), (found.highest, found.high)):
         assert counts.min() > -1e-6
@@ -184,7 +184,7 @@ def test_a_share_out_of_range_is_no_fall_that_labels_allow(copy, ranges):
 
 def test_a_higher_gain_narrows_the_share(ranges):
     before = range_of(ranges, MIX, "random", "conflict", "V")
-    values, gain, size = collapse._parts("random", 1.0, "conflict")
+    values, gain, size = collapse._parts("random", "conflict")
     for least in (0.05, 0.1, 0.3):
         found = collapse.ratio_range(MIX, values[:, 2], gain, [gain - least * size])
         assert before[0] < found.low <= found.high < before[1]

@@ -164,7 +164,7 @@ def ratio_range(
     return Ratio(low, high, lowest, highest)
 
 
-def _parts(reader: str, reliability: float, subset: str) -> tuple[NDArray, NDArray, NDArray]:
+def _parts(reader: str, subset: str, reliability: float = 1.0) -> tuple[NDArray, NDArray, NDArray]:
     """PSMV (625, 3), its total and the clip itself, in each cell of the subset; zero elsewhere."""
     inside = _IN[subset][:, None]
     values = psmv(reader_values(reader, reliability)) * inside
@@ -173,7 +173,6 @@ def _parts(reader: str, reliability: float, subset: str) -> tuple[NDArray, NDArr
 
 def share_ranges(
     parts: tuple[Allowed, ...],
-    reliability: float = 1.0,
     least: float = 0.0,
 ) -> pd.DataFrame:
     """What readers' PSMV can be on Align and Conflict over all label tables that are allowed.
@@ -188,7 +187,7 @@ def share_ranges(
     for part in parts:
         for reader in READERS:
             for subset in SUBSETS:
-                values, gain, size = _parts(reader, reliability, subset)
+                values, gain, size = _parts(reader, subset)
                 asked = [("TAV", "gain", gain, size, ())]
                 for k, m in enumerate(MODALITIES):
                     asked.append((m, "psmv", values[:, k], size, ()))
@@ -218,7 +217,7 @@ def shares_of(
     for name, x in tables.items():
         for reader in READERS:
             for subset in SUBSETS:
-                values, gain, size = _parts(reader, reliability, subset)
+                values, gain, size = _parts(reader, subset, reliability)
                 clips, total = x @ size, x @ gain
                 key = (name, reader, subset)
                 rows.append((*key, "TAV", "gain", total / clips))
@@ -232,7 +231,6 @@ def shares_of(
 def falls(
     parts: tuple[Allowed, ...],
     folder: Path = PAPER_DATA,
-    reliability: float = 1.0,
     least: float = 0.05,
 ) -> pd.DataFrame:
     """Whether readers without preference can show the published fall of V's share, or none.
@@ -250,7 +248,7 @@ def falls(
     rows = []
     for part in parts:
         for reader in READERS:
-            cells = {subset: _parts(reader, reliability, subset) for subset in SUBSETS}
+            cells = {subset: _parts(reader, subset) for subset in SUBSETS}
             for fall, target in wanted.items():
                 gain = _most_gain(part, cells, {"align": align, "conflict": target}, least)
                 holds = bool(np.isfinite(gain))
@@ -282,18 +280,16 @@ def outline(
     part: Allowed,
     reader: str,
     subset: str,
-    modality: str = "V",
-    reliability: float = 1.0,
     directions: int = 24,
 ) -> pd.DataFrame:
-    """Outline of what a reader's total gain and a modality's PSMV can be at the same time.
+    """Outline of what a reader's total gain and V's PSMV can be at the same time.
 
     The pairs that the allowed label tables give form a convex polygon, whose corners are found in
     ``directions`` directions and their opposites. Returns ``gain, psmv`` (accuracy), the corners in
     order. A share is the slope of the line from the origin to a pair.
     """
-    values, gain, size = _parts(reader, reliability, subset)
-    psmv_cells = values[:, MODALITIES.index(modality)]
+    values, gain, size = _parts(reader, subset)
+    psmv_cells = values[:, MODALITIES.index("V")]
     tiled = [part.tile(cells) for cells in (gain, psmv_cells, size)]
     near, far = [], []
     for angle in np.pi * np.arange(directions) / directions:

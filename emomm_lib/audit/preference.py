@@ -192,9 +192,7 @@ def most_tokens(nmas: float) -> int:
     return int(np.floor(1 / nmas + 1e-9))
 
 
-def literal_budgets(
-    counts: dict[str, float], folder: Path = PAPER_DATA, attended: float = 1.0
-) -> pd.DataFrame:
+def literal_budgets(counts: dict[str, float], folder: Path = PAPER_DATA) -> pd.DataFrame:
     """What Eq. 6 as printed makes of each printed budget, with these token counts.
 
     Returns ``table, method, layer, reading, modality, printed, nmas, preference``: the printed
@@ -207,7 +205,7 @@ def literal_budgets(
     for key, present, shares in _rows(folder):
         tokens = [counts[m] for m in present]
         for reading in READINGS:
-            density = nmas_of_shares(shares, tokens, reading, attended)
+            density = nmas_of_shares(shares, tokens, reading)
             values = zip(present, shares, density, softmax(density), strict=True)
             rows += [(*key, reading, *value) for value in values]
     columns = ["table", "method", "layer", "reading", "modality", "printed", "nmas", "preference"]
@@ -218,7 +216,6 @@ def distance_by_length(
     lengths: Iterable[int] = LENGTHS,
     rates: TokenRates | None = None,
     folder: Path = PAPER_DATA,
-    attended: float = 1.0,
 ) -> pd.DataFrame:
     """How far Eq. 6's preference is from uniform as inputs grow: the bound, and printed budgets.
 
@@ -237,9 +234,7 @@ def distance_by_length(
         counts = rates.counts(lengths, present)
         found = {"bound": largest_distance(counts)}
         for reading in READINGS:
-            density = nmas_of_shares(
-                np.array(printed[number])[:, None], counts[None], reading, attended
-            )
+            density = nmas_of_shares(np.array(printed[number])[:, None], counts[None], reading)
             found[reading] = distance_from_uniform(softmax(density)).max(axis=0)
         rows += [
             (number, reading, int(length), fewest, distance)
@@ -372,7 +367,8 @@ def preference_statements(folder: Path = PAPER_DATA) -> pd.DataFrame:
             "Eq. 5, Figure 10",
             1 / second < limit,
             f"a mean weight of K tokens is at most 1/K, here {1 / second:.4f}: an axis on which "
-            f"{limit:g} can be told from 0 shows something that was normalised",
+            f"{limit:g} can be told from 0 shows something that was normalised, since {limit:g} "
+            f"takes {most_tokens(limit)} tokens or fewer",
         ),
     ]
     for (number, method), rows_of in all_budgets.groupby(["table", "method"], sort=False):

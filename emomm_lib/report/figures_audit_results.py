@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator, MultipleLocator
 
 from emomm_lib.audit.attainable import Windows
 from emomm_lib.audit.sampling import DEPENDS, EXCEEDS, WITHIN
+from emomm_lib.paper import claims
 from emomm_lib.report.frames import need
 from emomm_lib.report.style import caption, context, titled
 
@@ -74,9 +75,7 @@ def _area(ax: Axes, corners: pd.DataFrame, metric: str) -> None:
         ax.update_datalim(points)
 
 
-def mix_figure(
-    residuals: pd.DataFrame, polygons: dict[str, pd.DataFrame], profile: str, three: float = 0.75
-) -> Figure:
+def mix_figure(residuals: pd.DataFrame, polygons: dict[str, pd.DataFrame], profile: str) -> Figure:
     """Residuals of the best mix against rounding, and the weights that rounding cannot exclude.
 
     Parameters
@@ -86,12 +85,13 @@ def mix_figure(
     polygons
         Corners by metric, ``acc`` and ``mae``, as by :func:`emomm_lib.audit.mix.compatible`; a
         polygon without corners is not drawn.
-    three
-        Weight of Missing that is marked: that of three instances beside each full-modality clip.
 
-    Raises ``ValueError`` for a missing column or no rows.
+    The weight of Missing by Appendix A.3, three instances beside each full-modality clip, is
+    marked. Raises ``ValueError`` for a missing column or no rows.
     """
     need(residuals, "residuals", "model", "method", "metric", "residual", "bound")
+    instances = claims().set_index("id").at["missing_per_clip", "value"]
+    three = instances / (instances + 1)
     with context():
         fig, (left, right, close) = plt.subplots(
             1, 3, figsize=(10.4, 3.7), layout="constrained", width_ratios=(1.25, 1, 1)
