@@ -47,6 +47,13 @@ from emomm_lib.report.comparison import (
     format_comparison,
     read_comparisons,
 )
+from emomm_lib.report.values import (
+    commit_notebook,
+    committed,
+    compare_files,
+    compare_notebooks,
+    recorded,
+)
 from emomm_lib.turns import StepDied, in_turn
 
 NOTEBOOKS = ROOT / "notebooks"
@@ -416,8 +423,8 @@ def run(
         _step, steps, parameters, folder, profile.get("cell_timeout"), refresh, runs, jobs, say
     )
     with only_run(folder):
-        for comparison in comparisons:
-            comparison.unlink(missing_ok=True)
+        for kept in (*comparisons, *(recorded(name, runs) / f"{stem}.csv" for stem in steps)):
+            kept.unlink(missing_ok=True)
         try:
             in_turn(list(steps), builds_on, step, jobs)
         except StepDied as error:
@@ -425,7 +432,19 @@ def run(
     table = read_comparisons([path for path in comparisons if path.is_file()])
     table.to_csv(folder / "comparison.csv", index=False)
     say(f"All done in {_elapsed(began)}; outputs are in {_shown(folder)}")
+    say(_beside_committed(name, list(steps), _other_defaults(defaults, parameters), runs))
     return table
+
+
+def _beside_committed(name: str, stems: Sequence[str], other: Sequence[str], runs: Path) -> str:
+    """How this run's estimated values and figures compare with the committed ones."""
+    kept = committed(name)
+    if not kept.is_dir():
+        return f"Nothing of the {name} profile is committed to compare with."
+    if other:
+        return "\n".join(["Not compared with the committed values, which have other parameters:", *other])
+    compared = compare_notebooks(kept, recorded(name, runs), stems)
+    return f"{compared.report()}\n{compare_files(name, compared, kept, stems)}"
 
 
 def _step(
@@ -461,21 +480,28 @@ def _step(
         ) from failure
     say(f"{step}: done in {_elapsed(started)}, {_shown(folder / stem)}.ipynb")
     if refresh:
-        committed = committed_form(read_source(source), executed, source.name)
-        write_committed(committed, source.with_suffix(".ipynb"))
+        twin = committed_form(read_source(source), executed, source.name)
+        write_committed(twin, source.with_suffix(".ipynb"))
+        commit_notebook(str(parameters["profile"]), stem, runs=runs)
+
+
+def _other_defaults(
+    defaults: Mapping[Path, Mapping[str, object]], parameters: Mapping[str, object]
+) -> list[str]:
+    """Where a profile's parameters differ from those that committed outputs come from."""
+    return [
+        f"  {source.name}: {name} = {value!r}, the profile has {parameters[name]!r}"
+        for source, declared in defaults.items()
+        for name, value in declared.items()
+        if name in parameters and parameters[name] != value
+    ]
 
 
 def _refuse_other_defaults(
     defaults: Mapping[Path, Mapping[str, object]], parameters: Mapping[str, object]
 ) -> None:
     """Committed outputs stand under the parameters cell, so they must come from its values."""
-    other = [
-        f"  {source.name}: {name} = {value!r}, the profile has {parameters[name]!r}"
-        for source, declared in defaults.items()
-        for name, value in declared.items()
-        if name in parameters and parameters[name] != value
-    ]
-    if other:
+    if other := _other_defaults(defaults, parameters):
         raise PipelineError(
             "--refresh needs a profile whose values are the notebooks' own defaults:\n"
             + "\n".join(other)

@@ -56,6 +56,7 @@ from emomm_lib.report.figures_vcc import figure3_right, figure9, figure10, figur
 from emomm_lib.report.manifest import Provenance, frame_fingerprint
 from emomm_lib.report.style import save
 from emomm_lib.report.tables import with_intervals
+from emomm_lib.report.values import record_values
 
 NOTEBOOK = "04_modality_preference"
 
@@ -81,16 +82,15 @@ print(f"{len(answered):,} answers, {len(lost)} not scored, {len(traces):,} trace
 
 # %%
 gtar = gtar_frame(answered)
+record_values(gtar, "gtar", profile, NOTEBOOK, by=["setting", "modality"])
 with_intervals(gtar, index="modality", columns="setting", factor=1, digits=3)
-
-# %% tags=["nbval-check-output"]
-print(gtar.set_index(["setting", "modality"])[["value", "low", "high"]].round(1).to_string())
 
 # %% [markdown]
 # Pooling hides who meets whom. By coalition:
 
 # %%
 pairwise = gtar_frame(answered, by=("coalition",))
+record_values(pairwise, "gtar by coalition", profile, NOTEBOOK, by=["coalition", "modality"])
 with_intervals(pairwise, index="modality", columns="coalition", factor=1, digits=3)
 
 # %% [markdown]
@@ -103,6 +103,7 @@ with_intervals(pairwise, index="modality", columns="coalition", factor=1, digits
 readers = baselines(answered)
 everyone = pd.concat([frame.assign(reader=name) for name, frame in readers.items()])
 reader_gtar = gtar_frame(everyone, by=("reader", "setting"))
+record_values(reader_gtar, "gtar of readers", profile, NOTEBOOK, by=["reader", "setting", "modality"])
 with_intervals(reader_gtar, index=["reader", "setting"], columns="modality", factor=1, digits=3)
 
 # %% [markdown]
@@ -120,6 +121,7 @@ conflict = answered[answered["coalition"].isin(["TA", "TV", "AV", "TAV"]) & targ
 pairs = pd.MultiIndex.from_frame(conflict[["sample_id", "coalition"]])
 chosen = traces.select(pd.MultiIndex.from_frame(traces.index).isin(pairs))
 budget = attention_budget(chosen)
+record_values(budget, "budget", profile, NOTEBOOK, by=["coalition", "modality", "quantity"], clips=False, of="quantity")
 budget.pivot(index=["coalition", "modality"], columns="quantity", values="value")[
     ["tokens", "mass", "nmas", "share"]
 ].round({"tokens": 1, "mass": 3, "nmas": 4, "share": 3})
@@ -129,6 +131,7 @@ budget.pivot(index=["coalition", "modality"], columns="quantity", values="value"
 
 # %%
 by_layer = nmas_by_layer(chosen)
+record_values(by_layer, "by layer", profile, NOTEBOOK, by=["coalition", "layer", "modality", "quantity"], clips=False, of="quantity")
 fig = figure9(gtar, reader_gtar, by_layer, profile)
 text = figure_caption("Figure 9", profile, data_note)
 save(fig, "figure9_preference", profile, Provenance("Figure 9", NOTEBOOK, key, None, text))
@@ -143,9 +146,9 @@ text = figure_caption("Figure 10", profile, data_note)
 save(fig, "figure10_missing", profile, Provenance("Figure 10", NOTEBOOK, key, None, text))
 fig
 
-# %% tags=["nbval-check-output"]
+# %%
 video = by_layer[(by_layer["modality"] == "V") & (by_layer["quantity"] == "share")]
-print(video.pivot(index="layer", columns="coalition", values="value").round(2).to_string())
+video.pivot(index="layer", columns="coalition", values="value").round(2)
 
 # %% [markdown]
 # ## Figure 3 (right)
@@ -160,6 +163,7 @@ print(video.pivot(index="layer", columns="coalition", values="value").round(2).t
 # %%
 points = preference_points(answered, traces)
 correlation = nmas_gtar_correlation(answered, traces)
+record_values(correlation, "correlation", profile, NOTEBOOK, by=["quantity"], clips=False)
 points.round({"gtar": 3, "share": 3})
 
 # %%
@@ -169,8 +173,8 @@ text = figure_caption(item, profile, data_note)
 save(fig, "figure3_right", profile, Provenance(item, NOTEBOOK, key, None, text))
 fig
 
-# %% tags=["nbval-check-output"]
-print(correlation.set_index("quantity")[["value", "low", "high"]].round(1).to_string())
+# %%
+correlation.set_index("quantity")[["value", "low", "high"]].round(2)
 
 # %% [markdown]
 # ## Beside the paper

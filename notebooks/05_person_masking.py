@@ -56,6 +56,7 @@ from emomm_lib.report.figures_person import (
 from emomm_lib.report.manifest import Provenance, frame_fingerprint
 from emomm_lib.report.style import save
 from emomm_lib.report.tables import with_intervals
+from emomm_lib.report.values import record_values, side_of_zero
 
 NOTEBOOK = "05_person_masking"
 
@@ -83,10 +84,12 @@ regions = bench.regions(clips)
 found = regions.groupby("corpus")[["frames", *KINDS]].sum()
 found = found.assign(unread=regions["failure"].notna().groupby(regions["corpus"]).sum())
 found = found.assign(coverage=regions.groupby("corpus")["coverage"].mean())
+coverage = found["coverage"].rename("value").reset_index()
+record_values(coverage, "coverage", profile, NOTEBOOK, by=["corpus"])
 found.round({"coverage": 3})
 
 # %% tags=["nbval-check-output"]
-print(found[["frames", "coverage"]].astype(float).round(1).to_string())
+print(found[["frames", "unread"]].to_string())
 
 # %%
 views = {
@@ -122,6 +125,7 @@ asked = {
 scored = {name: outcomes(clips, rows, ["TAV"])[0] for name, rows in asked.items()}
 without, lost = outcomes(clips, bench.predictions(clips, ["TA"]), ["TA"])
 gains = compare_views(scored, without)
+record_values(gains, "gains", profile, NOTEBOOK, by=["view", "quantity", "metric"])
 print(f"{int(gains['n'].iloc[0]):,} clips answered in every view, of {len(clips):,}")
 
 # %%
@@ -143,6 +147,7 @@ alone = pd.concat(
     [outcomes(clips, rows, ["V"])[0].assign(view=name) for name, rows in asked.items()]
 )
 alone = score_frame(alone, ["view"], ("acc5", "acc2", "f1"), cluster="sample_id")
+record_values(alone, "video alone", profile, NOTEBOOK, by=["view", "metric"])
 with_intervals(alone, index="view", columns="metric", factor=100, digits=1)
 
 # %% [markdown]
@@ -161,6 +166,7 @@ traces = {
     for name, table in tables.items()
 }
 budget = pd.concat([attention_budget(t).assign(view=name) for name, t in traces.items()])
+record_values(budget, "budget", profile, NOTEBOOK, by=["view", "coalition", "modality", "quantity"], clips=False, of="quantity")
 by_layer = pd.concat([nmas_by_layer(t).assign(view=name) for name, t in traces.items()])
 
 # %%
@@ -173,15 +179,12 @@ fig
 video = budget[budget["modality"] == "V"]
 with_intervals(video[video["quantity"] != "nmas"], index="view", columns="quantity", factor=1, digits=3)
 
-# %% tags=["nbval-check-output"]
-print(video.pivot(index="view", columns="quantity", values="value")[["tokens", "mass", "share"]]
-      .round({"tokens": 0, "mass": 2, "share": 2}).to_string())
-
 # %% [markdown]
 # ## Beside the paper
 #
 # The paper prints no numbers for Figure 11, only the signs: negative for the original, positive for the person
-# only. `certain` says that the 95% interval leaves out zero; without it a sign says little.
+# only. `interval` says on which side of zero the 95% interval lies: *open* when it holds zero, *borderline* when
+# an end is so near zero that another machine's last bits could move it across. Where it is open, a sign says little.
 
 # %%
 signs = gains[gains["quantity"] == "gain"].drop(columns="quantity")
@@ -189,7 +192,7 @@ signs = signs[~signs["view"].str.startswith("control")]
 signs = signs.assign(
     published=signs["view"].map(lambda view: "-" if view == "original" else "+"),
     reproduced=signs["value"].map(lambda value: "+" if value > 0 else "-" if value < 0 else "0"),
-    certain=(signs["low"] > 0) | (signs["high"] < 0),
+    interval=side_of_zero(signs),
 )
 signs.assign(same=signs["published"] == signs["reproduced"]).round(3)
 

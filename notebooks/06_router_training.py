@@ -63,6 +63,7 @@ from emomm_lib.report.figures_chase import (
 from emomm_lib.report.manifest import Provenance, frame_fingerprint
 from emomm_lib.report.style import caption, save
 from emomm_lib.report.tables import save_table, table6, with_intervals
+from emomm_lib.report.values import record_values
 
 NOTEBOOK = "06_router_training"
 NAMES = {PUBLISHED: "published router", EMBEDDED: "embedded router"}
@@ -97,14 +98,15 @@ histories = pd.concat([
     for kind, found in trained.items()
     for seed, (_, history) in enumerate(found)
 ])
+last = histories[histories["epoch"] == histories["epoch"].max()].melt(["router", "seed", "epoch"], var_name="quantity")
+record_values(last, "last epoch", profile, NOTEBOOK, by=["router", "seed", "quantity"], of="quantity")
 figure = training_curves(histories, profile)
 save(figure, "router_curves", profile, Provenance(
     "Router training", NOTEBOOK, key, None, figure_caption("Router curves", profile, data_note)))
 figure
 
-# %% tags=["nbval-check-output"]
-last = histories[histories["epoch"] == histories["epoch"].max()]
-print(last.groupby("router", sort=False)[["conflict_auc", "gate_top1"]].mean().round(2).to_string())
+# %%
+last.pivot_table(index="router", columns="quantity", values="value", sort=False)[["conflict_auc", "gate_top1"]].round(2)
 
 # %% [markdown]
 # ## Whom to trust, by layer
@@ -125,7 +127,9 @@ figure
 
 # %%
 named = by_layer["layer"].astype("Int64").astype("string").fillna("all")
-with_intervals(by_layer.assign(layer=named), index=["router", "layer"], columns="coalition")
+by_layer = by_layer.assign(layer=named)
+record_values(by_layer, "gate by layer", profile, NOTEBOOK, by=["router", "layer", "coalition"])
+with_intervals(by_layer, index=["router", "layer"], columns="coalition")
 
 # %% [markdown]
 # ## Conflicts found, and false alarms
@@ -137,6 +141,8 @@ with_intervals(by_layer.assign(layer=named), index=["router", "layer"], columns=
 
 # %%
 detection = pd.concat([detection_rates(study, kind).assign(router=NAMES[kind]) for kind in (PUBLISHED, EMBEDDED)])
+tidy = detection.melt(["router", "coalition", "n"], var_name="quantity")
+record_values(tidy, "detection", profile, NOTEBOOK, by=["router", "coalition", "quantity"])
 detection.set_index(["router", "coalition"]).round(2)
 
 # %% [markdown]
@@ -152,13 +158,11 @@ detection.set_index(["router", "coalition"]).round(2)
 # %%
 published = Routed(study.router(PUBLISHED)[0])
 measured = table6_metrics(study, published)
+record_values(measured, "table 6", profile, NOTEBOOK, by=["split", "metric"])
 table = table6(measured, profile)
 note = caption("Table 6", profile, "Conflict detection and target-modality identification", data_note)
 save_table(table, "table6", profile, Provenance("Table 6", NOTEBOOK, key, None, note), decimals=4)
 table
-
-# %% tags=["nbval-check-output"]
-print(measured.set_index(["split", "metric"])[["value", "low", "high"]].round(2).to_string())
 
 # %% [markdown]
 # ## Does p mean what it says?

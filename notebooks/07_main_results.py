@@ -55,11 +55,12 @@ from emomm_lib.evaluate.reading import beside_card, reading_accuracy
 from emomm_lib.evaluate.results import instances, join, table1_scores
 from emomm_lib.metrics.paired import gain_share, paired_frame
 from emomm_lib.report import tables
-from emomm_lib.report.chase import choices_table, paired_table
+from emomm_lib.report.chase import choices_table, chosen_settings, paired_table
 from emomm_lib.report.comparison import save_comparison
 from emomm_lib.report.figures_chase import figure_caption, gains_forest
 from emomm_lib.report.manifest import Provenance, frame_fingerprint
 from emomm_lib.report.style import caption, save
+from emomm_lib.report.values import record_values
 
 NOTEBOOK = "07_main_results"
 
@@ -90,12 +91,8 @@ if heldout_clips:
     reading = reading_accuracy(
         bench.model, heldout_clips, bench.store, media=bench.media, batch_size=batch_size
     )
+    record_values(reading, "reading", profile, NOTEBOOK, by=["metric", "coalition"])
     display(beside_card(reading, bench.model_folder))
-
-# %% tags=["nbval-check-output"]
-if heldout_clips:
-    single = reading[reading["metric"] == "acc5"].set_index("coalition")
-    print((100 * single.loc[["T", "A", "V", "TAV"], ["value", "low", "high"]]).round(0).to_string())
 
 # %% [markdown]
 # ## The test split
@@ -127,7 +124,12 @@ print(f"{len(test)} clips, {len(scored)} instances scored, {len(failed)} failed 
 
 # %%
 study = ChaseStudy(bench, bench.states(bench.clips), search_budget)
-choices_table(study)
+choices = choices_table(study)
+choices
+
+# %% tags=["nbval-check-output"]
+# What was chosen is the same on every machine.
+print(chosen_settings(choices).to_string())
 
 # %% [markdown]
 # ## Table 1
@@ -140,6 +142,7 @@ choices_table(study)
 on_test = study.report("test")
 rows = {"baseline": scored, **on_test}
 scores = pd.concat([table1_scores(part).assign(method=name) for name, part in rows.items()])
+record_values(scores, "table 1", profile, NOTEBOOK, by=["method", "subset", "metric"])
 results = tables.published_units(scores).assign(model=bench.name)
 table1 = tables.table1(results, profile)
 note = f"{data_note} {len(test)} clips; {len(failed)} failed instances are not scored."
@@ -149,10 +152,6 @@ tables.save_table(
     table1, "table1", profile, Provenance("Table 1", NOTEBOOK, key, None, text), decimals=tables.DECIMALS
 )
 tables.formatted(table1, tables.DECIMALS)
-
-# %% tags=["nbval-check-output"]
-shown = results[results["metric"] == "acc"].pivot(index="method", columns="subset", values="value")
-print(shown.loc[results["method"].unique()].round(0).astype(int).to_string())
 
 # %% [markdown]
 # ## Gains, paired
@@ -167,6 +166,7 @@ baseline = study.baseline(test)
 gains = pd.concat(
     [paired_frame(baseline, part, cluster="speaker_id").assign(method=name) for name, part in on_test.items()]
 )
+record_values(gains, "gains", profile, NOTEBOOK, by=["method", "subset", "metric"])
 paired_table(gains)
 
 # %%
@@ -177,9 +177,6 @@ figure = gains_forest(accuracy, profile, title="Gains over the unsteered model, 
 save(figure, "chase_gains", profile, Provenance(
     "CHASE gains", NOTEBOOK, key, None, figure_caption("Gains", profile, f"Test split. {data_note}")))
 figure
-
-# %% tags=["nbval-check-output"]
-print((100 * accuracy.set_index(["method", "subset"])[["value", "low", "high"]]).round(0).astype(int).to_string())
 
 # %% [markdown]
 # ## Cross-fitted
@@ -199,6 +196,7 @@ shown = ["CHASE", "CHASE, tuned", "+ embedded gate", "+ sharpened gate", "oracle
 cross_gains = pd.concat([
     paired_frame(reference, frames[name], cluster="speaker_id").assign(method=name) for name in shown
 ])
+record_values(cross_gains, "cross-fitted gains", profile, NOTEBOOK, by=["method", "subset", "metric"])
 paired_table(cross_gains)
 
 # %%
@@ -206,6 +204,7 @@ shares = pd.concat([
     gain_share(reference, frames[name], frames[oracle], cluster="speaker_id").assign(method=name, of=oracle)
     for name in shown[:4] for oracle in shown[4:]
 ])
+record_values(shares, "shares of an oracle's gain", profile, NOTEBOOK, by=["method", "of", "subset"], clips=False)
 tables.with_intervals(shares, index=["method", "of"], columns="subset", factor=1, digits=2)
 
 # %% [markdown]
@@ -214,10 +213,6 @@ tables.with_intervals(shares, index=["method", "of"], columns="subset", factor=1
 # %%
 paired_table(paired_frame(frames["+ embedded gate"], frames["+ sharpened gate"], cluster="speaker_id").assign(
     method="sharpened - embedded"))
-
-# %% tags=["nbval-check-output"]
-crossed = cross_gains[cross_gains["metric"] == "acc5"].set_index(["method", "subset"])
-print((100 * crossed[["value", "low", "high"]]).round(0).astype(int).to_string())
 
 # %% [markdown]
 # ## What is missing matters

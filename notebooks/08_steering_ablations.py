@@ -51,6 +51,7 @@ from emomm_lib.report.figures_chase import figure_caption, gains_forest, sweep_f
 from emomm_lib.report.manifest import Provenance, frame_fingerprint
 from emomm_lib.report.style import caption, save
 from emomm_lib.report.tables import DECIMALS, formatted, save_table, table2, with_intervals
+from emomm_lib.report.values import record_values
 
 NOTEBOOK = "08_steering_ablations"
 
@@ -76,13 +77,11 @@ choices_table(study)
 variants = study.report("ablation")
 test = study.baseline(study.split("test"))
 results = table2_results(test, variants, bench.name)
+record_values(results, "table 2", profile, NOTEBOOK, by=["variant", "metric"], scale=100)
 table = table2(results, profile)
 note = caption("Table 2", profile, "Ablation on EmoMM-Conflict, test split", data_note)
 save_table(table, "table2", profile, Provenance("Table 2", NOTEBOOK, key, None, note), decimals=DECIMALS)
 formatted(table, DECIMALS)
-
-# %% tags=["nbval-check-output"]
-print(results[results["metric"] == "acc"].set_index("variant")[["value", "low", "high"]].round(0).astype(int).to_string())
 
 # %% [markdown]
 # Paired with the unsteered model on the same conflicts:
@@ -90,7 +89,9 @@ print(results[results["metric"] == "acc"].set_index("variant")[["value", "low", 
 # %%
 conflicts = test[test["subset"] == "conflict"]
 paired = [paired_frame(conflicts, v[v["subset"] == "conflict"], cluster="speaker_id").assign(method=n) for n, v in variants.items()]
-paired_table(pd.concat(paired))
+paired = pd.concat(paired)
+record_values(paired, "paired", profile, NOTEBOOK, by=["method", "metric"])
+paired_table(paired)
 
 # %% [markdown]
 # ## One parameter at a time
@@ -103,6 +104,7 @@ paired_table(pd.concat(paired))
 
 # %%
 sweeps = study.sweeps()
+record_values(sweeps, "sweeps", profile, NOTEBOOK, by=["method", "parameter", "setting", "subset"])
 for name, file in (("CHASE", "sweeps_published"), ("+ sharpened gate", "sweeps_extended")):
     title = f"One setting at a time, from {name}"
     figure = sweep_figure(sweeps[sweeps["method"] == name], profile, title=title)
@@ -118,6 +120,7 @@ for name, file in (("CHASE", "sweeps_published"), ("+ sharpened gate", "sweeps_e
 
 # %%
 readings = study.readings()
+record_values(readings, "readings", profile, NOTEBOOK, by=["method", "preference", "scope", "agreement", "subset"])
 with_intervals(readings, index=["method", "preference", "scope", "agreement"], columns="subset")
 
 # %% [markdown]
@@ -125,7 +128,9 @@ with_intervals(readings, index=["method", "preference", "scope", "agreement"], c
 # that any recorded pass gives for nothing:
 
 # %%
-with_intervals(study.importances(), index="importance", columns="subset")
+importances = study.importances()
+record_values(importances, "importances", profile, NOTEBOOK, by=["importance", "subset"])
+with_intervals(importances, index="importance", columns="subset")
 
 # %% [markdown]
 # ## Oracles and controls
@@ -155,13 +160,14 @@ accuracy = gains[gains["metric"] == "acc5"].assign(group=lambda f: f["method"].m
 accuracy = accuracy.sort_values("group", key=lambda g: g.map(
     {n: i for i, n in enumerate(["the paper's method", "extensions", "oracles", "without steering", "controls"])}),
     kind="stable")
+record_values(accuracy, "gains", profile, NOTEBOOK, by=["method", "subset"])
 figure = gains_forest(accuracy, profile, title="Gains over the unsteered model, cross-fitted, whole clips")
 save(figure, "chase_comparisons", profile, Provenance(
     "CHASE comparisons", NOTEBOOK, key, None, figure_caption("Gains", profile, data_note)))
 figure
 
-# %% tags=["nbval-check-output"]
-print((100 * accuracy.pivot(index="method", columns="subset", values="value")).round(0).astype(int).to_string())
+# %%
+(100 * accuracy.pivot(index="method", columns="subset", values="value")).round(1)
 
 # %% [markdown]
 # ## The null control
@@ -175,11 +181,8 @@ print((100 * accuracy.pivot(index="method", columns="subset", values="value")).r
 # %%
 if null_clips:
     control = with_and_without_cue(study, null_clips)
+    record_values(control, "null control", profile, NOTEBOOK, by=["cue", "method", "subset"])
     display(with_intervals(control, index=["cue", "method"], columns="subset"))
-
-# %% tags=["nbval-check-output"]
-if null_clips:
-    print((100 * control.set_index(["cue", "method", "subset"])[["value", "low", "high"]]).round(0).astype(int).to_string())
 
 # %% [markdown]
 # A gain that remains without the cue has another source, and labels offer one: which modalities are often right in which
@@ -189,10 +192,8 @@ if null_clips:
 
 # %%
 trust = trust_from_labels(study.crossed_clips, study.fold)
+record_values(trust, "trust from labels", profile, NOTEBOOK, by=["knows"])
 with_intervals(trust.assign(top1="top-1"), index="knows", columns="top1")
-
-# %% tags=["nbval-check-output"]
-print((100 * trust.set_index("knows")[["value", "low", "high"]]).round(0).astype(int).to_string())
 
 # %% [markdown]
 # **What came out, under `mini`.** The paper's configuration moves almost nothing here, so its ablation

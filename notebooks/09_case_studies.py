@@ -58,10 +58,18 @@ from emomm_lib.evaluate.cases import (
 from emomm_lib.evaluate.chase import ChaseStudy
 from emomm_lib.evaluate.experiment import open_experiment
 from emomm_lib.report import tables
-from emomm_lib.report.cards import budget_frame, case_table, make_card, usual_cues
+from emomm_lib.report.cards import (
+    budget_frame,
+    case_name,
+    case_table,
+    case_values,
+    make_card,
+    usual_cues,
+)
 from emomm_lib.report.figures_cases import figure12, figure13, figure_caption
 from emomm_lib.report.manifest import Provenance, frame_fingerprint
 from emomm_lib.report.style import caption, save
+from emomm_lib.report.values import ONE_CLIP, record_values
 
 NOTEBOOK, METHOD = "09_case_studies", "CHASE, tuned"
 
@@ -87,9 +95,10 @@ for rule in (RULES[0], RULES[-1]):
     print(rule.sentence(METHOD), end="\n\n")
 pairs = case_pairs(study)
 
-# %% tags=["nbval-check-output"]
-counts = pd.concat({name: rule_counts(pairs[name]) for name in METHODS}, names=["method", ""])
-print(counts.droplevel(1).to_string())
+# %%
+counts = pd.concat({name: rule_counts(pairs[name]) for name in METHODS}, names=["method", ""]).reset_index("method")
+record_values(counts, "fitting", profile, NOTEBOOK, by=["method", "case"])
+counts.set_index("method")[["case", "coalition", "fitting", "among", "edge"]]
 
 # %%
 cases = find_cases(study, METHOD)
@@ -146,8 +155,14 @@ cards[4]
 # Change of the budget, mean over the shown layers, and the probability of the ground truth's class; beside
 # each modality whether its label has that class (`=`), its polarity only (`≈`), or conflicts (`≠`).
 
+# %%
+budgets = budget_frame(cases)
+record_values(case_values(budgets), "case", profile, NOTEBOOK, by=["case", "quantity"], relative=ONE_CLIP)
+budgets.round(2)
+
 # %% tags=["nbval-check-output"]
-print(budget_frame(cases).round(2).to_string())
+# Which clips the rules name is the same on every machine.
+print("\n".join(f"{rule.title}: {case_name(case)}" for rule, case in zip(RULES, cases)))
 
 # %% [markdown]
 # ## Tables 7 and 8

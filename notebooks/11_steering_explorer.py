@@ -47,6 +47,7 @@ from emomm_lib.evaluate.experiment import open_experiment
 from emomm_lib.report.explorer import BY_HAND, compared, explore, explorer_figure, numbers
 from emomm_lib.report.manifest import Provenance, frame_fingerprint
 from emomm_lib.report.style import caption, save
+from emomm_lib.report.values import ONE_CLIP, record_values
 
 NOTEBOOK = "11_steering_explorer"
 
@@ -98,9 +99,11 @@ figure = explorer_figure(shown, profile)
 save(figure, "explorer", profile, Provenance("Explorer", NOTEBOOK, key, None, text))
 figure
 
+# %%
+print(numbers(shown, digits=2))
+
 # %% tags=["nbval-check-output"]
 print(shown.title)
-print(numbers(shown, digits=2))
 
 # %%
 print(explorer.state.code())
@@ -139,10 +142,9 @@ trials = compared(explorer.explored, {
     "3: trust A": replace(state, gate=BY_HAND, trust=(0.0, 1.0, 0.0)),
     "3: trust V": replace(state, gate=BY_HAND, trust=(0.0, 0.0, 1.0)),
 })
+probabilities = trials.drop(columns="answer").rename_axis("setting").reset_index().melt("setting", var_name="letter")
+record_values(probabilities, "trial", profile, NOTEBOOK, by=["setting", "letter"], relative=ONE_CLIP)
 trials.round(2)
-
-# %% tags=["nbval-check-output"]
-print(trials["answer"].to_string())
 
 # %% [markdown]
 # ## How long a move takes

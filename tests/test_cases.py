@@ -84,16 +84,31 @@ def test_a_rule_takes_conflicts_whose_answer_turns_between_right_class_and_wrong
 
 @settings(max_examples=60, deadline=None)
 @given(ROWS)
-def test_the_chosen_change_is_the_lower_median_whatever_the_order_of_rows(rows):
+def test_the_chosen_instance_is_the_first_by_name_of_those_near_the_median_change(rows):
     pairs = pairs_of(rows)
     fitting = pairs[CONFLICT.matches(pairs)]
     chosen = cases.choose_case(pairs, CONFLICT)
     if fitting.empty:
         assert chosen is None
         return
-    assert chosen["change"] == statistics.median_low(fitting["change"])
+    middle = statistics.median_low(fitting["change"])
+    near = [r.sample_id for r in fitting.itertuples() if abs(r.change - middle) <= cases.AROUND]
+    assert chosen["sample_id"] == min(near)
     again = cases.choose_case(pairs.sample(frac=1, random_state=1), CONFLICT)
     assert again["sample_id"] == chosen["sample_id"]
+
+
+def test_a_case_on_the_edge_of_its_window_is_said_to_be():
+    def counted(*changes):
+        pairs = pairs_of([(4, 0, 0, 4, 0, 4, change) for change in changes])
+        [row] = cases.rule_counts(pairs, [CONFLICT]).itertuples()
+        return row
+
+    edge = 0.3 - 1.001 * cases.AROUND
+    assert counted(edge, 0.3, 0.6).edge == "yes"
+    assert counted(0.3, 0.31, 0.6).edge == ""
+    row = counted(0.3, 0.31, 0.6)
+    assert (row.fitting, row.among, row.value, row.n) == (3, 3, 1.0, 3) and 0 < row.low < 1
 
 
 def test_a_rule_never_takes_an_instance_of_another_coalition():

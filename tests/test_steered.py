@@ -52,7 +52,16 @@ from emomm_lib.evaluate.runner import MediaSettings, evaluate, run_fingerprint
 from emomm_lib.evaluate.states import StateStore
 from emomm_lib.evaluate.steered import evaluate_methods, steering_fingerprint
 from emomm_lib.evaluate.store import PredictionStore
-from emomm_lib.evaluate.study import Candidate, choose, fractions, search, subset_accuracy
+from emomm_lib.evaluate.study import (
+    NEGLIGIBLE,
+    Candidate,
+    choose,
+    fractions,
+    search,
+    simplest_tied,
+    subset_hits,
+    subset_means,
+)
 from emomm_lib.labels import GRIDS, Corpus
 from emomm_lib.media.audio import AudioSettings, read_audio
 from emomm_lib.media.video import MediaError, VideoSettings, read_video
@@ -767,19 +776,22 @@ def _header(file):
 SPACE = {"tau": (0.1, 0.2, 0.3), "eta": (0.5, 1.0), "top_k": (1, 2, 3, 4)}
 
 
-def test_a_search_draws_from_the_grid_without_repetition_and_by_its_seed():
+def test_a_search_begins_with_its_base_and_draws_from_the_grid_without_repetition_by_its_seed():
     base = config()
     grid = [replace(base, **dict(zip(SPACE, v, strict=True)))
             for v in itertools.product(*SPACE.values())]  # fmt: skip
     drawn = search(base, SPACE, 10, seed=1)
-    assert len(set(drawn)) == 10 and set(drawn) <= set(grid)
+    assert drawn[0] == base and len(set(drawn)) == 10 and set(drawn[1:]) <= set(grid)
     assert search(base, SPACE, 10, seed=1) == drawn
     assert any(search(base, SPACE, 10, seed=s) != drawn for s in (2, 3))
-    for budget in (24, 1000):
-        assert search(base, SPACE, budget, seed=1) == grid
-    # Each is as likely as any other: 200 draws of 10 of 24, 83 expected of each.
-    counts = Counter(c for s in range(200) for c in search(base, SPACE, 10, seed=s))
-    assert set(counts) == set(grid) and min(counts.values()) > 50 and max(counts.values()) < 120
+    for budget in (25, 1000):
+        assert search(base, SPACE, budget, seed=1) == [base, *grid]
+    inside = grid[5]
+    whole = search(inside, SPACE, 1000, seed=1)
+    assert whole[0] == inside and sorted(map(str, whole)) == sorted(map(str, grid))
+    # Each is as likely as any other: 200 draws of 9 of 24, 75 expected of each.
+    counts = Counter(c for s in range(200) for c in search(base, SPACE, 10, seed=s)[1:])
+    assert set(counts) == set(grid) and min(counts.values()) > 45 and max(counts.values()) < 110
 
 
 @given(st.integers(1, 40), st.lists(st.floats(0, 1), min_size=1, max_size=5))
@@ -799,32 +811,125 @@ def test_fractions_by_hand():
     assert fractions(3, 0.01, 0.2, 1 / 3) == [1]
 
 
-EIGHTHS = st.integers(0, 8).map(lambda k: k / 8)
+def tried(name: str, *changes: dict) -> Candidate:
+    return Candidate(name, Chance(), [config(**c) for c in changes])
 
 
-@given(
-    st.lists(st.tuples(EIGHTHS, EIGHTHS, EIGHTHS), min_size=2, max_size=12),
-    EIGHTHS,
-    st.integers(1, 11),
-)
+def test_the_simplest_changes_fewest_parameters_then_goes_the_fewest_steps():
+    low = {"tau": 0.5, "eta": 0.6}
+    changes = {}, {"tau": 0.9, "eta": 1.0}, {"tau": 0.9}, {"tau": 0.7}, {"eta": 1.0}, {"tau": 0.3}
+    candidate = tried("x", *(low | change for change in changes))
+    # tau was tried at 0.3, 0.5, 0.7, 0.9 and eta at 0.6, 1.0: 0.7, 1.0 and 0.3 are one step away.
+    assert candidate.simplest_first() == [0, 3, 4, 5, 2, 1]
+    mixed = tried(
+        "y", {"preference": "softmax", "top_k": 4}, {"preference": "share", "top_k": 8},
+        {"preference": "softmax", "top_k": 8},
+    )  # fmt: skip
+    assert mixed.simplest_first() == [0, 2, 1]
+
+
+def hits_of(truth: dict[str, np.ndarray], subsets: np.ndarray) -> pd.DataFrame:
+    """Made-up hits: ``truth`` (clips,) by method, each clip of one subset."""
+    frames = []
+    for name, own in truth.items():
+        frame = pd.DataFrame({"method": name, "sample_id": [f"c{i:03}" for i in range(len(own))],
+                              "subset": subsets, "asked": 1, "right": (own > 0.5).astype(int),
+                              "truth": own})  # fmt: skip
+        frames.append(frame)
+    return pd.concat(frames, ignore_index=True)
+
+
+def chosen_by_loops(truth, subsets, order, baseline) -> int:
+    """The rule, written once more with loops over clips."""
+
+    def mean(own, names):
+        return np.mean([np.mean([x for x, s in zip(own, subsets, strict=True) if s == n])
+                        for n in names])  # fmt: skip
+
+    def error(one, other, names):
+        moves = []
+        for a, b, subset in zip(one, other, subsets, strict=True):
+            if subset not in names:
+                moves.append(0.0)
+                continue
+            n = sum(s == subset for s in subsets)
+            apart = (a - mean(one, [subset])) - (b - mean(other, [subset]))
+            moves.append(apart / n / len(names))
+        n = len(moves)
+        return np.sqrt(n / (n - 1) * sum(m * m for m in moves))
+
+    both, rows = ["conflict", "missing"], list(truth.values())[:-1]
+    safe = [
+        i for i, own in enumerate(rows)
+        if mean(baseline, ["align"]) - mean(own, ["align"])
+        <= max(error(baseline, own, ["align"]), NEGLIGIBLE)
+    ] or list(range(len(rows)))  # fmt: skip
+    best = max(safe, key=lambda i: mean(rows[i], both))
+    for i in order:
+        gap = mean(rows[best], both) - mean(rows[i], both)
+        if i in safe and gap <= max(error(rows[best], rows[i], both), NEGLIGIBLE):
+            return i
+    raise AssertionError
+
+
+@given(st.integers(0, 10**6), st.integers(2, 6), st.floats(0.0, 0.4))
+@settings(max_examples=60, deadline=None)
+def test_the_choice_is_the_simplest_within_one_standard_error_of_the_best(seed, count, apart):
+    rng = np.random.default_rng(seed)
+    subsets = rng.permutation(np.repeat(["align", "conflict", "missing"], 14))
+    common = rng.random(42)
+    truth = {str(i): np.clip(common + apart * rng.normal(size=42) / 3, 0, 1) for i in range(count)}
+    truth["baseline"] = common
+    order = list(rng.permutation(count))
+    place, tied, _ = simplest_tied(
+        hits_of(truth, subsets), [str(i) for i in range(count)], order, "baseline"
+    )
+    assert place == chosen_by_loops(truth, subsets, order, common)
+    assert 1 <= tied <= count
+
+
+@given(st.integers(0, 10**6), st.integers(0, 10**6))
 @settings(max_examples=40, deadline=None)
-def test_the_choice_is_the_best_that_does_not_lower_align_and_the_first_of_equals(rows, align, cut):
-    cut = min(cut, len(rows) - 1)
-    candidates = [
-        Candidate(name, Chance(), [config(tau=(start + i) / 100) for i in range(count)])
-        for name, start, count in (("one", 0, cut), ("two", cut, len(rows) - cut))
-    ]
-    names = [method.name for c in candidates for method in c.methods()]
-    accuracy = pd.DataFrame(rows, columns=["align", "conflict", "missing"], index=names)
-    baseline = pd.Series({"align": align, "conflict": 0.5, "missing": 0.5})
-    # In another order: configurations are found by name.
-    chosen = choose(candidates, accuracy.sample(frac=1, random_state=0), baseline)
-    for candidate, own in zip(candidates, (rows[:cut], rows[cut:]), strict=True):
-        safe = [i for i, row in enumerate(own) if row[0] >= align] or range(len(own))
-        best = max(safe, key=lambda i: (own[i][1] + own[i][2], -i))
-        choice = chosen[candidate.name]
-        assert choice.config == candidate.configs[best]
-        np.testing.assert_array_equal(choice.table, own)
+def test_last_bits_do_not_move_a_choice_that_is_not_said_to_be_on_the_edge(seed, bits):
+    rng, noise = np.random.default_rng(seed), np.random.default_rng(bits)
+    subsets = np.repeat(["align", "conflict", "missing"], 20)
+    truth = {str(i): rng.random(60) for i in range(5)} | {"baseline": rng.random(60)}
+    names, order = [str(i) for i in range(5)], [3, 0, 4, 1, 2]
+    place, _, edge = simplest_tied(hits_of(truth, subsets), names, order, "baseline")
+    moved = {n: own + 1e-4 * noise.normal(size=60) for n, own in truth.items()}
+    again, _, _ = simplest_tied(hits_of(moved, subsets), names, order, "baseline")
+    assert again == place or edge
+
+
+def test_where_nothing_can_be_told_apart_the_default_is_taken_and_all_are_tied():
+    subsets = np.repeat(["align", "conflict", "missing"], 10)
+    same = np.linspace(0, 1, 30)
+    candidate = tried("x", {"tau": 0.7}, {"tau": 0.1}, {"tau": 0.2})
+    rows = {f"x/{i}": same + 1e-5 * i for i in range(3)} | {"baseline": same}
+    [choice] = choose([candidate], hits_of(rows, subsets)).values()
+    assert choice.config == candidate.configs[0] and choice.tied == 3 and not choice.edge
+
+
+def test_a_configuration_that_lowers_align_is_not_chosen_however_much_it_gains():
+    subsets = np.repeat(["align", "conflict", "missing"], 10)
+    base = np.full(30, 0.5) + np.linspace(-0.01, 0.01, 30)
+    lowers = base + np.where(subsets == "align", -0.3, 0.4)
+    candidate = tried("x", {"tau": 0.7}, {"tau": 0.1})
+    rows = {"x/0": base, "x/1": lowers, "baseline": base}
+    [choice] = choose([candidate], hits_of(rows, subsets)).values()
+    assert choice.config == candidate.configs[0]
+    # Where all lower it, the best of them is taken.
+    rows = {"x/0": base - np.where(subsets == "align", 0.4, 0.0), "x/1": lowers, "baseline": base}
+    [choice] = choose([candidate], hits_of(rows, subsets)).values()
+    assert choice.config == candidate.configs[1]
+
+
+def test_choices_work_where_a_subset_is_absent():
+    subsets = np.repeat(["conflict"], 12)
+    rng = np.random.default_rng(0)
+    rows = {"x/0": rng.random(12) / 2, "x/1": 0.5 + rng.random(12) / 2, "baseline": rng.random(12)}
+    [choice] = choose([tried("x", {"tau": 0.7}, {"tau": 0.1})], hits_of(rows, subsets)).values()
+    assert choice.config.tau == 0.1 and list(choice.table) == ["conflict"]
 
 
 def test_a_candidates_methods_are_its_configurations_in_order():
@@ -835,28 +940,44 @@ def test_a_candidates_methods_are_its_configurations_in_order():
     assert all(m.source is candidate.source and not m.scored for m in candidate.methods())
 
 
-def test_accuracy_by_subset_counts_masked_prompts_as_missing_and_failures_not_at_all(clips):
+def test_hits_by_subset_count_masked_prompts_as_missing_and_failures_not_at_all(clips):
     rng, rows = np.random.default_rng(0), []
     for method, name, coalition in itertools.product(
         ("m", "n"), clips["sample_id"], ("TAV", "TA", "TV", "AV", "V")
     ):
         failed = (method, name, coalition) == ("m", "c1", "TA")
-        label = None if failed else int(rng.integers(0, 5))
+        logits = rng.normal(size=5)
+        label = None if failed else int(logits.argmax())
+        given = dict.fromkeys(LOGITS) if failed else dict(zip(LOGITS, logits, strict=True))
         rows.append({"sample_id": name, "coalition": coalition, "method": method, "label": label,
-                     "score": None, **dict.fromkeys(LOGITS), "reply": None,
+                     "score": None, **given, "reply": None,
                      "failure": "damaged" if failed else None})  # fmt: skip
-    found = subset_accuracy(clips, pd.DataFrame(rows))
-    assert found.index.tolist() == ["m", "n"]
-    truth = clips.set_index("sample_id")
+    found = subset_hits(clips, pd.DataFrame(rows))
+    accuracy, chance = subset_means(found), subset_means(found, "truth")
+    assert accuracy.index.tolist() == ["m", "n"]
+    labels = clips.set_index("sample_id")
     for method in ("m", "n"):
         hits = {"align": [], "conflict": [], "missing": []}
         for row in rows:
             if row["method"] == method and row["label"] is not None and row["coalition"] != "V":
-                clip = truth.loc[row["sample_id"]]
+                clip = labels.loc[row["sample_id"]]
                 subset = clip["subset"] if row["coalition"] == "TAV" else "missing"
-                hits[subset].append(row["label"] == clip["label_gt"])
-        for subset, right in hits.items():
-            assert found.loc[method, subset] == pytest.approx(np.mean(right))
+                weights = np.exp([row[name] for name in LOGITS])
+                hits[subset].append((row["label"] == clip["label_gt"],
+                                     weights[clip["label_gt"]] / weights.sum()))  # fmt: skip
+        for subset, own in hits.items():
+            if own:
+                right, truth = np.mean(own, axis=0)
+                assert accuracy.loc[method, subset] == pytest.approx(right)
+                assert chance.loc[method, subset] == pytest.approx(truth)
+
+
+def test_answers_without_letter_logits_cannot_be_chosen_by(clips):
+    rows = [{"sample_id": n, "coalition": c, "method": "m", "label": 1, "score": None,
+             **dict.fromkeys(LOGITS), "reply": "B", "failure": None}
+            for n in clips["sample_id"] for c in ("TAV", "TA", "TV", "AV")]  # fmt: skip
+    with pytest.raises(ValueError, match="m: answers without letter logits"):
+        subset_hits(clips, pd.DataFrame(rows))
 
 
 # Without steering

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from scipy.special import softmax
+from statsmodels.stats.proportion import proportion_confint
 
 from emomm_lib.benchmark import missing_subset, subset
 from emomm_lib.chase.gates import Gate
@@ -83,8 +84,9 @@ class Rule:
         return (
             f"Of the test split's instances that show {', '.join(words[:-1])} and {words[-1]}, one "
             "or more of them against the ground truth's polarity, and to which the unsteered model "
-            f"gives {before} and “{method}” {after}: the one with the median change in the "
-            "probability of the ground truth's class (of an even number the lower)."
+            f"gives {before} and “{method}” {after}: of those whose change in the probability of the "
+            f"ground truth's class lies within {100 * AROUND:g} points of the median change, the "
+            "first by name."
         )
 
     def matches(self, pairs: pd.DataFrame) -> np.ndarray:
@@ -104,6 +106,8 @@ class Rule:
         ).to_numpy()
 
 
+AROUND = 0.05
+"""How far from the median change a chosen instance's may be, as a probability."""
 RULES = (
     Rule("conflict", "TAV"),
     Rule("no_audio", "TV"),
@@ -148,26 +152,44 @@ def answer_pairs(baseline: pd.DataFrame, steered: pd.DataFrame) -> pd.DataFrame:
 def choose_case(pairs: pd.DataFrame, rule: Rule) -> pd.Series | None:
     """The row of :func:`answer_pairs` that a rule names, None where none satisfies it.
 
-    The lower median of ``change`` among those that do; equal changes are ordered by sample_id.
+    Of those whose ``change`` lies within :data:`AROUND` of the median, the first by sample_id, so
+    that answers which differ a little name the same one.
     """
-    fitting = pairs[rule.matches(pairs)].sort_values(["change", "sample_id"])
-    return None if fitting.empty else fitting.iloc[(len(fitting) - 1) // 2]
+    fitting = pairs[rule.matches(pairs)]
+    near = fitting[_from_median(fitting) <= AROUND].sort_values("sample_id")
+    return None if near.empty else near.iloc[0]
+
+
+def _from_median(fitting: pd.DataFrame) -> pd.Series:
+    # The lower median, which is one of them: with an even number the mean of two may be near none.
+    middle = fitting["change"].quantile(0.5, interpolation="lower")
+    return (fitting["change"] - middle).abs()
+
+
+def _on_edge(pairs: pd.DataFrame, rule: Rule) -> bool:
+    """Whether a rule would name another instance with a window a tenth wider or narrower."""
+    fitting = pairs[rule.matches(pairs)].sort_values("sample_id")
+    away = _from_median(fitting)
+    named = {fitting[away <= by * AROUND]["sample_id"].iloc[0] for by in (0.9, 1.0, 1.1)}
+    return len(named) > 1
 
 
 def rule_counts(pairs: pd.DataFrame, rules: Sequence[Rule] = RULES) -> pd.DataFrame:
     """How many instances each rule could choose from: ``case, coalition, fitting, among``.
 
-    ``among`` are those of the coalition in which a visible modality conflicts.
+    ``among`` are those of the coalition in which a visible modality conflicts. ``value, low, high,
+    n`` are the share that fits with its 95% interval (Wilson's), and ``edge`` is ``yes`` where a
+    slightly wider or narrower window around the median would name another instance.
     """
-    return pd.DataFrame(
-        {
-            "case": rule.title,
-            "coalition": rule.coalition,
-            "fitting": int(rule.matches(pairs).sum()),
-            "among": int(rule.conflicting(pairs).sum()),
-        }
-        for rule in rules
-    )
+    rows = []
+    for rule in rules:
+        fitting, among = int(rule.matches(pairs).sum()), int(rule.conflicting(pairs).sum())
+        low, high = proportion_confint(fitting, among, method="wilson") if among else (None, None)
+        edge = "yes" if fitting and _on_edge(pairs, rule) else ""
+        share = fitting / among if among else None
+        rows.append((rule.title, rule.coalition, fitting, among, share, low, high, among, edge))
+    columns = ["case", "coalition", "fitting", "among", "value", "low", "high", "n", "edge"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 @dataclass(frozen=True, eq=False)

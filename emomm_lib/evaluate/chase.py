@@ -27,7 +27,15 @@ from emomm_lib.evaluate.routers import (
     speaker_folds,
 )
 from emomm_lib.evaluate.states import COALITIONS
-from emomm_lib.evaluate.study import Candidate, Choice, choose, fractions, search, subset_accuracy
+from emomm_lib.evaluate.study import (
+    Candidate,
+    Choice,
+    choose,
+    fractions,
+    search,
+    simplest_tied,
+    subset_hits,
+)
 from emomm_lib.metrics.paired import paired_frame
 from emomm_lib.paths import cache_dir
 from emomm_lib.remembered import remembered
@@ -35,8 +43,9 @@ from emomm_lib.remembered import remembered
 PUBLISHED, EMBEDDED = "published", "embedded"
 """Routers: the paper's, and one that reads the modalities as they enter the decoder."""
 _SYMBOLS = {"top_k": "K", "percentile": "P", "first_layer": "l_r"}
-POOLINGS = tuple((pooling, power) for pooling in ("linear", "log") for power in (1.0, 2.0, 4.0))
-PROBES = tuple((kind, s) for kind in ("layer", "embedded") for s in (10.0, 100.0, 1000.0))
+POOLINGS = tuple((pooling, power) for power in (1.0, 2.0, 4.0) for pooling in ("linear", "log"))
+PROBES = tuple((kind, s) for s in (100.0, 10.0, 1000.0) for kind in ("layer", "embedded"))
+"""Ways to fuse and to probe, the simplest first: the gate as it is, the router's own inputs."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +158,8 @@ class ChaseStudy:
         """Methods whose configuration is chosen on validation, each with the same budget.
 
         The paper's own method keeps its published values and is given only psi-hat and P, which
-        are not published.
+        are not published. Defaults are the published values, psi-hat 0.3 and P 80; of fixed heads
+        a quarter of all at PASTA's strength, of temperatures the mildest.
         """
         published = Routed(self.router(PUBLISHED)[0])
         embedded = Routed(self.router(EMBEDDED)[0])
@@ -162,10 +172,11 @@ class ChaseStudy:
         own = free | {"beta": (0.0, 0.5)}
         sharp = free | {"sharpness": (1.0, 2.0, 4.0, 8.0), "beta": (0.0,)}
         still = replace(self.base, beta=0.0)
-        fixed = replace(still, rule="first")
+        sets = self.profiled_heads()
+        quarter = sets[len(sets) // 2]
+        fixed = replace(still, rule="first", heads=quarter, gamma=4.6, first_layer=1)
         profiled = {
-            "heads": self.profiled_heads(), "gamma": (1.0, 2.0, 4.6, 8.0), "tau": (0.3, 0.5, 0.7),
-            "first_layer": (1,),
+            "heads": sets, "gamma": (1.0, 2.0, 4.6, 8.0), "tau": (0.3, 0.5, 0.7),
         }  # fmt: skip
         warm = {
             "temperature": (0.5, 0.7, 0.85, 1.2, 1.5, 2.0), "first_layer": layers, "top_k": heads,
@@ -176,7 +187,7 @@ class ChaseStudy:
             return search(base, space, self.budget, self.seed)
 
         always = replace(still, tau=0.0)
-        no_bias = replace(always, gamma=0.0)
+        no_bias = replace(always, gamma=0.0, temperature=0.85)
         video = {name: values for name, values in free.items() if name != "tau"}
         return [
             Candidate("CHASE", published, drawn(self.base, unpublished)),
@@ -196,24 +207,26 @@ class ChaseStudy:
         PASTA ranks heads by what steering each one gains, which costs a run for each.
         """
         rows = rows_of(self.states, self.split("train"))
-        mass = self.states.mass[rows].sum(-1).mean(0)
+        mass = self.states.mass[rows].double().sum(-1).mean(0)
         order = mass.flatten().argsort(descending=True, stable=True).tolist()
         pairs = [(i // self.heads + 1, i % self.heads + 1) for i in order]
         return tuple(tuple(sorted(pairs[:n])) for n in fractions(len(pairs), 1 / 8, 1 / 4, 1 / 2))
 
     @cached_property
-    def validation(self) -> tuple[pd.DataFrame, pd.Series]:
-        """Accuracy of every candidate's configurations on validation, and the baseline's."""
+    def validation(self) -> pd.DataFrame:
+        """What every candidate's configurations and ``baseline`` get right on validation clips.
+
+        By :func:`emomm_lib.evaluate.study.subset_hits`.
+        """
         clips = self.split("valid")
         methods = [m for candidate in self.candidates() for m in candidate.methods()]
 
         def measure() -> pd.DataFrame:
             answers = self.bench.steered(clips, COALITIONS, methods)
             plain = self.bench.predictions(clips, COALITIONS).assign(method="baseline")
-            return subset_accuracy(clips, pd.concat([answers, plain])).reset_index()
+            return subset_hits(clips, pd.concat([answers, plain]))
 
-        accuracy = self._remembered("validation", clips, methods, measure).set_index("method")
-        return accuracy.drop(index="baseline"), accuracy.loc["baseline"]
+        return self._remembered("validation", clips, methods, measure)
 
     def _remembered(
         self,
@@ -233,7 +246,7 @@ class ChaseStudy:
         """What each candidate became, or what was given."""
         if self.given is not None:
             return self.given
-        return choose(self.candidates(), *self.validation)
+        return choose(self.candidates(), self.validation)
 
     def on(self, bench: Experiment) -> ChaseStudy:
         """Other clips with the configurations that were chosen here."""
@@ -535,8 +548,9 @@ def _sweep_values(layers: int, heads: int) -> dict[str, list]:
 
 
 def _best(clips: pd.DataFrame, answers: Sequence[pd.DataFrame]) -> int:
-    accuracy = subset_accuracy(clips, pd.concat(answers, ignore_index=True))
-    return int(np.argmax(accuracy[["conflict", "missing"]].mean(axis=1)))
+    """The first of some ways to answer that cannot be told from the best."""
+    ways = [str(i) for i in range(len(answers))]
+    return simplest_tied(subset_hits(clips, pd.concat(answers)), ways, range(len(ways)))[0]
 
 
 def by_subset(scored: pd.DataFrame) -> pd.DataFrame:

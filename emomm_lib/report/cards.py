@@ -277,6 +277,19 @@ def budget_frame(cases: Sequence[Case | NoCase]) -> pd.DataFrame:
     return frame.assign(**frame[marks].astype(object).fillna(""))
 
 
+def case_values(budgets: pd.DataFrame) -> pd.DataFrame:
+    """The numbers of :func:`budget_frame`, one a row: ``case, quantity, value``."""
+    numbers = budgets.rename_axis("case").reset_index()
+    names = [name for name in budgets if not name.endswith("label")]
+    tidy = numbers.melt("case", names, var_name="quantity")
+    return tidy.dropna(subset="value").astype({"value": float})
+
+
+def case_name(case: Case | NoCase) -> str:
+    """The clip of a case, or that there is none."""
+    return "no case" if isinstance(case, NoCase) else str(case.clip["sample_id"])
+
+
 # The card
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 from emomm_lib.chase.steering import SteeringConfig
 from emomm_lib.evaluate.chase import ChaseStudy
 from emomm_lib.evaluate.results import table1_scores
+from emomm_lib.evaluate.study import subset_means
 from emomm_lib.report.style import fixed
 from emomm_lib.report.tables import published_units
 
@@ -21,10 +22,12 @@ _SYMBOLS = {
 def choices_table(study: ChaseStudy) -> pd.DataFrame:
     """Each candidate's chosen configuration: the parameters in which any differs from the paper's.
 
-    First the published configuration; ``tried`` is how many each could choose from, and the last
-    columns are the gains on validation by subset, in points.
+    First the published configuration; ``tried`` is how many each could choose from, ``tied`` how
+    many of these could not be told from the best, ``edge`` says ``yes`` where slightly other
+    standard errors would have changed the choice, and the last columns are the gains in Acc-5 on
+    validation by subset, in points.
     """
-    _, baseline = study.validation
+    baseline = subset_means(study.validation).loc["baseline"]
     configs = {"as published": study.base}
     configs |= {name: choice.config for name, choice in study.choices.items()}
     differing = [
@@ -35,14 +38,21 @@ def choices_table(study: ChaseStudy) -> pd.DataFrame:
     rows = {}
     for name, config in configs.items():
         entry = {_SYMBOLS.get(k, k): _shown(getattr(config, k)) for k in differing}
-        rows[name] = entry | {"tried": "", **dict.fromkeys(baseline.index, "")}
+        rows[name] = entry | dict.fromkeys(["tried", "tied", "edge", *baseline.index], "")
     for candidate in study.candidates():
         choice = study.choices[candidate.name]
         number = list(candidate.configs).index(choice.config)
         gain = 100 * (choice.table.iloc[number] - baseline)
         shown = {subset: fixed(value, 1) for subset, value in gain.items()}
-        rows[candidate.name] |= {"tried": len(candidate.configs), **shown}
+        edge = "yes" if choice.edge else ""
+        counts = {"tried": len(candidate.configs), "tied": choice.tied, "edge": edge}
+        rows[candidate.name] |= counts | shown
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
+
+
+def chosen_settings(choices: pd.DataFrame) -> pd.DataFrame:
+    """The configurations of :func:`choices_table` alone, without what was measured."""
+    return choices.loc[:, : choices.columns[list(choices).index("tried") - 1]]
 
 
 def _shown(value: object) -> str:

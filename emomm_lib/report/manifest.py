@@ -8,7 +8,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -126,6 +126,25 @@ def record(
             file.write(text + "\n")
         os.chmod(file.name, 0o644)
         os.replace(file.name, base / NAME)
+
+
+def digests(profile: str, notebook: str, root: Path = FIGURES) -> dict[str, str]:
+    """sha256 by file name of what a notebook last made under ``figures/<profile>``."""
+    entries = read(profile, root).items()
+    return {name: entry["sha256"] for name, entry in entries if entry["notebook"] == notebook}
+
+
+def write_digests(files: Mapping[str, str], path: Path, prefix: str) -> None:
+    """Digests as ``sha256sum --check`` reads them; ``prefix`` leads from there to the files."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = (f"{digest}  {prefix}/{name}\n" for name, digest in sorted(files.items()))
+    path.write_text("".join(lines), encoding="utf-8")
+
+
+def read_digests(path: Path) -> dict[str, str]:
+    """By file name, what :func:`write_digests` wrote."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return {file.rpartition("/")[2]: digest for digest, _, file in (x.partition("  ") for x in lines)}
 
 
 def verify(profile: str, root: Path = FIGURES) -> pd.DataFrame:
