@@ -109,16 +109,24 @@ print(f"{len(test)} clips, {len(scored)} instances scored, {len(failed)} failed 
 # %% [markdown]
 # ## What was chosen, on the validation split
 #
-# *CHASE* keeps all published values; psi-hat and P are not published and are chosen (where all tried tie, the first
-# of the grid). K is the published 4, which is 4 of 28 heads there and 4 of 8 here; l_r is scaled by depth.
-# *CHASE, tuned* is the same router with the steering's hyperparameters chosen; where its l_r is below the published router's
-# (the first row's), that router is asked about layers it was not trained on, which the embedded router is not. *+ embedded
-# gate* replaces the router by the one of notebook 06 that reads modalities before they mix. *+ sharpened gate* also raises
-# the gate to a power, so that it decides more clearly. These two are this companion's extensions, not the paper's
-# method. The oracle is met below, the three rows after it in notebook 08. Each had the same number of configurations to
-# try (`tried`), drawn from a grid, or all of a smaller one; the best mean accuracy on Conflict and Missing was taken among
-# those that do not lower Align. The test split has no part in it. The last columns are gains on validation in points,
-# those of the best of many on few clips, so they are too good; those of the next sections are not.
+# Each method may try the same number of configurations (`tried`): its default, which is the published values
+# with psi-hat 0.3 and P 80 where the paper gives none, and others drawn from a grid around it.
+#
+# - *CHASE* moves psi-hat and P alone. K is the published 4, which is 4 of 28 heads there and 4 of 8 here; l_r is
+#   scaled by depth.
+# - *CHASE, tuned* is the same router with the steering's hyperparameters free. Where its l_r is below the
+#   published router's (the first row's), that router is asked about layers it was not trained on.
+# - *+ embedded gate* replaces the router by the one of notebook 06 that reads modalities before they mix, and
+#   *+ sharpened gate* also raises the gate to a power, so that it decides more clearly. These two are this
+#   companion's extensions, not the paper's method.
+# - The *oracle* is a router that says p* and g* of the labels; the three rows after it are controls of notebook 08.
+#
+# The best has the highest mean probability of the ground truth's class on Conflict and Missing, among those that
+# do not lower it on Align by more than a standard error. What lies within one standard error behind it is *tied*
+# with it: of these the default is taken, else the one that changes least of it. `edge` marks a choice that
+# standard errors a tenth larger or smaller would have changed. So neither the order of a grid nor the last
+# bits of a processor choose. The test split has no part in it. The last columns are gains in accuracy on validation,
+# in points: those of one of many on few clips, so they are too good; those of the next sections are not.
 # `preference` is how attention becomes pi: Eq. 6's softmax as printed, or the plain share. Where `rule`, `heads`,
 # `sharpness` or `temperature` differs from the first row, the method is not the paper's.
 

@@ -172,7 +172,7 @@ def simplest_tied(
     Returns the place in ``names``, how many are tied, and whether the choice is on the edge:
     standard errors a tenth larger or smaller would have changed it.
     """
-    measured = _Measured.of(hits)
+    measured = _Measured.of(hits[hits["method"].isin({*names, baseline})])
     (place, tied), *others = (
         measured.simplest(names, order, baseline, times) for times in (1.0, 0.9, 1.1)
     )
