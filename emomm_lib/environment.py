@@ -98,8 +98,8 @@ def _settings(cache: Path) -> dict[str, str]:
     """Variables for what cannot be used as it is; their folders are made."""
     found: dict[str, str] = {}
 
-    def place(name: str, folder: str) -> None:
-        found[name] = str(cache / folder)
+    def place(name: str) -> None:
+        found[name] = str(cache / "libraries" / name.lower())
         os.makedirs(found[name], exist_ok=True)
 
     hub = os.environ.get("HF_HOME") or os.path.join(
@@ -107,26 +107,26 @@ def _settings(cache: Path) -> dict[str, str]:
     )
     home = os.path.expanduser("~")
     if not (os.path.isdir(home) and os.access(home, os.R_OK | os.X_OK)):
-        place("HOME", "home")
+        place("HOME")
         home = found["HOME"]
     temporary = os.environ.get("TMPDIR") or "/tmp"
     if not (os.path.isdir(temporary) and writable(temporary)):
-        place("TMPDIR", "tmp")
+        place("TMPDIR")
     for name, usual in CACHES.items():
         if not writable(os.environ.get(name) or usual.replace("~", home, 1)):
-            place(name, name.lower().removesuffix("_dir").removesuffix("_home"))
+            place(name)
     # Models that were downloaded are found where they are, also if that is read-only.
     if os.access(hub, os.R_OK | os.X_OK) or writable(hub):
         if found.keys() & {"HOME", "XDG_CACHE_HOME"}:
             found["HF_HOME"] = hub
     else:
-        place("HF_HOME", "huggingface")
+        place("HF_HOME")
     try:
         getpass.getuser()
     except (KeyError, OSError):
         found["LOGNAME"] = f"uid-{os.getuid()}"
     if not os.environ.get("PYTHONPYCACHEPREFIX") and _compiles_every_time():
-        place("PYTHONPYCACHEPREFIX", "pycache")
+        place("PYTHONPYCACHEPREFIX")
     return found
 
 

@@ -362,7 +362,7 @@ def _held(cache: Path) -> int:
     return sum(
         file.stat().st_size
         for folder in cache.iterdir()
-        if folder.name != "venv"
+        if folder.name not in ("venv", "libraries")
         for file in (folder.rglob("*") if folder.is_dir() else [folder])
         if file.is_file()
     )
@@ -527,7 +527,7 @@ def run(
         _refuse_other_defaults(defaults, parameters)
     check_run(profile, sources, refresh=refresh, runs=runs)
     if OUTPUTS != ROOT:
-        say(f"{_shown(UNWRITABLE)} cannot be written to: runs and figures go to {OUTPUTS}")
+        say(f"{UNWRITABLE} cannot be written to: runs and figures go to {OUTPUTS}")
     folder, jobs = runs / name, min(int(profile.get("jobs", 1)), len(sources))
     comparisons = [comparison_path(name, source.stem[:2], runs) for source in sources]
     prepare_jupyter()
