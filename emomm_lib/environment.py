@@ -106,17 +106,21 @@ def _settings(cache: Path) -> dict[str, str]:
         os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "huggingface"
     )
     home = os.path.expanduser("~")
-    if not (os.path.isdir(home) and os.access(home, os.R_OK | os.X_OK)):
+    homeless = not os.path.isabs(home) or not (
+        os.access(home, os.R_OK | os.X_OK) or writable(home)
+    )
+    if homeless:
         place("HOME")
-        home = found["HOME"]
     temporary = os.environ.get("TMPDIR") or "/tmp"
     if not (os.path.isdir(temporary) and writable(temporary)):
         place("TMPDIR")
     for name, usual in CACHES.items():
-        if not writable(os.environ.get(name) or usual.replace("~", home, 1)):
+        given = os.environ.get(name)
+        lacking = homeless and usual.startswith("~")
+        if not writable(given or os.path.expanduser(usual)) or (lacking and not given):
             place(name)
     # Models that were downloaded are found where they are, also if that is read-only.
-    if os.access(hub, os.R_OK | os.X_OK) or writable(hub):
+    if os.path.isabs(hub) and (os.access(hub, os.R_OK | os.X_OK) or writable(hub)):
         if found.keys() & {"HOME", "XDG_CACHE_HOME"}:
             found["HF_HOME"] = hub
     else:
