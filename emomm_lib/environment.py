@@ -20,6 +20,7 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
+from types import TracebackType
 
 from emomm_lib.paths import ROOT, PlaceError, cache_dir, cache_root, is_utf8, plain, writable
 
@@ -87,11 +88,20 @@ def _speak_utf8() -> None:
                 "which this one is not; start it with PYTHONUTF8=1 in its environment"
             )
     if is_command:
+        sys.excepthook = _say
         for stream in (sys.stdout, sys.stderr):
             stream.reconfigure(errors="backslashreplace")
         encoding = os.environ.get("PYTHONIOENCODING", "").partition(":")[0]
         os.environ["PYTHONIOENCODING"] = f"{encoding or 'utf-8'}:backslashreplace"
         os.environ["PYTHONUTF8"] = "1"
+
+
+def _say(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """What ends a command; a place that cannot be used needs no traceback."""
+    if isinstance(error, PlaceError):
+        print(error, file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
 
 
 def _settings(cache: Path) -> dict[str, str]:
@@ -176,16 +186,19 @@ def check_places() -> None:
     if os.path.exists(cache) and not os.path.isdir(cache):
         raise PlaceError(f"EMOMM_CACHE={cache} is not a folder; set EMOMM_CACHE to one")
     cache_dir()
+    if (free := shutil.disk_usage(cache).free) < LEAST_FREE:
+        raise PlaceError(
+            f"{cache}: {in_gb(free)} free on its disk, where {in_gb(LEAST_FREE)} are the least to "
+            "begin with; make room, or set EMOMM_CACHE to a folder on another disk"
+        )
     try:
         with tempfile.TemporaryFile(dir=cache) as file:
             file.write(b"x" * 4096)
     except OSError as error:
         raise PlaceError(
             f"{cache}: the cache cannot be written to ({error.strerror}); "
-            "set EMOMM_CACHE to a folder that can"
+            "set EMOMM_CACHE to a folder that you can write to"
         ) from error
-    if (free := shutil.disk_usage(cache).free) < LEAST_FREE:
-        raise PlaceError(f"{cache}: {in_gb(free)} free on its disk; make room, or set EMOMM_CACHE")
 
 
 def in_gb(size: float) -> str:

@@ -350,7 +350,10 @@ def check_run(
         )
     runs.mkdir(parents=True, exist_ok=True)
     if (free := shutil.disk_usage(runs).free) < LEAST_FREE:
-        raise PipelineError(f"{_shown(runs)}: {in_gb(free)} free on its disk; make room")
+        raise PipelineError(
+            f"{_shown(runs)}: {in_gb(free)} free on its disk, where {in_gb(LEAST_FREE)} are the "
+            "least to begin with; make room"
+        )
 
 
 def _rewritable(path: Path) -> bool:
@@ -446,7 +449,7 @@ def full_disk(said: str) -> str | None:
     fullest = min(free, key=free.get)
     if FULL.search(said):
         named = re.search(r"(?:No space left on device|Disk quota exceeded): '(/.+?)'", said)
-        place = Path(named[1]) if named else fullest
+        place = Path(named[1]).parent if named else fullest
     elif PERHAPS_FULL.search(said) and free[fullest] < 1_000_000:
         place = fullest
     else:

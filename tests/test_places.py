@@ -298,10 +298,13 @@ def test_a_cache_that_cannot_be_used_is_one_sentence_at_the_start(value, reason,
 
 def test_a_read_only_project_without_a_cache_says_to_set_it(place, stranger):
     root = freeze(project(place / "project"))
-    for command in (["bash", "run_all.sh"], ["bash", "run_tests.sh"], *[
-        [sys.executable, "-m", "emomm_lib.pipeline"], [sys.executable, "-m", "emomm_lib.media.models", "fetch"]
-    ]):
-        done = call([*stranger, *command], root, variables(HOME="/nonexistent"))
+    for command in (
+        "bash run_all.sh",
+        "bash run_tests.sh",
+        "python -m emomm_lib.pipeline",
+        "python -m emomm_lib.media.models fetch",
+    ):
+        done = call([*stranger, *command.split()], root, variables(HOME="/nonexistent"))
         assert done.returncode == 1
         [sentence] = done.stderr.splitlines()
         assert f"{root}/cache" in sentence and "set EMOMM_CACHE to" in sentence
@@ -352,7 +355,8 @@ def test_a_kernel_that_started_without_utf8_says_how_to_start_it(place):
     env = variables(LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0", PYTHONPATH=str(root))
     done = call([sys.executable, "-c", "import emomm_lib"], place, env)
     assert "start it with PYTHONUTF8=1" in done.stderr.splitlines()[-1]
-    assert call([sys.executable, "-c", "import emomm_lib"], place, {**env, "PYTHONUTF8": "1"}).stderr == ""
+    env["PYTHONUTF8"] = "1"
+    assert call([sys.executable, "-c", "import emomm_lib"], place, env).stderr == ""
 
 
 @pytest.mark.parametrize("name, reason", [(NOT_UTF8, "is not UTF-8"), ("a:b", "search path")])
@@ -410,5 +414,29 @@ def test_a_cache_on_a_full_disk_is_refused_at_the_start(monkeypatch, tmp_path):
     monkeypatch.setenv("EMOMM_CACHE", str(tmp_path))
     full = shutil.disk_usage(tmp_path)._replace(free=10**7)
     monkeypatch.setattr(environment.shutil, "disk_usage", lambda path: full)
-    with pytest.raises(PlaceError, match=r"0\.01 GB free on its disk; make room"):
+    with pytest.raises(PlaceError, match=r"0\.01 GB free on its disk, .* make room"):
         environment.check_places()
+
+
+def test_the_tests_of_a_read_only_project_keep_their_notes_in_the_cache(place, cache, stranger):
+    root = project(place / "project")
+    (root / "tests").mkdir()
+    (root / "tests" / "test_it.py").write_text(TESTS)
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("import emomm_lib")])
+    nbformat.write(notebook, root / "notebooks" / "01_small.ipynb")
+    freeze(root)
+    env = variables(EMOMM_CACHE=str(with_models(cache)), HOME="/nonexistent")
+    given = ["tests", "notebooks/01_small.ipynb"]
+    done = call([*stranger, "bash", "run_tests.sh", "-W", "error", *given], root, env)
+    assert done.returncode == 0 and "2 passed" in done.stdout, done.stdout + done.stderr
+    assert (cache / "pytest").is_dir()
+
+
+TESTS = """
+from hypothesis import given
+from hypothesis.strategies import integers
+
+@given(integers())
+def test_it(number):
+    assert number * 0 == 0
+"""

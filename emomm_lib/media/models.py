@@ -12,7 +12,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from emomm_lib.paths import PlaceError, cache_dir
+from emomm_lib.paths import cache_dir
 
 FETCH_COMMAND = "python -m emomm_lib.media.models fetch"
 
@@ -110,7 +110,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         for path in fetch_models():
             print(path)
-    except (ModelFileError, PlaceError) as error:
+    except ModelFileError as error:
         sys.exit(str(error))
     except OSError as error:
         sys.exit(f"MediaPipe's models cannot be kept in the cache: {error}")
