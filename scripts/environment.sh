@@ -67,12 +67,14 @@ free; make room, or activate an environment that has requirements.lock"
 }
 
 install_project() {
+    local packages
     if [ -w . ]; then
         "$venv/bin/python" -m pip install --no-input --disable-pip-version-check $quiet \
             --no-deps --no-build-isolation --editable .
     else
         # An editable install writes beside the source.
-        pwd >"$("$venv/bin/python" -c 'import sysconfig as s; print(s.get_path("purelib"))')/emomm.pth"
+        packages=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+        pwd >"$packages/emomm.pth"
     fi
 }
 

@@ -501,7 +501,7 @@ def test_a_folder_whose_name_is_not_utf8_is_named_before_anything_runs(name, tmp
 def test_a_folder_inside_a_corpus_whose_name_is_not_utf8_is_named_too(tmp_path):
     (tmp_path / NOT_UTF8).mkdir()
     (tmp_path / NOT_UTF8 / "meta.csv").touch()
-    with pytest.raises(pipeline.PipelineError, match=r"\\xb1\\xed\\xc7\\xe9: this path is not UTF-8"):
+    with pytest.raises(pipeline.PipelineError, match=r"\\xb1.*\\xe9: this path is not UTF-8"):
         pipeline.preflight({"profile": "p", "ch_sims_root": str(tmp_path)})
 
 
