@@ -10,12 +10,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 
 source scripts/environment.sh
 
-# nbval starts kernels by itself: they must be this interpreter's, and leave the home folder alone.
 cache=${EMOMM_CACHE:-$PWD/cache}
-export JUPYTER_PREFER_ENV_PATH=1 JUPYTER_DATA_DIR="$cache/jupyter"
-export JUPYTER_CONFIG_DIR="$cache/jupyter/config" IPYTHONDIR="$cache/jupyter/ipython"
 if [[ $# -gt 0 ]]; then
-    exec "$PYTHON" -m pytest --nbval-lax --nbval-current-env "$@"
+    exec "$PYTHON" -m pytest -o cache_dir="$cache/pytest" --nbval-lax --nbval-current-env "$@"
 fi
 
 log=$(mktemp)
@@ -29,7 +26,8 @@ alone=notebooks/10_paper_audit.ipynb
     >"$log" 2>&1 &
 tests=$!
 notebooks=0
-"$PYTHON" -m pytest --nbval-lax --nbval-current-env notebooks --ignore "$alone" || notebooks=$?
+"$PYTHON" -m pytest -o cache_dir="$cache/pytest-notebooks" --nbval-lax --nbval-current-env \
+    notebooks --ignore "$alone" || notebooks=$?
 failed=0
 wait "$tests" || failed=$?
 tests=

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import os
+import re
 import sys
 from copy import deepcopy
 from pathlib import Path
@@ -13,7 +15,7 @@ import jupytext
 import nbformat
 from nbformat import NotebookNode
 
-from emomm_lib.paths import ROOT
+from emomm_lib.paths import ROOT, cache_root
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 METADATA = {
@@ -160,9 +162,10 @@ def _stable_outputs(outputs: list[NotebookNode], count: int | None) -> list[Note
 
 
 def _refuse_machine_paths(outputs: list[NotebookNode], where: str) -> None:
-    text = json.dumps(outputs)
-    for path in (str(ROOT), sys.prefix, str(Path.home())):
-        if path != "/" and f"{path}/" in text:
+    text = json.dumps(outputs, ensure_ascii=False).replace("\\n", "\n")
+    for path in (str(ROOT), str(cache_root()), sys.prefix, os.path.expanduser("~")):
+        # A user without a home folder has "~" or "/".
+        if len(path) > 1 and re.search(rf"(?<![\w.~-]){re.escape(path)}/", text):
             raise PairError(
                 f"{where}: an output holds {path}/..., a path of this machine; "
                 "print it relative to the project's folder"

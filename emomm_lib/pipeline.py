@@ -13,11 +13,14 @@ import logging
 import os
 import re
 import shlex
+import shutil
 import sys
+import tempfile
 import textwrap
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,6 +36,7 @@ from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
 from emomm_lib.corpora import ch_sims, cmu_mosi
+from emomm_lib.environment import LEAST_FREE, check_places, in_gb, keep_jupyter_apart
 from emomm_lib.pairing import (
     PairError,
     committed_form,
@@ -41,7 +45,20 @@ from emomm_lib.pairing import (
     section_of,
     write_committed,
 )
-from emomm_lib.paths import ROOT, RUNS, cache_dir
+from emomm_lib.paths import (
+    COMMITTED_FIGURES,
+    FIGURES,
+    OUTPUTS,
+    ROOT,
+    RUNS,
+    UNWRITABLE,
+    PlaceError,
+    cache_root,
+    is_utf8,
+    located,
+    plain,
+    writable,
+)
 from emomm_lib.report.comparison import (
     comparison_path,
     format_comparison,
@@ -57,7 +74,7 @@ from emomm_lib.report.values import (
 from emomm_lib.turns import StepDied, in_turn
 
 NOTEBOOKS = ROOT / "notebooks"
-SETTINGS = ("cell_timeout", "jobs")
+SETTINGS = ("cell_timeout", "jobs", "disk_gb")
 """Keys of a profile that are the pipeline's own and go to no notebook."""
 BUILDS_ON = {
     "01": (),
@@ -76,6 +93,12 @@ BUILDS_ON = {
 """What a notebook finds in the caches and runs of others; one not named here builds on all before
 it. A notebook run without those computes what it lacks by itself."""
 REFERENCE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
+FULL = re.compile(
+    r"No space left on device|Disk quota exceeded|database or disk is full|rrno (28|122)\b"
+)
+"""How Python, SQLite and the libraries' compiled parts say that a disk is full."""
+PERHAPS_FULL = re.compile(r"disk I/O error|PytorchStreamWriter|[Kk]ernel died|Bus error")
+"""What is said of a full disk, and of other things."""
 
 
 class PipelineError(Exception):
@@ -106,24 +129,32 @@ class Need:
 
 def _corpus_problem(names: Sequence[str]) -> Callable[[str], str | None]:
     def problem(value: str) -> str | None:
-        root = ROOT / value
+        root = located(value)
         if not root.is_dir():
             return f"{value}: no such folder"
         # The loaders accept a parent folder, and a label file in a folder of its own.
         places = ("*/" * depth + name for depth in range(4) for name in names)
-        if not any(next(root.glob(place), None) for place in places):
+        found = next((file for place in places for file in root.glob(place)), None)
+        if found is None:
             return f"{value}: holds none of {', '.join(names)}"
-        return None
+        return None if is_utf8(found) else _not_utf8(found.parent)
 
     return problem
 
 
 def _file_problem(value: str) -> str | None:
-    return None if (ROOT / value).is_file() else f"{value}: no such file"
+    return None if located(value).is_file() else f"{value}: no such file"
+
+
+def _not_utf8(path: Path | str) -> str:
+    return (
+        f"{plain(path)}: this path is not UTF-8 (bytes as \\xNN), and most readers of clips and "
+        "weights cannot open it; rename the folder, or give a symbolic link to it"
+    )
 
 
 def _model_problem(value: str) -> str | None:
-    folder = ROOT / value
+    folder = located(value)
     if not folder.is_dir():
         try:
             folder = Path(snapshot_download(value, local_files_only=True))
@@ -249,9 +280,8 @@ def preflight(parameters: Mapping[str, object]) -> dict[str, object]:
         except KeyError as error:
             problem = f"the environment variable {error.args[0]} is not set"
         else:
-            made_later = need and need.rendered and parameters.get("render")
-            checked = need and not made_later and resolved[name] is not None
-            problem = need.problem(str(resolved[name])) if checked else None
+            made_later = bool(need and need.rendered and parameters.get("render"))
+            problem = _problem(resolved[name], need, made_later)
         if problem:
             complaints.append(_complaint(name, value, problem, need))
     if complaints:
@@ -261,6 +291,24 @@ def preflight(parameters: Mapping[str, object]) -> dict[str, object]:
             f"notebooks/profiles/{profile}.yaml.\n\n" + "\n\n".join(complaints)
         )
     return resolved
+
+
+def _problem(value: object, need: Need | None, made_later: bool) -> str | None:
+    """What is wrong with a resolved value; one that is made later needs room to be made."""
+    if isinstance(value, str) and not is_utf8(value):
+        return _not_utf8(value)
+    if need is None or value is None:
+        return None
+    try:
+        path = located(str(value))
+        if made_later:
+            folder = path if path.is_dir() else path.parent
+            return None if writable(folder) else f"{folder}: this user cannot write there"
+        if path.exists() and not os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0)):
+            return f"{value}: this user may not read it"
+        return need.problem(str(value))
+    except (OSError, ValueError) as error:
+        return f"{value}: {getattr(error, 'strerror', None) or error}"
 
 
 def _complaint(name: str, value: object, problem: str, need: Need | None) -> str:
@@ -273,23 +321,76 @@ def _complaint(name: str, value: object, problem: str, need: Need | None) -> str
     return "\n".join(lines)
 
 
+def check_run(
+    profile: Mapping[str, object], sources: Sequence[Path], *, refresh: bool, runs: Path = RUNS
+) -> None:
+    """Check, before anything runs, that all that a run writes can be written.
+
+    Of the disk space that a whole run needs (``disk_gb`` of the profile) what is in the cache
+    counts as there. Raises ``PipelineError``.
+    """
+    name = str(profile["profile"])
+    try:
+        check_places()
+    except PlaceError as error:
+        raise PipelineError(str(error)) from error
+    for folder in (runs / name, FIGURES / name):
+        for path in (folder, *folder.rglob("*")):
+            if not (writable(path) if path == folder or path.is_dir() else _rewritable(path)):
+                raise PipelineError(
+                    f"{_shown(path)}: this user cannot write to it; remove it or change its owner"
+                )
+    twins = [source.with_suffix(".ipynb") for source in sources]
+    fixed = [t for t in twins if not (writable(t.parent) and _rewritable(t))]
+    if refresh and (fixed or FIGURES != COMMITTED_FIGURES):
+        raise PipelineError(
+            f"--refresh rewrites {_shown(fixed[0] if fixed else UNWRITABLE)}, "
+            "which this user cannot write to; run without it, or in a copy of the project"
+        )
+    needed = float(profile.get("disk_gb", 0)) * 1e9 if len(sources) > 1 else 0
+    cache = cache_root()
+    free = shutil.disk_usage(cache).free
+    if free < needed and free + _held(cache) < needed:
+        raise PipelineError(
+            f"{cache}: a {name} run needs {in_gb(needed - _held(cache))} more there, and "
+            f"{in_gb(free)} are free; make room, or set EMOMM_CACHE to a folder on another disk"
+        )
+    runs.mkdir(parents=True, exist_ok=True)
+    if (free := shutil.disk_usage(runs).free) < LEAST_FREE:
+        raise PipelineError(
+            f"{_shown(runs)}: {in_gb(free)} free on its disk, where {in_gb(LEAST_FREE)} are the "
+            "least to begin with; make room"
+        )
+
+
+def _rewritable(path: Path) -> bool:
+    return not path.exists() or os.access(path, os.W_OK)
+
+
+def _held(cache: Path) -> int:
+    """Bytes of what runs have put into the cache."""
+    return sum(
+        file.stat().st_size
+        for folder in cache.iterdir()
+        if folder.name not in ("venv", "libraries")
+        for file in (folder.rglob("*") if folder.is_dir() else [folder])
+        if file.is_file()
+    )
+
+
 def prepare_jupyter() -> None:
     """Make kernels run this interpreter and keep Jupyter's files in the cache, not in HOME."""
-    home = cache_dir("jupyter")
-    os.environ.update(
-        JUPYTER_PREFER_ENV_PATH="1",
-        JUPYTER_DATA_DIR=str(home),
-        JUPYTER_CONFIG_DIR=str(home / "config"),
-        IPYTHONDIR=str(home / "ipython"),
-    )
-    # A kernelspec found on a user's JUPYTER_PATH would come before the environment's own.
-    os.environ.pop("JUPYTER_PATH", None)
+    keep_jupyter_apart()
     # A warning for each parameter cell, and the paths that the progress lines already show.
     logging.getLogger("papermill").setLevel(logging.CRITICAL)
 
 
 class NotebookFailed(PipelineError):
     """A notebook stopped at an error."""
+
+
+class DiskFull(NotebookFailed):
+    """A notebook stopped because a disk was full; its text says which."""
 
 
 def run_notebook(
@@ -315,7 +416,7 @@ def run_notebook(
     ------
     NotebookFailed
         With the error's last line, the section and the place of the traceback: in the run
-        notebook and in ``folder/<name>.log``.
+        notebook and in ``folder/<name>.log``. :class:`DiskFull` where a disk is the reason.
     """
     notebook = read_source(source)
     declared = declared_parameters(notebook, source.name)
@@ -325,7 +426,8 @@ def run_notebook(
     try:
         return papermill.execute_notebook(
             notebook,
-            output,
+            # papermill fills in what stands in braces.
+            re.sub(r"[{}]", r"\g<0>\g<0>", str(output)),
             parameters={name: parameters[name] for name in declared if name in parameters},
             kernel_name="python3",
             cwd=ROOT,
@@ -334,9 +436,32 @@ def run_notebook(
             # The kernel's own log: a warning about local sockets, and noise when interrupted.
             extra_arguments=["--log-level=CRITICAL"],
         )
-    except (PapermillExecutionError, CellTimeoutError, DeadKernelError) as error:
-        log.write_text(_plain(str(error)), encoding="utf-8")
+    # A kernel that dies while it starts is jupyter_client's plain RuntimeError.
+    except (PapermillExecutionError, CellTimeoutError, RuntimeError, OSError, ValueError) as error:
+        if isinstance(error, (PapermillExecutionError, CellTimeoutError)):
+            text = _plain(str(error))
+        else:
+            text = "".join(traceback.format_exception(error))
+        with suppress(OSError):
+            log.write_text(text, encoding="utf-8", errors="backslashreplace")
+        if full := full_disk(text):
+            raise DiskFull(full) from error
         raise NotebookFailed(_failure(error, output, log, cell_timeout)) from error
+
+
+def full_disk(said: str) -> str | None:
+    """Words for the disk that an error's text speaks of, or None where no disk is full."""
+    places = {cache_root(), RUNS, FIGURES, Path(tempfile.gettempdir())}
+    free = {place: shutil.disk_usage(place).free for place in places if place.is_dir()}
+    fullest = min(free, key=free.get)
+    if FULL.search(said):
+        named = re.search(r"(?:No space left on device|Disk quota exceeded): '(/.+?)'", said)
+        place = Path(named[1]).parent if named else fullest
+    elif PERHAPS_FULL.search(said) and free[fullest] < 1_000_000:
+        place = fullest
+    else:
+        return None
+    return f"the disk of {_shown(place)} is full"
 
 
 def _failure(error: Exception, output: Path, log: Path, cell_timeout: float | None) -> str:
@@ -344,11 +469,15 @@ def _failure(error: Exception, output: Path, log: Path, cell_timeout: float | No
         said = f"{error.ename}: {_plain(error.evalue)}".strip().rstrip(":")
     elif isinstance(error, CellTimeoutError):
         said = f"a cell took longer than {cell_timeout:g} s (cell_timeout of the profile)"
-    else:
+    elif isinstance(error, DeadKernelError) or PERHAPS_FULL.search(str(error)):
         said = "the kernel died, often for want of memory"
+    else:
+        said = f"{type(error).__name__}: {plain(str(error))}"
     lines = [f"  error: {said}"]
-    if output.is_file() and (section := _failing_section(nbformat.read(output, as_version=4))):
-        lines.append(f"  section: {section}")
+    # Where it could not be written it is not a notebook.
+    with suppress(OSError, ValueError):
+        if section := _failing_section(nbformat.read(output, as_version=4)):
+            lines.append(f"  section: {section}")
     return "\n".join([*lines, f"  outputs so far: {_shown(output)}", f"  traceback: {_shown(log)}"])
 
 
@@ -406,6 +535,9 @@ def run(
     parameters = preflight({k: v for k, v in profile.items() if k in used and k not in SETTINGS})
     if refresh:
         _refuse_other_defaults(defaults, parameters)
+    check_run(profile, sources, refresh=refresh, runs=runs)
+    if OUTPUTS != ROOT:
+        say(f"{UNWRITABLE} cannot be written to: runs and figures go to {OUTPUTS}")
     folder, jobs = runs / name, min(int(profile.get("jobs", 1)), len(sources))
     comparisons = [comparison_path(name, source.stem[:2], runs) for source in sources]
     prepare_jupyter()
@@ -442,7 +574,8 @@ def _beside_committed(name: str, stems: Sequence[str], other: Sequence[str], run
     if not kept.is_dir():
         return f"Nothing of the {name} profile is committed to compare with."
     if other:
-        return "\n".join(["Not compared with the committed values, which have other parameters:", *other])
+        beginning = "Not compared with the committed values, which have other parameters:"
+        return "\n".join([beginning, *other])
     compared = compare_notebooks(kept, recorded(name, runs), stems)
     return f"{compared.report()}\n{compare_files(name, compared, kept, stems)}"
 
@@ -475,6 +608,11 @@ def _step(
         again = shlex.join(
             ["./run_all.sh", "--profile", str(parameters["profile"]), "--from", stem[:2]]
         )
+        if isinstance(failure, DiskFull):
+            raise DiskFull(
+                f"{step}: stopped after {_elapsed(started)}, because {failure}; "
+                f"what had finished is kept: make room, and go on with {again}"
+            ) from failure
         raise NotebookFailed(
             f"{step}: failed after {_elapsed(started)}\n{failure}\n  go on with: {again}"
         ) from failure
@@ -532,6 +670,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         table = run(sources, load_profile(options.profile), refresh=options.refresh)
     except (PipelineError, PairError) as error:
         print(f"{error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        if not (full := full_disk(str(error))):
+            raise
+        again = "what had finished is kept: make room, and run again"
+        print(f"Stopped, because {full}; {again}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nInterrupted. What had finished is kept; run again to go on.", file=sys.stderr)

@@ -49,7 +49,7 @@ from emomm_lib.corpora.surrogate.cue import CUES
 from emomm_lib.corpora.surrogate.plan import SurrogateSettings
 from emomm_lib.corpora.surrogate.render import render_corpus
 from emomm_lib.labels import Corpus
-from emomm_lib.paths import ROOT, run_dir
+from emomm_lib.paths import located, run_dir
 from emomm_lib.report.clips import contact_sheet, face_statistics
 from emomm_lib.report.comparison import save_comparison
 from emomm_lib.report.figures import figure2, figure_caption
@@ -68,7 +68,7 @@ from emomm_lib.report.style import caption, save
 # Notebooks from 03 on ask about these. Clips that exist are not rendered again.
 
 # %%
-roots = {Corpus.CH_SIMS: ROOT / ch_sims_root, Corpus.CMU_MOSI: ROOT / cmu_mosi_root}
+roots = {Corpus.CH_SIMS: located(ch_sims_root), Corpus.CMU_MOSI: located(cmu_mosi_root)}
 if render:
     settings = SurrogateSettings(cue=CUES[render_cue])
     plans = {c: render_corpus(root, c, settings, limit=render_clips) for c, root in roots.items()}
@@ -87,8 +87,8 @@ if render:
 if annotator_noise is not None:
     chosen = sample_cmu_mosi(unannotated_cmu_mosi(roots[Corpus.CMU_MOSI], check_media=False).clips, seed=seed)
     constructed = plans[Corpus.CMU_MOSI].merge(chosen["sample_id"])
-    filled = simulated_campaign(ROOT / campaign, constructed, annotators=SimulatedAnnotators(annotator_noise))
-    written = export_annotations(filled.votes(), ROOT / annotations, filled.items["sample_id"])
+    filled = simulated_campaign(located(campaign), constructed, annotators=SimulatedAnnotators(annotator_noise))
+    written = export_annotations(filled.votes(), located(annotations), filled.items["sample_id"])
     print(f"{len(filled.votes()):,} votes of simulated annotators, means of {written.clips:,} clips written")
 
 # %% [markdown]
@@ -104,7 +104,7 @@ if annotator_noise is not None:
 check_media = render_clips is None
 tables = [
     load_ch_sims(roots[Corpus.CH_SIMS], check_media=check_media),
-    load_cmu_mosi(roots[Corpus.CMU_MOSI], ROOT / annotations, check_media=check_media),
+    load_cmu_mosi(roots[Corpus.CMU_MOSI], located(annotations), check_media=check_media),
 ]
 report = pd.concat([table.report for table in tables], ignore_index=True)
 for corpus, table in zip(roots, tables, strict=True):

@@ -45,7 +45,7 @@ from emomm_lib.annotation.simulated import is_simulated, simulated_campaign
 from emomm_lib.audit.kappa import band, kappa_ranges
 from emomm_lib.benchmark import read_manifest
 from emomm_lib.labels import Corpus, polarity
-from emomm_lib.paths import ROOT, run_dir
+from emomm_lib.paths import located, run_dir
 from emomm_lib.report import figures_annotation as figures
 from emomm_lib.report import tables
 from emomm_lib.report.annotating import GUIDELINE, NAMES, annotate
@@ -54,7 +54,7 @@ from emomm_lib.report.manifest import Provenance, frame_fingerprint
 from emomm_lib.report.style import save
 
 NOTEBOOK = "12_annotation"
-root, scratch = ROOT / cmu_mosi_root, Path(tempfile.mkdtemp())
+root, scratch = located(cmu_mosi_root), Path(tempfile.mkdtemp())
 
 # %% [markdown]
 # ## The protocol in short
@@ -115,7 +115,7 @@ except CampaignError as error:
 # these means' classes stand in, to show what the statistics look like; everything below then says so.
 
 # %%
-whole = Campaign(ROOT / campaign) if campaign else simulated_campaign(scratch / "votes.sqlite", clips)
+whole = Campaign(located(campaign)) if campaign else simulated_campaign(scratch / "votes.sqlite", clips)
 votes = whole.votes()
 simulated = is_simulated(whole)
 who = "simulated annotators: no people" if simulated else f"{len(whole.annotators)} annotators, five a clip"
@@ -223,7 +223,7 @@ against.unstack("label", fill_value=0)
 
 # %% tags=["nbval-check-output"]
 again = export_annotations(votes, scratch / "annotations.csv", whole.items["sample_id"])
-same = again.path.read_bytes() == (ROOT / annotations).read_bytes()
+same = again.path.read_bytes() == located(annotations).read_bytes()
 print(f"{again.clips:,} clips exported, {'the same file as' if same else 'another file than'} notebook 01 reads")
 
 # %% tags=["nbval-check-output"]

@@ -1,6 +1,11 @@
 # Sourced in the project folder. Sets PYTHON to an interpreter that can run the project: that of
 # the active environment when it has what requirements.lock asks for, else that of .venv, made on
-# demand. Also brings MediaPipe's models into the cache.
+# demand (in the cache where the project is read-only). Exports what keeps the libraries' own caches
+# out of places that cannot be written to, and brings MediaPipe's models into the cache.
+
+# File names are UTF-8 whatever the locale says.
+export PYTHONUTF8=1
+venv=$PWD/.venv
 
 fail() {
     printf '%s\n' "$@" >&2
@@ -10,7 +15,14 @@ fail() {
 # The folder is part of it because an environment does not survive being moved.
 venv_wants() { printf '%s\n' "$PWD"; cat requirements.lock pyproject.toml; }
 
-venv_is_ready() { [ -x .venv/bin/python ] && venv_wants | cmp -s - .venv/emomm.stamp; }
+venv_is_ready() { [ -x "$venv/bin/python" ] && venv_wants | cmp -s - "$venv/emomm.stamp"; }
+
+# Any Python 3.11 can say this, before a package is installed.
+prepare_places() {
+    local settings
+    settings=$("$1" -m emomm_lib) || exit 1
+    eval "$settings"
+}
 
 is_python_311() {
     "$1" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null
@@ -30,49 +42,70 @@ find_python_311() {
 }
 
 make_venv() {
-    local base quiet=--quiet
+    local quiet=--quiet free
     [ ! -t 1 ] || quiet=
     # An install that was cut off can leave half a package that pip takes for a whole one.
-    if [ -e .venv/emomm.installing ] || ! is_python_311 .venv/bin/python; then
-        base=$(find_python_311)
-        "$base" -m venv --clear .venv
+    if [ -e "$venv/emomm.installing" ] || ! is_python_311 "$venv/bin/python"; then
+        free=$(df -Pk "$(dirname "$venv")" | awk 'END { print int($4 / 1000000) }')
+        [ "$free" -ge 3 ] || fail "${venv%/*}: the packages need 3 GB of disk, and $free GB are \
+free; make room, or activate an environment that has requirements.lock"
+        "$base" -m venv --clear "$venv" || fail "$venv could not be made; the reason is above."
     fi
-    rm -f .venv/emomm.stamp
-    touch .venv/emomm.installing
-    echo "Installing $(grep -c == requirements.lock) pinned packages into .venv" \
+    rm -f "$venv/emomm.stamp"
+    touch "$venv/emomm.installing"
+    echo "Installing $(grep -c == requirements.lock) pinned packages into ${venv#"$PWD/"}" \
         "(minutes the first time, depending on the network)"
     # Modules are compiled when they are first imported: most never are, and all take a minute.
-    .venv/bin/python -m pip install --no-input --disable-pip-version-check --no-compile $quiet \
+    "$venv/bin/python" -m pip install --no-input --disable-pip-version-check --no-compile $quiet \
         -r requirements.lock &&
-        .venv/bin/python -m pip install --no-input --disable-pip-version-check $quiet \
-            --no-deps --no-build-isolation --editable . ||
+        install_project ||
         fail "Installing failed; pip's message is above. The next run starts over." \
             "pip needs a package index (see pip config list) and about 3 GB of disk."
-    venv_wants >.venv/emomm.stamp
-    rm .venv/emomm.installing
+    venv_wants >"$venv/emomm.stamp"
+    rm "$venv/emomm.installing"
     echo "Environment ready after ${SECONDS} s"
 }
 
+install_project() {
+    local packages
+    if [ -w . ]; then
+        "$venv/bin/python" -m pip install --no-input --disable-pip-version-check $quiet \
+            --no-deps --no-build-isolation --editable .
+    else
+        # An editable install writes beside the source.
+        packages=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+        pwd >"$packages/emomm.pth"
+    fi
+}
+
 find_environment() {
-    local active reason
+    local active reason base
     # Without this an active .venv would be asked to make, or to vouch for, itself.
-    PATH=${PATH//"$PWD/.venv/bin:"/}
+    PATH=${PATH//"$venv/bin:"/}
     if [ -n "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] || ! venv_is_ready; then
         active=$(command -v python || command -v python3 || true)
         if [ -n "$active" ] && reason=$("$active" scripts/check_pins.py 2>/dev/null); then
             [ -z "$reason" ] || echo "Using the active environment, although $reason"
             PYTHON=$active
+            prepare_places "$PYTHON"
             return
         fi
     fi
-    venv_is_ready || make_venv
-    PYTHON=$PWD/.venv/bin/python
-    PATH=$PWD/.venv/bin:$PATH
+    if venv_is_ready; then
+        prepare_places "$venv/bin/python"
+    else
+        base=$(find_python_311)
+        prepare_places "$base"
+        [ -w . ] || venv=${EMOMM_CACHE:-$PWD/cache}/venv
+        venv_is_ready || make_venv
+    fi
+    PYTHON=$venv/bin/python
+    PATH=$venv/bin:$PATH
 }
 
 find_environment
 # Else every kernel would compile anew what it imports.
-[ "$PYTHON" != "$PWD/.venv/bin/python" ] || unset PYTHONDONTWRITEBYTECODE
+[ "$PYTHON" != "$venv/bin/python" ] || unset PYTHONDONTWRITEBYTECODE
 # Notebook kernels start in folders of their own.
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
 "$PYTHON" -m emomm_lib.media.models fetch >/dev/null

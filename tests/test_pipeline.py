@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -84,7 +86,13 @@ def folder_with(tmp_path: Path, **sources: str) -> list[Path]:
 @pytest.fixture
 def runs(tmp_path, monkeypatch):
     # prepare_jupyter changes the environment; monkeypatch puts these names back afterwards.
-    for name in ("JUPYTER_DATA_DIR", "JUPYTER_CONFIG_DIR", "IPYTHONDIR", "JUPYTER_PREFER_ENV_PATH"):
+    for name in (
+        "JUPYTER_DATA_DIR",
+        "JUPYTER_CONFIG_DIR",
+        "JUPYTER_RUNTIME_DIR",
+        "IPYTHONDIR",
+        "JUPYTER_PREFER_ENV_PATH",
+    ):
         monkeypatch.setenv(name, os.environ.get(name, ""))
     monkeypatch.setenv("EMOMM_TEST_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("EMOMM_TEST_SEEN", str(tmp_path / "seen"))
@@ -340,3 +348,172 @@ def test_a_notebook_opened_by_hand_has_the_mini_profiles_parameters(source):
     profile = pipeline.load_profile("mini")
     declared = declared_parameters(read_source(source), source.name)
     assert declared == {name: pipeline.resolve(profile[name]) for name in declared}
+
+
+def code(text: str) -> str:
+    return GOOD[: GOOD.index("# %% [markdown]")] + "# %% [markdown]\n# # Title\n\n# %%\n" + text
+
+
+FULL_INSIDE = {
+    "a file": "with open('/dev/full', 'w') as file:\n    file.write('x' * 10**6)\n",
+    "a table": "import pandas as pd\npd.DataFrame({'a': range(9)}).to_csv('/dev/full')\n",
+    "parquet": "import pandas as pd\npd.DataFrame({'a': range(9)}).to_parquet('/dev/full')\n",
+    "weights": (
+        "import torch\nfrom safetensors.torch import save_file\n"
+        "save_file({'a': torch.zeros(9)}, '/dev/full')\n"
+    ),
+    "a database": (
+        "import sqlite3\ndb = sqlite3.connect(':memory:')\n"
+        "db.execute('pragma max_page_count = 2')\n"
+        "for i in range(9):\n    db.execute(f'create table t{i} (a)')\n"
+    ),
+    "hidden in a cause": (
+        "try:\n    open('/dev/full', 'w').write('x' * 10**6)\n"
+        "except OSError as error:\n    raise ValueError('the store is damaged') from error\n"
+    ),
+    "a quota": "import errno, os\nraise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT), '/a')\n",
+}
+
+
+@pytest.mark.parametrize("text", FULL_INSIDE.values(), ids=list(FULL_INSIDE))
+def test_a_disk_that_fills_inside_a_notebook_is_one_sentence(text, tmp_path, runs):
+    (source,) = folder_with(tmp_path, n03_full=code(text))
+    with pytest.raises(pipeline.DiskFull) as caught:
+        pipeline.run([source], {"profile": "mini"}, runs=runs)
+    assert re.fullmatch(
+        r"\[1/1\] 03_full: stopped after [\d.]+ s, because the disk of \S+ is full; what had "
+        r"finished is kept: make room, and go on with \./run_all\.sh --profile mini --from 03",
+        str(caught.value),
+    )
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_disk_that_is_full_for_the_outputs_is_one_sentence(jobs, tmp_path, runs):
+    sources = folder_with(tmp_path, n01_good=GOOD, n02_good=GOOD)
+    (runs / "mini").mkdir(parents=True)
+    (runs / "mini" / "01_good.ipynb").symlink_to("/dev/full")
+    (runs / "mini" / "01_good.log").symlink_to("/dev/full")
+    with pytest.raises(pipeline.DiskFull, match=r"^\[1/2\] 01_good: stopped.* --from 01$"):
+        pipeline.run(sources, {"profile": "mini", "jobs": jobs}, runs=runs)
+
+
+def test_a_disk_that_is_full_for_the_closing_table_is_one_sentence(
+    tmp_path, runs, monkeypatch, capsys
+):
+    folder_with(tmp_path, n01_good=GOOD)
+    (runs / "mini").mkdir(parents=True)
+    (runs / "mini" / "comparison.csv").symlink_to("/dev/full")
+    monkeypatch.setattr(pipeline.find_notebooks, "__defaults__", (tmp_path,))
+    monkeypatch.setitem(pipeline.run.__kwdefaults__, "runs", runs)
+    assert pipeline.main([]) == 1
+    [sentence] = capsys.readouterr().err.splitlines()
+    assert sentence.startswith("Stopped, because the disk of") and sentence.endswith("run again")
+
+
+def test_an_error_that_a_full_disk_may_cause_is_taken_for_one_only_where_no_room_is_left(
+    tmp_path, runs, monkeypatch
+):
+    (source,) = folder_with(tmp_path, n01_dies=code("import os\nos._exit(7)\n"))
+    with pytest.raises(pipeline.NotebookFailed, match="error: the kernel died"):
+        pipeline.run([source], {"profile": "mini"}, runs=runs)
+    room = shutil.disk_usage(tmp_path)
+    left = iter([room, room, room])
+    monkeypatch.setattr(
+        pipeline.shutil, "disk_usage", lambda path: next(left, room._replace(free=0))
+    )
+    with pytest.raises(pipeline.DiskFull):
+        pipeline.run([source], {"profile": "mini"}, runs=runs)
+
+
+def test_an_error_that_only_speaks_of_a_disk_stays_what_it_is(tmp_path, runs):
+    (source,) = folder_with(tmp_path, n01_bad=code("raise OSError('disk I/O error')\n"))
+    with pytest.raises(pipeline.NotebookFailed, match="error: OSError: disk I/O error") as caught:
+        pipeline.run([source], {"profile": "mini"}, runs=runs)
+    assert not isinstance(caught.value, pipeline.DiskFull)
+
+
+def test_an_output_that_cannot_be_written_is_a_failure_in_plain_words(tmp_path, runs):
+    (source,) = folder_with(tmp_path, n01_good=GOOD)
+    (runs / "mini").mkdir(parents=True)
+    (runs / "mini" / "01_good.ipynb").mkdir()
+    with pytest.raises(pipeline.NotebookFailed, match="IsADirectoryError"):
+        pipeline.run([source], {"profile": "mini"}, runs=runs)
+
+
+def test_too_little_room_says_what_is_needed_and_free_and_counts_what_is_there(
+    tmp_path, runs, monkeypatch
+):
+    sources = folder_with(tmp_path, n01_good=GOOD, n02_good=GOOD)
+    profile = {"profile": "mini", "disk_gb": 1}
+    little = shutil.disk_usage(tmp_path)._replace(free=4 * 10**8)
+    monkeypatch.setattr(pipeline.shutil, "disk_usage", lambda path: little)
+    with pytest.raises(pipeline.PipelineError, match=r"needs 1\.00 GB more.* 0\.40 GB are free"):
+        pipeline.check_run(profile, sources, refresh=False, runs=runs)
+    pipeline.check_run(profile, sources[:1], refresh=False, runs=runs)
+    (tmp_path / "cache" / "states").mkdir()
+    with open(tmp_path / "cache" / "states" / "a", "wb") as file:
+        file.truncate(7 * 10**8)
+    pipeline.check_run(profile, sources, refresh=False, runs=runs)
+
+
+def test_a_refresh_that_cannot_write_stops_before_anything_runs(tmp_path, runs, monkeypatch):
+    (source,) = folder_with(tmp_path, n01_good=GOOD)
+    twin = source.with_suffix(".ipynb")
+    # Root may write where the file's mode says that nobody may.
+    allowed = os.access
+    monkeypatch.setattr(
+        pipeline.os, "access", lambda path, mode: Path(path) != twin and allowed(path, mode)
+    )
+    twin.touch()
+    with pytest.raises(pipeline.PipelineError, match=r"--refresh rewrites .*01_good\.ipynb"):
+        pipeline.run([source], {"profile": "mini", "seed": 0}, refresh=True, runs=runs)
+    assert not (tmp_path / "seen").exists()
+    pipeline.check_run({"profile": "mini"}, [source], refresh=False, runs=runs)
+
+
+def test_outputs_go_where_a_folder_name_has_braces(tmp_path, runs):
+    (source,) = folder_with(tmp_path, n01_good=GOOD)
+    pipeline.run([source], {"profile": "mini"}, runs=runs / "{x}{}")
+    assert (runs / "{x}{}" / "mini" / "01_good.ipynb").is_file()
+
+
+NOT_UTF8 = os.fsdecode(b"\xb1\xed\xc7\xe9")
+
+
+@pytest.mark.parametrize("name", ["ch_sims_root", "cmu_mosi_root", "annotations", "model"])
+def test_a_folder_whose_name_is_not_utf8_is_named_before_anything_runs(name, tmp_path):
+    folder = tmp_path / NOT_UTF8
+    folder.mkdir()
+    for file in ("meta.csv", "label.csv", "config.json", "a.safetensors"):
+        (folder / file).touch()
+    value = folder / "label.csv" if name == "annotations" else folder
+    for render in (False, True):
+        with pytest.raises(pipeline.PipelineError) as caught:
+            pipeline.preflight({"profile": "p", name: str(value), "render": render})
+        assert rf"* {name}: {tmp_path}/\xb1\xed\xc7\xe9" in str(caught.value)
+        assert "rename the folder" in str(caught.value)
+    link = tmp_path / "link"
+    link.symlink_to(folder)
+    linked = link / "label.csv" if name == "annotations" else link
+    pipeline.preflight({"profile": "p", name: str(linked)})
+
+
+def test_a_folder_inside_a_corpus_whose_name_is_not_utf8_is_named_too(tmp_path):
+    (tmp_path / NOT_UTF8).mkdir()
+    (tmp_path / NOT_UTF8 / "meta.csv").touch()
+    with pytest.raises(pipeline.PipelineError, match=r"\\xb1.*\\xe9: this path is not UTF-8"):
+        pipeline.preflight({"profile": "p", "ch_sims_root": str(tmp_path)})
+
+
+def test_a_path_that_the_system_refuses_is_a_complaint_like_any_other():
+    with pytest.raises(pipeline.PipelineError, match="File name too long"):
+        pipeline.preflight({"profile": "p", "ch_sims_root": "x" * 300})
+
+
+def test_the_preflight_of_paths_imports_no_torch():
+    program = (
+        "import sys; from emomm_lib import pipeline as p\n"
+        "p.preflight({'profile': 'p', 'model': 'data/omni-mini', 'render': True})\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT).returncode == 0

@@ -42,7 +42,7 @@ from emomm_lib.media.regions import PersonSettings
 from emomm_lib.media.video import MediaError, VideoSettings
 from emomm_lib.metrics import TraceTable
 from emomm_lib.models.omni import OmniModel
-from emomm_lib.paths import ROOT, cache_dir, resolve_media, run_dir
+from emomm_lib.paths import cache_dir, located, resolve_media, run_dir
 
 
 @dataclass(frozen=True)
@@ -241,11 +241,11 @@ def open_experiment(
     ``model`` is a folder or a hub id. Where only ``render_clips`` clips were rendered, the others
     are left out; otherwise a missing file raises ``FileNotFoundError``.
     """
-    folder = ROOT / model
+    folder = located(model)
     omni = OmniModel.load(
         folder if folder.is_dir() else model, dtype=dtype, device=device, pixels=frame_pixels
     )
-    roots = {Corpus.CH_SIMS: ROOT / ch_sims_root, Corpus.CMU_MOSI: ROOT / cmu_mosi_root}
+    roots = {Corpus.CH_SIMS: located(ch_sims_root), Corpus.CMU_MOSI: located(cmu_mosi_root)}
     manifest = read_manifest(run_dir(profile) / "manifest.parquet")
     return Experiment(
         name=Path(model).name,

@@ -79,7 +79,9 @@ def fetch_models() -> list[Path]:
     folder = cache_dir("mediapipe")
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         pip = [sys.executable, "-m", "pip", "download", *WHEEL_OPTIONS, "--dest", scratch]
-        done = subprocess.run(pip, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            pip, capture_output=True, encoding="utf-8", errors="backslashreplace", check=False
+        )
         wheel = next(Path(scratch).glob("*.whl"), None)
         if done.returncode or wheel is None:
             words = "\n".join((done.stderr or done.stdout).strip().splitlines()[-5:])
@@ -110,6 +112,8 @@ def main(arguments: list[str] | None = None) -> None:
             print(path)
     except ModelFileError as error:
         sys.exit(str(error))
+    except OSError as error:
+        sys.exit(f"MediaPipe's models cannot be kept in the cache: {error}")
 
 
 if __name__ == "__main__":
