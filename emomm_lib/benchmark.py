@@ -25,6 +25,8 @@ from emomm_lib.labels import (
     MODALITIES,
     SOURCES,
     Corpus,
+    class_labels,
+    is_class,
     polarity,
     score_to_label,
 )
@@ -41,27 +43,32 @@ RATIOS = (7, 1, 2)
 """Parts of train, valid and test (Sec. 6.1)."""
 
 
+def _classes(labels: pd.DataFrame, source: str) -> NDArray[np.int64]:
+    return class_labels(labels[f"label_{source.lower()}"], f"label_{source.lower()}")
+
+
 def _agreeing(labels: pd.DataFrame, modalities: Iterable[str]) -> NDArray[np.bool_]:
-    truth = polarity(labels["label_gt"])
-    return np.logical_and.reduce(
-        [polarity(labels[f"label_{m.lower()}"]) == truth for m in modalities]
-    )
+    truth = polarity(_classes(labels, "gt"))
+    return np.logical_and.reduce([polarity(_classes(labels, m)) == truth for m in modalities])
 
 
 def subset(labels: pd.DataFrame) -> pd.Series:
     """``align`` where every modality has GT's polarity, else ``conflict`` (Sec. 3.2).
 
-    Takes columns ``label_gt, label_t, label_a, label_v`` in 0..4; keeps the index.
+    Takes columns ``label_gt, label_t, label_a, label_v``; keeps the index. Raises ``ValueError``
+    naming a column and what in it is no class 0..4.
     """
     values = np.where(_agreeing(labels, MODALITIES), "align", "conflict")
     return pd.Series(values, labels.index, dtype=str, name="subset")
 
 
 def stratum(labels: pd.DataFrame) -> pd.Series:
-    """``conflict``, ``equal`` (all four labels the same) or ``same_polarity`` (Appendix A.1)."""
-    equal = np.logical_and.reduce(
-        [labels["label_gt"] == labels[f"label_{m.lower()}"] for m in MODALITIES]
-    )
+    """``conflict``, ``equal`` (all four labels the same) or ``same_polarity`` (Appendix A.1).
+
+    Raises as :func:`subset`.
+    """
+    truth = _classes(labels, "gt")
+    equal = np.logical_and.reduce([_classes(labels, m) == truth for m in MODALITIES])
     aligned = np.where(equal, "equal", "same_polarity")
     values = np.where(_agreeing(labels, MODALITIES), aligned, "conflict")
     return pd.Series(values, labels.index, dtype=str, name="stratum")
@@ -69,7 +76,10 @@ def stratum(labels: pd.DataFrame) -> pd.Series:
 
 def missing_subset(labels: pd.DataFrame, coalition: str) -> pd.Series:
     """``missing_align`` where the coalition's modalities all have GT's polarity, else
-    ``missing_conflict`` (Sec. 3.2); the coalition is one of ``TA, TV, AV``, or ``ValueError``."""
+    ``missing_conflict`` (Sec. 3.2); the coalition is one of ``TA, TV, AV``, or ``ValueError``.
+
+    Raises as :func:`subset` for labels.
+    """
     if coalition not in MISSING_COALITIONS:
         raise ValueError(
             f"EmoMM-Missing has the coalitions {MISSING_COALITIONS}, got {coalition!r}"
@@ -96,11 +106,12 @@ def water_fill(supply: ArrayLike, total: int) -> NDArray[np.int64]:
 
 def _draw(clips: pd.DataFrame, total: int, seed: int) -> pd.DataFrame:
     """``total`` clips, balanced over GT's classes; a clip's luck is its id and the seed."""
-    supply = clips["label_gt"].value_counts().reindex(range(len(CLASSES)), fill_value=0)
+    truth = pd.Series(_classes(clips, "gt"), clips.index)
+    supply = truth.value_counts().reindex(range(len(CLASSES)), fill_value=0)
     quotas = water_fill(supply, total)
     luck = [hashlib.sha256(f"{seed}/{name}".encode()).hexdigest() for name in clips["sample_id"]]
     ranked = clips.assign(_luck=luck).sort_values("_luck")
-    chosen = ranked.groupby("label_gt").cumcount() < quotas[ranked["label_gt"]]
+    chosen = ranked.groupby("label_gt").cumcount() < quotas[truth[ranked.index]]
     return ranked[chosen].drop(columns="_luck")
 
 
@@ -146,7 +157,8 @@ def sample_cmu_mosi(clips: pd.DataFrame, n: int = CMU_MOSI_CLIPS, seed: int = 0)
     """The CMU-MOSI part: ``n`` clips, balanced over the five classes of GT (Appendix A.1).
 
     Returns them sorted by ``sample_id``; the order of the rows given does not matter. Raises
-    ``ValueError`` with the shortfall when there are too few clips.
+    ``ValueError`` with the shortfall when there are too few clips, and for a ``label_gt`` that is
+    no class.
     """
     if len(clips) < n:
         raise ValueError(
@@ -288,6 +300,19 @@ def _one_split(frame: pd.DataFrame) -> pd.Series:
     return frame.groupby(["corpus", "speaker_id"])["split"].transform("nunique") == 1
 
 
+def _tells(rule: Callable[[pd.DataFrame], pd.Series], column: str):
+    """A check that a column has what a rule makes of the labels, where these are classes."""
+
+    def check(frame: pd.DataFrame) -> pd.Series:
+        # Labels that are none have a check of their own, and must not hide what else is wrong.
+        known = np.logical_and.reduce([is_class(frame[f"label_{s}"]) for s in SOURCES])
+        fits = pd.Series(True, frame.index)
+        fits[known] = frame.loc[known, column] == rule(frame[known])
+        return fits
+
+    return check
+
+
 def _label_fits(source: str) -> Callable[[pd.DataFrame], pd.Series]:
     def check(frame: pd.DataFrame) -> pd.Series:
         score, label = frame[f"score_{source}"], frame[f"label_{source}"]
@@ -303,8 +328,8 @@ def _label_fits(source: str) -> Callable[[pd.DataFrame], pd.Series]:
 
 _ROW_CHECKS = (
     ("split", "all clips of a speaker in one split", _one_split),
-    ("subset", "the subset of its labels", lambda f: f["subset"] == subset(f)),
-    ("stratum", "the stratum of its labels", lambda f: f["stratum"] == stratum(f)),
+    ("subset", "the subset of its labels", _tells(subset, "subset")),
+    ("stratum", "the stratum of its labels", _tells(stratum, "stratum")),
     (
         "sample_id",
         "corpus/video_id/clip_id",

@@ -86,6 +86,35 @@ def test_missing_subset_refuses_a_coalition_that_is_not_of_two_modalities():
         b.missing_subset(ALL_LABELS, "TAV")
 
 
+@pytest.mark.parametrize("bad", [7, -1, 2.5, np.nan, None, "1", True])
+@pytest.mark.parametrize("column", ["label_gt", "label_a"])
+def test_what_is_no_label_is_in_no_subset_and_is_not_sampled(column, bad):
+    labels = make_clips(Corpus.CH_SIMS, random_labels(40, 0), 12).astype({column: object})
+    labels.loc[3, column] = bad
+    draws = [
+        b.subset, b.stratum, lambda f: b.missing_subset(f, "TA"),
+        lambda f: b.sample_ch_sims(f, 0, (1, 0, 0)), b.assign_splits,
+    ]  # fmt: skip
+    if column == "label_gt":
+        draws.append(lambda f: b.sample_cmu_mosi(f, 10))
+    for function in draws:
+        with pytest.raises(ValueError, match=rf"{column} are whole .*got .?{bad}.? \(1 in all\)"):
+            function(labels)
+
+
+def test_a_label_that_is_none_hides_no_other_defect_of_a_manifest(manifest):
+    bad = manifest.copy()
+    bad.loc[1, "label_a"] = 7
+    bad.loc[2, "subset"] = "align" if bad.loc[2, "subset"] == "conflict" else "conflict"
+    with pytest.raises(b.ManifestError) as caught:
+        b.validate_manifest(bad)
+    found = caught.value.failures[["sample_id", "column"]].drop_duplicates()
+    assert set(found.itertuples(index=False, name=None)) == {
+        (bad.loc[1, "sample_id"], "label_a"),
+        (bad.loc[2, "sample_id"], "subset"),
+    }
+
+
 @FEW
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=6), st.floats(0, 1))
 def test_water_filling_uses_all_and_takes_one_by_one_from_the_emptiest(supply, fraction):
