@@ -787,14 +787,11 @@ def test_a_gate_that_is_no_probability_steers_nothing_unsaid(models, which, bad,
     tokens, mask, ids = inputs()
     p, g = torch.full((len(ids),), 0.9), torch.full((len(ids), 3), 1 / 3)
     (p if which == "conflict" else g[:, 0])[1] = bad
-    if which == "gate":
-        # As a router gives it: ConstantGate mends what it divides.
-        gate = SimpleNamespace(
-            check=lambda model: None,
-            route=lambda row: (p[:, None], g[:, None]),
-        )
-    else:
-        gate = ConstantGate(p, g)
+    gate = SimpleNamespace(
+        check=lambda model: None, route=lambda row: (p[:, None], g[:, None])
+    )
+    with pytest.raises(ValueError, match=f"{which} is finite .*row 1 has"):
+        ConstantGate(p, g)
     before = fingerprint(model)
     with pytest.raises(ValueError, match=rf"{which} .*layer 2, row 1 of the batch"):
         with steer(model, gate, config(beta=0.0, rule=rule), ids):
