@@ -90,7 +90,7 @@ def class_labels(label: ArrayLike, name: str = "labels") -> NDArray[np.int64]:
 
 
 def numbers(values: ArrayLike, name: str) -> NDArray[np.float64]:
-    """Real numbers as floats, None and NA as NaN; ``ValueError`` shows booleans, text and others."""
+    """Real numbers as floats, None and NA as NaN; ``ValueError`` shows booleans and text."""
     values = as_array(values)
     if values.dtype.kind == "O":
         values = np.where(pd.isna(values), np.nan, values)

@@ -787,9 +787,7 @@ def test_a_gate_that_is_no_probability_steers_nothing_unsaid(models, which, bad,
     tokens, mask, ids = inputs()
     p, g = torch.full((len(ids),), 0.9), torch.full((len(ids), 3), 1 / 3)
     (p if which == "conflict" else g[:, 0])[1] = bad
-    gate = SimpleNamespace(
-        check=lambda model: None, route=lambda row: (p[:, None], g[:, None])
-    )
+    gate = SimpleNamespace(check=lambda model: None, route=lambda row: (p[:, None], g[:, None]))
     with pytest.raises(ValueError, match=f"{which} is finite .*row 1 has"):
         ConstantGate(p, g)
     before = fingerprint(model)

@@ -230,8 +230,8 @@ def significant_tokens(importance: Tensor, visual: Tensor, percentile: Tensor) -
 
     ``importance`` and ``visual`` (bool) are ``(B, S)``, ``percentile`` ``(C,)`` in 0..100, with
     linear interpolation. Normalising the scores first, Eq. 25, changes none of it. Prompts without
-    visual tokens have an empty set. Raises ``ValueError`` like :func:`checked_importance`, and for a
-    percentile out of range.
+    visual tokens have an empty set. Raises ``ValueError`` like :func:`checked_importance`, and for
+    a percentile out of range.
     """
     if not ((percentile >= 0) & (percentile <= 100)).all():
         raise ValueError(f"a percentile is in [0, 100]; got {percentile.tolist()}")

@@ -226,8 +226,9 @@ def vcc(
     resampled independently.
 
     A share is NaN, with its interval, where the modalities together gain nothing up to rounding;
-    so is what it enters. A ``RuntimeWarning`` names it. Only clips that the model and all readers have under all eight coalitions count; ``n`` says how
-    many. Raises like :func:`accuracy_drops`, and where no clip is common to all.
+    so is what it enters. A ``RuntimeWarning`` names it. Only clips that the model and all readers
+    have under all eight coalitions count; ``n`` says how many. Raises like :func:`accuracy_drops`,
+    and where no clip is common to all.
     """
     if modality not in MODALITIES:
         raise ValueError(f"modality must be one of {MODALITIES}; got {modality!r}")
@@ -248,8 +249,7 @@ def vcc(
 
     def finish(align: NDArray, conflict: NDArray) -> NDArray:
         shares = [
-            _shares(x.reshape(*x.shape[:-1], len(sources), -1))[..., m]
-            for x in (align, conflict)
+            _shares(x.reshape(*x.shape[:-1], len(sources), -1))[..., m] for x in (align, conflict)
         ]
         collapse = shares[0] - shares[1]
         excess = collapse[..., :1] - collapse[..., 1:]
