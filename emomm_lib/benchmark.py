@@ -30,6 +30,7 @@ from emomm_lib.labels import (
     polarity,
     score_to_label,
 )
+from emomm_lib.packing import pack
 from emomm_lib.paths import stays_inside
 
 MISSING_COALITIONS = ("TA", "TV", "AV")
@@ -41,6 +42,9 @@ CH_SIMS_QUOTAS = (1000, 500, 500)
 CMU_MOSI_CLIPS = 2000
 RATIOS = (7, 1, 2)
 """Parts of train, valid and test (Sec. 6.1)."""
+SPLIT_BOUND = 0.01
+"""By how much of a corpus a split may be off its ratio before :func:`assign_splits` packs speakers
+by size, and warns where even that does not help."""
 
 
 def _classes(labels: pd.DataFrame, source: str) -> NDArray[np.int64]:
@@ -172,10 +176,14 @@ def assign_splits(clips: pd.DataFrame, ratios: Sequence[int] = RATIOS, seed: int
     """``train``, ``valid`` or ``test`` of each clip, speaker-independent, stratified (Sec. 6.1).
 
     Each corpus is cut into ``sum(ratios)`` folds of whole speakers, stratified by GT's class and
-    the subset; the folds are dealt out in the ratio. :func:`split_report` tells how near it came.
+    the subset; the folds are dealt out in the ratio. Where that leaves a split off by more than
+    :data:`SPLIT_BOUND` of the corpus, as with a speaker of many clips, speakers are packed by size
+    instead (:func:`emomm_lib.packing.pack`), and where no packing comes as near, a ``UserWarning``
+    gives the shares. :func:`split_report` tells how near it came.
 
     Returns a Series on the index of ``clips``, independent of the order of its rows. Raises
-    ``ValueError`` when a corpus has fewer speakers than folds, or hardly any clips.
+    ``ValueError`` when a corpus has fewer speakers than folds, or hardly any clips, and for labels
+    that are no class.
     """
     ratios = np.array(ratios, dtype=int) // math.gcd(*ratios)
     if len(ratios) != len(SPLITS) or (ratios < 1).any():
@@ -204,14 +212,49 @@ def assign_splits(clips: pd.DataFrame, ratios: Sequence[int] = RATIOS, seed: int
                 names, folds.split(part, strata, part["speaker_id"]), strict=True
             ):
                 split[part["_row"].to_numpy()[held_out]] = name
+        own = part["_row"].to_numpy()
+        if _off_ratio(split[own], ratios).max() > SPLIT_BOUND:
+            split[own] = _packed(part["speaker_id"], strata, ratios, seed)
+            if (off := _off_ratio(split[own], ratios)).max() > SPLIT_BOUND:
+                warnings.warn(_far_from_ratio(corpus, split[own], part, ratios, off), stacklevel=2)
     return pd.Series(split, clips.index, dtype=str, name="split")
+
+
+def _shares(split: NDArray) -> NDArray[np.float64]:
+    return (split[:, None] == np.array(SPLITS)).mean(axis=0)
+
+
+def _off_ratio(split: NDArray, ratios: NDArray[np.int64]) -> NDArray[np.float64]:
+    return np.abs(_shares(split) - ratios / ratios.sum())
+
+
+def _packed(
+    speakers: pd.Series, strata: pd.Series, ratios: NDArray[np.int64], seed: int
+) -> NDArray:
+    counts = pd.crosstab(speakers, strata)
+    counts = counts.iloc[np.random.default_rng(seed).permutation(len(counts))]
+    parts = pd.Series(pack(counts.to_numpy(), ratios, SPLIT_BOUND), counts.index)
+    return np.array(SPLITS)[speakers.map(parts)]
+
+
+def _far_from_ratio(
+    corpus: str, split: NDArray, part: pd.DataFrame, ratios: NDArray[np.int64], off: NDArray
+) -> str:
+    largest = part["speaker_id"].value_counts()
+    shares = " / ".join(f"{share:.1%}" for share in _shares(split))
+    return (
+        f"{corpus}: the split is {shares} for {':'.join(map(str, ratios))}, off by up to "
+        f"{off.max():.1%} of the clips where {SPLIT_BOUND:.0%} is the bound; whole speakers allow no "
+        f"nearer one, the largest, {largest.index[0]}, has {largest.iloc[0] / len(part):.1%}. Take "
+        "more speakers, or fewer clips of that one"
+    )
 
 
 def split_report(manifest: pd.DataFrame, ratios: Sequence[int] = RATIOS) -> pd.DataFrame:
     """How near the split came to its ratios, one row per corpus and split.
 
     Columns ``corpus, split, clips, speakers``, ``share`` and ``expected`` (0..1), ``deviation``
-    (their difference) and ``strata_distance``: the total variation distance, 0..1, between the
+    (their difference, see :data:`SPLIT_BOUND`) and ``strata_distance``: the total variation distance, 0..1, between the
     split's and the corpus's distribution over GT's class and subset.
     """
     rows = []
@@ -281,6 +324,11 @@ def build_manifest(
     settings = settings or BenchmarkSettings()
     parts = []
     for table in tables:
+        if table.clips.empty:
+            raise ValueError(
+                f"{table.root}: no usable clip ({table.excluded} rows left out, {table.unlabelled} "
+                "without labels); look into the loader's report"
+            )
         for corpus, clips in table.clips.groupby("corpus"):
             if corpus == Corpus.CH_SIMS and settings.ch_sims is not None:
                 clips = sample_ch_sims(clips, settings.seed, settings.ch_sims)
@@ -288,7 +336,7 @@ def build_manifest(
                 clips = sample_cmu_mosi(clips, settings.cmu_mosi, settings.seed)
             parts.append(clips)
     if not parts:
-        raise ValueError("no corpus has a usable clip; look into the loaders' reports")
+        raise ValueError("a benchmark needs at least one corpus; got no table")
     manifest = _in_order(pd.concat(parts))
     manifest = manifest.assign(subset=subset(manifest), stratum=stratum(manifest))
     return validate_manifest(
@@ -510,8 +558,8 @@ else in *conflict*. Masking one modality at a time makes three further instances
 ## Splits
 
 Train, valid and test are meant as {ratios} within each corpus, stratified by GT's class and the
-subset. No group is in two splits, and the masked instances stay in their clip's split. A group is
-what the corpus tells of its speakers: both real corpora name only videos, and a person may occur
+subset. No group is in two splits, and the masked instances stay in their clip's split; a share is
+off by more than {bound} only where whole groups allow no nearer split. A group is what the corpus tells of its speakers: both real corpora name only videos, and a person may occur
 in several.
 `strata_distance` is the total variation distance to the corpus's own mix of class and subset.
 
@@ -555,5 +603,6 @@ def datasheet(manifest: pd.DataFrame, note: str = "", ratios: Sequence[int] = RA
         classes=_markdown(classes),
         subsets=_markdown(_wide(subset_sizes(manifest), "subset", "instances", SUBSETS)),
         ratios=":".join(map(str, ratios)),
+        bound=f"{SPLIT_BOUND:.0%} of the clips",
         splits=_markdown(shown),
     )
