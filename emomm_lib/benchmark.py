@@ -25,9 +25,12 @@ from emomm_lib.labels import (
     MODALITIES,
     SOURCES,
     Corpus,
+    class_labels,
+    is_class,
     polarity,
     score_to_label,
 )
+from emomm_lib.packing import pack
 from emomm_lib.paths import stays_inside
 
 MISSING_COALITIONS = ("TA", "TV", "AV")
@@ -39,29 +42,37 @@ CH_SIMS_QUOTAS = (1000, 500, 500)
 CMU_MOSI_CLIPS = 2000
 RATIOS = (7, 1, 2)
 """Parts of train, valid and test (Sec. 6.1)."""
+SPLIT_BOUND = 0.01
+"""By how much of a corpus a split may be off its ratio before :func:`assign_splits` packs speakers
+by size, and warns where even that does not help."""
+
+
+def _classes(labels: pd.DataFrame, source: str) -> NDArray[np.int64]:
+    return class_labels(labels[f"label_{source.lower()}"], f"label_{source.lower()}")
 
 
 def _agreeing(labels: pd.DataFrame, modalities: Iterable[str]) -> NDArray[np.bool_]:
-    truth = polarity(labels["label_gt"])
-    return np.logical_and.reduce(
-        [polarity(labels[f"label_{m.lower()}"]) == truth for m in modalities]
-    )
+    truth = polarity(_classes(labels, "gt"))
+    return np.logical_and.reduce([polarity(_classes(labels, m)) == truth for m in modalities])
 
 
 def subset(labels: pd.DataFrame) -> pd.Series:
     """``align`` where every modality has GT's polarity, else ``conflict`` (Sec. 3.2).
 
-    Takes columns ``label_gt, label_t, label_a, label_v`` in 0..4; keeps the index.
+    Takes columns ``label_gt, label_t, label_a, label_v``; keeps the index. Raises ``ValueError``
+    naming a column and what in it is no class 0..4.
     """
     values = np.where(_agreeing(labels, MODALITIES), "align", "conflict")
     return pd.Series(values, labels.index, dtype=str, name="subset")
 
 
 def stratum(labels: pd.DataFrame) -> pd.Series:
-    """``conflict``, ``equal`` (all four labels the same) or ``same_polarity`` (Appendix A.1)."""
-    equal = np.logical_and.reduce(
-        [labels["label_gt"] == labels[f"label_{m.lower()}"] for m in MODALITIES]
-    )
+    """``conflict``, ``equal`` (all four labels the same) or ``same_polarity`` (Appendix A.1).
+
+    Raises as :func:`subset`.
+    """
+    truth = _classes(labels, "gt")
+    equal = np.logical_and.reduce([_classes(labels, m) == truth for m in MODALITIES])
     aligned = np.where(equal, "equal", "same_polarity")
     values = np.where(_agreeing(labels, MODALITIES), aligned, "conflict")
     return pd.Series(values, labels.index, dtype=str, name="stratum")
@@ -69,7 +80,10 @@ def stratum(labels: pd.DataFrame) -> pd.Series:
 
 def missing_subset(labels: pd.DataFrame, coalition: str) -> pd.Series:
     """``missing_align`` where the coalition's modalities all have GT's polarity, else
-    ``missing_conflict`` (Sec. 3.2); the coalition is one of ``TA, TV, AV``, or ``ValueError``."""
+    ``missing_conflict`` (Sec. 3.2); the coalition is one of ``TA, TV, AV``, or ``ValueError``.
+
+    Raises as :func:`subset` for labels.
+    """
     if coalition not in MISSING_COALITIONS:
         raise ValueError(
             f"EmoMM-Missing has the coalitions {MISSING_COALITIONS}, got {coalition!r}"
@@ -96,11 +110,12 @@ def water_fill(supply: ArrayLike, total: int) -> NDArray[np.int64]:
 
 def _draw(clips: pd.DataFrame, total: int, seed: int) -> pd.DataFrame:
     """``total`` clips, balanced over GT's classes; a clip's luck is its id and the seed."""
-    supply = clips["label_gt"].value_counts().reindex(range(len(CLASSES)), fill_value=0)
+    truth = pd.Series(_classes(clips, "gt"), clips.index)
+    supply = truth.value_counts().reindex(range(len(CLASSES)), fill_value=0)
     quotas = water_fill(supply, total)
     luck = [hashlib.sha256(f"{seed}/{name}".encode()).hexdigest() for name in clips["sample_id"]]
     ranked = clips.assign(_luck=luck).sort_values("_luck")
-    chosen = ranked.groupby("label_gt").cumcount() < quotas[ranked["label_gt"]]
+    chosen = ranked.groupby("label_gt").cumcount() < quotas[truth[ranked.index]]
     return ranked[chosen].drop(columns="_luck")
 
 
@@ -146,7 +161,8 @@ def sample_cmu_mosi(clips: pd.DataFrame, n: int = CMU_MOSI_CLIPS, seed: int = 0)
     """The CMU-MOSI part: ``n`` clips, balanced over the five classes of GT (Appendix A.1).
 
     Returns them sorted by ``sample_id``; the order of the rows given does not matter. Raises
-    ``ValueError`` with the shortfall when there are too few clips.
+    ``ValueError`` with the shortfall when there are too few clips, and for a ``label_gt`` that is
+    no class.
     """
     if len(clips) < n:
         raise ValueError(
@@ -160,10 +176,14 @@ def assign_splits(clips: pd.DataFrame, ratios: Sequence[int] = RATIOS, seed: int
     """``train``, ``valid`` or ``test`` of each clip, speaker-independent, stratified (Sec. 6.1).
 
     Each corpus is cut into ``sum(ratios)`` folds of whole speakers, stratified by GT's class and
-    the subset; the folds are dealt out in the ratio. :func:`split_report` tells how near it came.
+    the subset; the folds are dealt out in the ratio. Where that leaves a split off by more than
+    :data:`SPLIT_BOUND` of the corpus, as with a speaker of many clips, speakers are packed by size
+    instead (:func:`emomm_lib.packing.pack`), and where no packing comes as near, a ``UserWarning``
+    gives the shares. :func:`split_report` tells how near it came.
 
     Returns a Series on the index of ``clips``, independent of the order of its rows. Raises
-    ``ValueError`` when a corpus has fewer speakers than folds, or hardly any clips.
+    ``ValueError`` when a corpus has fewer speakers than folds, or hardly any clips, and for labels
+    that are no class.
     """
     ratios = np.array(ratios, dtype=int) // math.gcd(*ratios)
     if len(ratios) != len(SPLITS) or (ratios < 1).any():
@@ -192,14 +212,49 @@ def assign_splits(clips: pd.DataFrame, ratios: Sequence[int] = RATIOS, seed: int
                 names, folds.split(part, strata, part["speaker_id"]), strict=True
             ):
                 split[part["_row"].to_numpy()[held_out]] = name
+        own = part["_row"].to_numpy()
+        if _off_ratio(split[own], ratios).max() > SPLIT_BOUND:
+            split[own] = _packed(part["speaker_id"], strata, ratios, seed)
+            if (off := _off_ratio(split[own], ratios)).max() > SPLIT_BOUND:
+                warnings.warn(_far_from_ratio(corpus, split[own], part, ratios, off), stacklevel=2)
     return pd.Series(split, clips.index, dtype=str, name="split")
+
+
+def _shares(split: NDArray) -> NDArray[np.float64]:
+    return (split[:, None] == np.array(SPLITS)).mean(axis=0)
+
+
+def _off_ratio(split: NDArray, ratios: NDArray[np.int64]) -> NDArray[np.float64]:
+    return np.abs(_shares(split) - ratios / ratios.sum())
+
+
+def _packed(
+    speakers: pd.Series, strata: pd.Series, ratios: NDArray[np.int64], seed: int
+) -> NDArray:
+    counts = pd.crosstab(speakers, strata)
+    counts = counts.iloc[np.random.default_rng(seed).permutation(len(counts))]
+    parts = pd.Series(pack(counts.to_numpy(), ratios, SPLIT_BOUND), counts.index)
+    return np.array(SPLITS)[speakers.map(parts)]
+
+
+def _far_from_ratio(
+    corpus: str, split: NDArray, part: pd.DataFrame, ratios: NDArray[np.int64], off: NDArray
+) -> str:
+    largest = part["speaker_id"].value_counts()
+    shares = " / ".join(f"{share:.1%}" for share in _shares(split))
+    return (
+        f"{corpus}: the split is {shares} for {':'.join(map(str, ratios))}, off by up to "
+        f"{off.max():.1%} of the clips where {SPLIT_BOUND:.0%} is the bound; whole speakers allow no "
+        f"nearer one, the largest, {largest.index[0]}, has {largest.iloc[0] / len(part):.1%}. Take "
+        "more speakers, or fewer clips of that one"
+    )
 
 
 def split_report(manifest: pd.DataFrame, ratios: Sequence[int] = RATIOS) -> pd.DataFrame:
     """How near the split came to its ratios, one row per corpus and split.
 
     Columns ``corpus, split, clips, speakers``, ``share`` and ``expected`` (0..1), ``deviation``
-    (their difference) and ``strata_distance``: the total variation distance, 0..1, between the
+    (their difference, see :data:`SPLIT_BOUND`) and ``strata_distance``: the total variation distance, 0..1, between the
     split's and the corpus's distribution over GT's class and subset.
     """
     rows = []
@@ -269,6 +324,11 @@ def build_manifest(
     settings = settings or BenchmarkSettings()
     parts = []
     for table in tables:
+        if table.clips.empty:
+            raise ValueError(
+                f"{table.root}: no usable clip ({table.excluded} rows left out, {table.unlabelled} "
+                "without labels); look into the loader's report"
+            )
         for corpus, clips in table.clips.groupby("corpus"):
             if corpus == Corpus.CH_SIMS and settings.ch_sims is not None:
                 clips = sample_ch_sims(clips, settings.seed, settings.ch_sims)
@@ -276,7 +336,7 @@ def build_manifest(
                 clips = sample_cmu_mosi(clips, settings.cmu_mosi, settings.seed)
             parts.append(clips)
     if not parts:
-        raise ValueError("no corpus has a usable clip; look into the loaders' reports")
+        raise ValueError("a benchmark needs at least one corpus; got no table")
     manifest = _in_order(pd.concat(parts))
     manifest = manifest.assign(subset=subset(manifest), stratum=stratum(manifest))
     return validate_manifest(
@@ -286,6 +346,19 @@ def build_manifest(
 
 def _one_split(frame: pd.DataFrame) -> pd.Series:
     return frame.groupby(["corpus", "speaker_id"])["split"].transform("nunique") == 1
+
+
+def _tells(rule: Callable[[pd.DataFrame], pd.Series], column: str):
+    """A check that a column has what a rule makes of the labels, where these are classes."""
+
+    def check(frame: pd.DataFrame) -> pd.Series:
+        # Labels that are none have a check of their own, and must not hide what else is wrong.
+        known = np.logical_and.reduce([is_class(frame[f"label_{s}"]) for s in SOURCES])
+        fits = pd.Series(True, frame.index)
+        fits[known] = frame.loc[known, column] == rule(frame[known])
+        return fits
+
+    return check
 
 
 def _label_fits(source: str) -> Callable[[pd.DataFrame], pd.Series]:
@@ -303,8 +376,8 @@ def _label_fits(source: str) -> Callable[[pd.DataFrame], pd.Series]:
 
 _ROW_CHECKS = (
     ("split", "all clips of a speaker in one split", _one_split),
-    ("subset", "the subset of its labels", lambda f: f["subset"] == subset(f)),
-    ("stratum", "the stratum of its labels", lambda f: f["stratum"] == stratum(f)),
+    ("subset", "the subset of its labels", _tells(subset, "subset")),
+    ("stratum", "the stratum of its labels", _tells(stratum, "stratum")),
     (
         "sample_id",
         "corpus/video_id/clip_id",
@@ -485,8 +558,8 @@ else in *conflict*. Masking one modality at a time makes three further instances
 ## Splits
 
 Train, valid and test are meant as {ratios} within each corpus, stratified by GT's class and the
-subset. No group is in two splits, and the masked instances stay in their clip's split. A group is
-what the corpus tells of its speakers: both real corpora name only videos, and a person may occur
+subset. No group is in two splits, and the masked instances stay in their clip's split; a share is
+off by more than {bound} only where whole groups allow no nearer split. A group is what the corpus tells of its speakers: both real corpora name only videos, and a person may occur
 in several.
 `strata_distance` is the total variation distance to the corpus's own mix of class and subset.
 
@@ -530,5 +603,6 @@ def datasheet(manifest: pd.DataFrame, note: str = "", ratios: Sequence[int] = RA
         classes=_markdown(classes),
         subsets=_markdown(_wide(subset_sizes(manifest), "subset", "instances", SUBSETS)),
         ratios=":".join(map(str, ratios)),
+        bound=f"{SPLIT_BOUND:.0%} of the clips",
         splits=_markdown(shown),
     )

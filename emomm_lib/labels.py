@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from numbers import Real
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 CLASSES = ("N", "WN", "Neu", "WP", "P")
@@ -40,6 +42,63 @@ def coalition_modalities(name: str) -> tuple[str, ...]:
     return () if name == "none" else tuple(name)
 
 
+def as_array(values: ArrayLike) -> NDArray:
+    """An array in which a boolean in a list of numbers is still a boolean."""
+    # As objects, or a boolean in a list of numbers becomes one of them.
+    return np.asarray(values, dtype=None if hasattr(values, "dtype") else object)
+
+
+def _numeric(values: NDArray) -> NDArray[np.bool_]:
+    """Which values are real numbers; booleans, text and what stands for a missing value are not."""
+    if values.dtype.kind in "iuf":
+        return np.ones(values.shape, bool)
+    if values.dtype.kind != "O":
+        return np.zeros(values.shape, bool)
+    found = [isinstance(v, Real) and not isinstance(v, bool | np.bool_) for v in values.flat]
+    return np.array(found, dtype=bool).reshape(values.shape)
+
+
+def shown_values(values: ArrayLike) -> str:
+    """The first distinct values of a complaint and how many there are: ``nan, 7 (3 in all)``."""
+    values = as_array(values)
+    names = dict.fromkeys(map(repr, values.ravel().tolist()))
+    return f"{', '.join([*names][:5])} ({values.size} in all)"
+
+
+def is_class(label: ArrayLike) -> NDArray[np.bool_]:
+    """Whether each label is a class 0..4: a whole number, of an integer or a float type.
+
+    NaN, NA, other numbers, booleans and text are not.
+    """
+    values = as_array(label)
+    found = _numeric(values)
+    found[found] = np.isin(values[found].astype(np.float64), range(len(CLASSES)))
+    return found
+
+
+def class_labels(label: ArrayLike, name: str = "labels") -> NDArray[np.int64]:
+    """Labels as integers, in their shape; an empty array stays empty.
+
+    Raises ``ValueError``, with ``name`` in front, that shows what is no class 0..4 and how many.
+    """
+    values = as_array(label)
+    if not (good := is_class(values)).all():
+        raise ValueError(
+            f"{name} are whole numbers 0 to {len(CLASSES) - 1}; got {shown_values(values[~good])}"
+        )
+    return values.astype(np.int64)
+
+
+def numbers(values: ArrayLike, name: str) -> NDArray[np.float64]:
+    """Real numbers as floats, None and NA as NaN; ``ValueError`` shows booleans and text."""
+    values = as_array(values)
+    if values.dtype.kind == "O":
+        values = np.where(pd.isna(values), np.nan, values)
+    if not (good := _numeric(values)).all():
+        raise ValueError(f"{name} must be numbers; got {shown_values(values[~good])}")
+    return values.astype(np.float64)
+
+
 class Corpus(StrEnum):
     """The two corpora of EmoMM, by the names used in tables, manifests and file names."""
 
@@ -60,13 +119,24 @@ class ScoreGrid:
     weak_limit: int
 
     def labels(self, steps: NDArray[np.integer]) -> NDArray[np.int64]:
-        """Class 0..4 of grid steps in -5..5."""
-        steps = np.asarray(steps)
+        """Class 0..4 of grid steps in -5..5; ``ValueError`` for anything else."""
+        steps = numbers(steps, "grid steps")
+        if (bad := ~np.isin(steps, range(-STEPS_PER_UNIT, STEPS_PER_UNIT + 1))).any():
+            raise ValueError(
+                f"grid steps are whole numbers in [-{STEPS_PER_UNIT}, {STEPS_PER_UNIT}]; got "
+                f"{shown_values(steps[bad])}"
+            )
         strength = np.where(steps == 0, 0, np.where(np.abs(steps) <= self.weak_limit, 1, 2))
         return (NEUTRAL + np.sign(steps) * strength).astype(np.int64)
 
     def scores(self, label: int) -> tuple[float, ...]:
-        """Allowed scores of a class, ascending: ``CH_SIMS.scores(3) == (0.2, 0.4, 0.6)``."""
+        """Allowed scores of a class, ascending: ``CH_SIMS.scores(3) == (0.2, 0.4, 0.6)``.
+
+        Raises ``ValueError`` for anything but a class 0..4.
+        """
+        if np.ndim(label):
+            raise ValueError(f"scores are asked of one class at a time; got {label!r}")
+        label = class_labels(label)
         steps = np.arange(-STEPS_PER_UNIT, STEPS_PER_UNIT + 1)
         return tuple((steps[self.labels(steps) == label] / STEPS_PER_UNIT).tolist())
 
@@ -74,24 +144,32 @@ class ScoreGrid:
 GRIDS = {Corpus.CH_SIMS: ScoreGrid(weak_limit=3), Corpus.CMU_MOSI: ScoreGrid(weak_limit=2)}
 
 
+def _within(values: ArrayLike, limit: float, name: str) -> NDArray[np.float64]:
+    """Numbers in [-limit, limit], or ``ValueError``."""
+    found = numbers(values, name)
+    if (bad := ~(np.abs(found) <= limit * (1 + 1e-9))).any():
+        raise ValueError(f"{name} must lie in [-{limit}, {limit}]; got {shown_values(found[bad])}")
+    return found
+
+
 def nearest_step(score: ArrayLike) -> NDArray[np.int64]:
     """Nearest grid step of scores in [-1, 1]; a tie goes to the step farther from zero.
 
-    ``nearest_step([0.29, 0.3, -0.3]) == [1, 2, -2]``. NaN or a value outside [-1, 1] raises
-    ``ValueError``.
+    ``nearest_step([0.29, 0.3, -0.3]) == [1, 2, -2]``. A missing value, one outside [-1, 1] and one
+    that is no number raise ``ValueError``.
     """
-    score = np.asarray(score, dtype=np.float64)
-    bad = ~(np.abs(score) <= 1 + 1e-9)
-    if bad.any():
-        raise ValueError(f"scores must lie in [-1, 1]; got {np.unique(score[bad])[:5].tolist()}")
+    score = _within(score, 1, "scores")
     # 12 decimals absorb the error of a division by 3, so that an exact tie stays one.
     scaled = np.round(np.abs(score) * STEPS_PER_UNIT, 12)
     return (np.sign(score) * np.floor(scaled + 0.5)).astype(np.int64)
 
 
 def on_grid(score: ArrayLike, tolerance: float = 1e-6) -> NDArray[np.bool_]:
-    """Whether each score is a multiple of 0.2 in [-1, 1]; NaN is not."""
-    score = np.asarray(score, dtype=np.float64)
+    """Whether each score is a multiple of 0.2 in [-1, 1]; a missing one is not.
+
+    Raises ``ValueError`` for what is no number.
+    """
+    score = numbers(score, "scores")
     inside = np.abs(score) <= 1 + tolerance
     steps = np.where(inside, score, 0) * STEPS_PER_UNIT
     return inside & (np.abs(steps - np.rint(steps)) <= tolerance * STEPS_PER_UNIT)
@@ -100,16 +178,23 @@ def on_grid(score: ArrayLike, tolerance: float = 1e-6) -> NDArray[np.bool_]:
 def score_to_label(score: ArrayLike, corpus: Corpus | str) -> NDArray[np.int64]:
     """Class 0..4 of scores in [-1, 1] under a corpus's mapping (Appendix A.1).
 
-    ``score_to_label(0.6, "ch_sims_v2") == 3`` and ``score_to_label(0.6, "cmu_mosi") == 4``.
+    ``score_to_label(0.6, "ch_sims_v2") == 3`` and ``score_to_label(0.6, "cmu_mosi") == 4``. Raises
+    ``ValueError`` as :func:`nearest_step`, and for an unknown corpus.
     """
     return GRIDS[Corpus(corpus)].labels(nearest_step(score))
 
 
 def mosi_intensity_to_score(intensity: ArrayLike) -> NDArray[np.float64]:
-    """CMU-MOSI's sentiment intensity in [-3, 3], scaled to [-1, 1] and put on the 0.2 grid."""
-    return nearest_step(np.asarray(intensity, dtype=np.float64) / 3) / STEPS_PER_UNIT
+    """CMU-MOSI's sentiment intensity in [-3, 3], scaled to [-1, 1] and put on the 0.2 grid.
+
+    Raises ``ValueError`` for a missing value, one out of range and one that is no number.
+    """
+    return nearest_step(_within(intensity, 3, "intensities") / 3) / STEPS_PER_UNIT
 
 
 def polarity(label: ArrayLike) -> NDArray[np.int64]:
-    """Polarity -1, 0 or +1 of classes 0..4; neutral is a polarity of its own (Sec. 3.2)."""
-    return np.sign(np.asarray(label) - NEUTRAL).astype(np.int64)
+    """Polarity -1, 0 or +1 of classes 0..4; neutral is a polarity of its own (Sec. 3.2).
+
+    Keeps the shape, also of an empty array. Raises ``ValueError`` as :func:`class_labels`.
+    """
+    return np.sign(class_labels(label) - NEUTRAL)

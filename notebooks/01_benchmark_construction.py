@@ -155,9 +155,10 @@ print(split_report(manifest).round(3).to_string(index=False))
 #
 # EmoMM-Missing masks one modality of every clip at a time, *after* the split. It falls into
 # Missing-Align and Missing-Conflict by what remains visible: masking the only conflicting modality
-# turns a conflict clip into an aligned instance. Under `mini` CMU-MOSI's 1,630 conflict clips are an
-# estimate: Table 1's Overall column is a fixed mix of its subset columns, and about this number gives
-# that mix. Tables 3 and 4 would allow many more and many fewer.
+# turns a conflict clip into an aligned instance. Under `mini` CMU-MOSI's 1,630 conflict clips are a
+# guess: *if* Table 1's Overall column is one mix of its subset columns for all systems, it implies about
+# this number. Such a mix is possible and not likely ([10 · Paper audit](10_paper_audit.ipynb), section 3),
+# no table prints the number, and Tables 3 and 4 would allow many more and many fewer.
 
 # %%
 sizes = subset_sizes(manifest)
@@ -220,8 +221,9 @@ comparison[["item", "published", "reproduced", "tolerance", "within"]]
 # **What came out, under `mini`.** No row is excluded, the quotas of Appendix A.1 are met, and no speaker is on two
 # sides of the split, which stays within one percentage point of 7:1:2. MediaPipe finds a face in 100% of the frames
 # looked at, rounded. In CMU-MOSI, whose clips are drawn for balanced classes and not by quotas, four of five clips
-# conflict; in CH-SIMS half do, by quota. Nearly twice as many conflicts as agreeing clips: what the paper says of
-# "Overall" is mostly said of conflicts.
+# conflict, by a guess (see Figure 2); in CH-SIMS half do, by quota. That makes nearly twice as many conflicts as agreeing
+# clips. A score over all instances is still no score of conflicts: three quarters of the instances lack a modality, and
+# 46% of those agree in what remains.
 #
 # **What not to conclude.** Under `mini` the numbers of clips agree with the paper because the
 # labels were *constructed* to agree; this shows that the published statistics are jointly possible

@@ -44,7 +44,7 @@ from emomm_lib.evaluate.experiment import open_experiment
 from emomm_lib.evaluate.results import baselines, outcomes
 from emomm_lib.labels import COALITIONS
 from emomm_lib.metrics import (
-    attention_budget,
+    attention_by_modality,
     gtar_frame,
     nmas_by_layer,
     nmas_gtar_correlation,
@@ -120,7 +120,7 @@ with_intervals(reader_gtar, index=["reader", "setting"], columns="modality", fac
 conflict = answered[answered["coalition"].isin(["TA", "TV", "AV", "TAV"]) & target_conflict(answered)]
 pairs = pd.MultiIndex.from_frame(conflict[["sample_id", "coalition"]])
 chosen = traces.select(pd.MultiIndex.from_frame(traces.index).isin(pairs))
-budget = attention_budget(chosen)
+budget = attention_by_modality(chosen)
 record_values(budget, "budget", profile, NOTEBOOK, by=["coalition", "modality", "quantity"], clips=False, of="quantity")
 budget.pivot(index=["coalition", "modality"], columns="quantity", values="value")[
     ["tokens", "mass", "nmas", "share"]

@@ -44,7 +44,7 @@ import pandas as pd
 from emomm_lib.evaluate.experiment import open_experiment
 from emomm_lib.evaluate.results import outcomes
 from emomm_lib.media.regions import KINDS
-from emomm_lib.metrics import attention_budget, nmas_by_layer, score_frame
+from emomm_lib.metrics import attention_by_modality, nmas_by_layer, score_frame
 from emomm_lib.metrics.marginal import compare_views
 from emomm_lib.report.figures_person import (
     figure11,
@@ -165,7 +165,7 @@ traces = {
     name: table.select(pd.MultiIndex.from_frame(table.index).isin(keys))
     for name, table in tables.items()
 }
-budget = pd.concat([attention_budget(t).assign(view=name) for name, t in traces.items()])
+budget = pd.concat([attention_by_modality(t).assign(view=name) for name, t in traces.items()])
 record_values(budget, "budget", profile, NOTEBOOK, by=["view", "coalition", "modality", "quantity"], clips=False, of="quantity")
 by_layer = pd.concat([nmas_by_layer(t).assign(view=name) for name, t in traces.items()])
 

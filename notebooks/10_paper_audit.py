@@ -331,7 +331,8 @@ print(observed[["whose", "statement", "holds"]].to_string(index=False))
 # %% [markdown]
 # The quoted gains are right to the digit. A reader still does well to know that percent means points; that the gains on
 # Conflict and on Missing, quoted side by side in the introduction, are two different backbones'; and what the other
-# metrics do:
+# metrics do. That every score of Table 1 rises is a reading: its caption says that CHASE "consistently improves performance
+# across both backbones", which accuracy bears out in every subset.
 
 # %%
 gains.gain_table().set_index(["model", "comparison", "subset"])[
@@ -367,7 +368,9 @@ for row in gains.routing_sizes().itertuples():
 # Table 6 heads the column "Target-Modality Top-1 on Steered *Layers*": an average over layers would do it. Nor is the least
 # number of samples that prints both recall and joint success near the number of full-modality conflicts:
 # Missing-Conflict instances may be among them. This
-# companion's Table 6 (notebook 06) defines all three by sample and says so.
+# companion's Table 6 (notebook 06) reads the heading as written: recall and joint success count conflicts, top-1 counts the
+# layers that are steered in them, and joint success asks where the mean gate of those layers points. So its third number is
+# not the product of the other two either.
 
 # %% [markdown]
 # ## 7 · What does the collapse of PSMV owe to labels alone?

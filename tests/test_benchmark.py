@@ -86,6 +86,35 @@ def test_missing_subset_refuses_a_coalition_that_is_not_of_two_modalities():
         b.missing_subset(ALL_LABELS, "TAV")
 
 
+@pytest.mark.parametrize("bad", [7, -1, 2.5, np.nan, None, "1", True])
+@pytest.mark.parametrize("column", ["label_gt", "label_a"])
+def test_what_is_no_label_is_in_no_subset_and_is_not_sampled(column, bad):
+    labels = make_clips(Corpus.CH_SIMS, random_labels(40, 0), 12).astype({column: object})
+    labels.loc[3, column] = bad
+    draws = [
+        b.subset, b.stratum, lambda f: b.missing_subset(f, "TA"),
+        lambda f: b.sample_ch_sims(f, 0, (1, 0, 0)), b.assign_splits,
+    ]  # fmt: skip
+    if column == "label_gt":
+        draws.append(lambda f: b.sample_cmu_mosi(f, 10))
+    for function in draws:
+        with pytest.raises(ValueError, match=rf"{column} are whole .*got .?{bad}.? \(1 in all\)"):
+            function(labels)
+
+
+def test_a_label_that_is_none_hides_no_other_defect_of_a_manifest(manifest):
+    bad = manifest.copy()
+    bad.loc[1, "label_a"] = 7
+    bad.loc[2, "subset"] = "align" if bad.loc[2, "subset"] == "conflict" else "conflict"
+    with pytest.raises(b.ManifestError) as caught:
+        b.validate_manifest(bad)
+    found = caught.value.failures[["sample_id", "column"]].drop_duplicates()
+    assert set(found.itertuples(index=False, name=None)) == {
+        (bad.loc[1, "sample_id"], "label_a"),
+        (bad.loc[2, "sample_id"], "subset"),
+    }
+
+
 @FEW
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=6), st.floats(0, 1))
 def test_water_filling_uses_all_and_takes_one_by_one_from_the_emptiest(supply, fraction):
@@ -207,6 +236,69 @@ def test_the_split_of_a_corpus_does_not_depend_on_the_other_one(tables):
     both = pd.concat([t.clips for t in tables], ignore_index=True)
     together = b.assign_splits(both)[: len(sims)]
     assert together.tolist() == b.assign_splits(sims).tolist()
+
+
+def with_speakers(sizes, seed=0, corpus=Corpus.CMU_MOSI) -> pd.DataFrame:
+    """Clips with as many of each speaker as said."""
+    clips = make_clips(corpus, random_labels(sum(sizes), seed), 1)
+    speakers = np.repeat([f"s{i:03d}" for i in range(len(sizes))], sizes)
+    return clips.assign(speaker_id=speakers)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("at", [0, 17, 40])
+@pytest.mark.parametrize("large", [[500], [600], [300, 300], [690], [350, 150, 100]])
+def test_a_dominant_speaker_does_not_spoil_the_ratios_where_others_can_make_up_for_it(large, at):
+    rest = np.random.default_rng(3).multinomial(1000 - sum(large), np.full(40, 1 / 40)).tolist()
+    clips = with_speakers([*rest[:at], *large, *rest[at:]])
+    report = b.split_report(clips.assign(split=b.assign_splits(clips)))
+    assert report["deviation"].abs().max() <= b.SPLIT_BOUND
+    assert report["strata_distance"].max() < 0.2
+
+
+@pytest.mark.parametrize(
+    ("sizes", "shares", "words"),
+    [
+        ([750] + [10] * 25, (0.75, None, None), "largest, s000, has 75.0%"),
+        ([5] * 10 + [950], (0.95, 0.015, 0.035), "largest, s010, has 95.0%"),
+        ([100] * 12, (0.75, 1 / 12, 2 / 12), "75.0% / 8.3% / 16.7% for 7:1:2, off by up to 5.0%"),
+    ],
+)
+def test_a_split_that_whole_speakers_cannot_make_near_is_the_nearest_and_warned_of(
+    sizes, shares, words
+):
+    clips = with_speakers(sizes)
+    with pytest.warns(UserWarning, match=f"cmu_mosi: the split is .*{words}.*"):
+        split = b.assign_splits(clips)
+    found = split.value_counts(normalize=True)[list(b.SPLITS)]
+    for share, expected in zip(found, shares, strict=True):
+        assert expected is None or share == pytest.approx(expected)
+    assert found["valid"] < found["test"]
+
+
+@FEW
+@given(SEEDS, st.integers(12, 40), st.booleans())
+def test_packed_speakers_are_as_well_mixed_as_folds_of_them(seed, speakers, skewed):
+    rng = np.random.default_rng(seed)
+    sizes = rng.pareto(1.5, speakers) * 8 + 10 if skewed else rng.integers(10, 40, speakers)
+    clips = with_speakers(sizes.astype(int).tolist(), seed)
+    strata = clips["label_gt"].astype(str) + b.subset(clips)
+    packed = b._packed(clips["speaker_id"], strata, np.array(b.RATIOS), seed)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(b, "SPLIT_BOUND", 1.0)
+        folds = b.assign_splits(clips, seed=seed)
+    one, two = (b.split_report(clips.assign(split=s)) for s in (packed, folds))
+    bound = max(b.SPLIT_BOUND, two["deviation"].abs().max())
+    assert one["deviation"].abs().max() <= bound + 1e-12
+    # Of a few dozen clips in a split, chance alone mixes better or worse by a few.
+    assert one["strata_distance"].mean() <= two["strata_distance"].mean() + 0.05
+
+
+def test_folds_that_are_near_enough_stay_as_they_are(manifest):
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(b, "_packed", None)
+        assert b.assign_splits(manifest).tolist() == manifest["split"].tolist()
+    assert b.split_report(manifest)["deviation"].abs().max() < b.SPLIT_BOUND
 
 
 def test_fewer_speakers_than_folds_is_a_clear_error():
@@ -361,8 +453,16 @@ def test_media_paths_inside_the_root_resolve_and_others_raise(tmp_path):
 
 
 def test_no_usable_clip_is_a_clear_error(tables):
-    with pytest.raises(ValueError, match="no corpus has a usable clip"):
-        b.build_manifest([CorpusTable(Path("r"), tables[0].clips[:0])])
+    with pytest.raises(ValueError, match="at least one corpus"):
+        b.build_manifest([])
+    # Nor is a corpus without a clip passed over because another has some.
+    empty = CorpusTable(Path("r/mosi"), tables[1].clips[:0], unlabelled=5, excluded=7)
+    with pytest.raises(ValueError, match=r"r.mosi: no usable clip \(7 rows left out, 5 without"):
+        b.build_manifest([tables[0], empty])
+    with pytest.raises(ValueError, match="conflict has 0 of 1000"):
+        b.sample_ch_sims(tables[0].clips[:0])
+    with pytest.raises(ValueError, match="CMU-MOSI has 0 of 2000 clips"):
+        b.sample_cmu_mosi(tables[1].clips[:0])
 
 
 def test_the_datasheet_states_its_note_and_the_counts(manifest):

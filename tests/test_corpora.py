@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -134,12 +135,273 @@ def test_gb18030_is_read_and_said_so(tmp_path, put) -> None:
     assert table.clips.text[1] == "我很高兴" and table.excluded == 0
 
 
-@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
-def test_an_unknown_encoding_fails_with_its_place(tmp_path, encoding) -> None:
-    text = "\n".join([",".join(SIMS_HEADER), "v,1,é,0,0,0,0,,", ""])
-    (tmp_path / "meta.csv").write_bytes(text.encode(encoding))
-    with pytest.raises(CorpusError, match=r"meta\.csv.*byte 0x\w+ on line \d.*UTF-8"):
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-32", "gb18030"])
+def test_a_file_with_another_byte_order_mark_is_read_as_it_says(tmp_path, put, encoding) -> None:
+    sims(tmp_path, put)
+    text = (tmp_path / "meta.csv").read_text(encoding="utf-8")
+    marked = text if encoding in ("utf-16", "utf-32") else "\ufeff" + text
+    (tmp_path / "meta.csv").write_bytes(marked.encode(encoding))
+    table = load_ch_sims(tmp_path)
+    sole(table, 0, f"encoded in {encoding.removesuffix('-be').upper()}", "UTF-8")
+    assert table.clips.text[1] == "我很高兴"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "cut", "words"),
+    [("utf-16", 1, "UTF-16 by its mark, and damaged"), ("utf-16-le", 0, "without a byte-order")],
+)
+def test_utf_16_that_cannot_be_told_or_read_is_refused_by_name(
+    tmp_path, put, encoding, cut, words
+) -> None:
+    sims(tmp_path, put)
+    data = (tmp_path / "meta.csv").read_text(encoding="utf-8").encode(encoding)
+    (tmp_path / "meta.csv").write_bytes(data[: len(data) - cut])
+    with pytest.raises(CorpusError, match=rf"meta\.csv: .*{words}.*save it again as UTF-8"):
         load_ch_sims(tmp_path)
+
+
+def numbered(n: int) -> list[list[str]]:
+    """Good rows of CH-SIMS with different texts."""
+    texts = ("我很高兴", "不，谢谢", "就这样", "真的吗？", "她说得对")
+    return [
+        [f"v{i:02d}", "0001", texts[i % 5] + texts[i % 3], *["0.2"] * 4, "", "train"]
+        for i in range(n)
+    ]
+
+
+def spoil(path: Path, lines: dict[int, bytes]) -> None:
+    """Other bytes in place of some lines, counted from 1."""
+    kept = path.read_bytes().splitlines(keepends=True)
+    for number, line in lines.items():
+        kept[number - 1] = line + b"\r\n"
+    path.write_bytes(b"".join(kept))
+
+
+def test_a_line_in_gb18030_among_98_in_utf_8_is_read_and_garbles_no_other(tmp_path, put) -> None:
+    rows = numbered(99)
+    sims(tmp_path, put, rows=rows)
+    spoil(tmp_path / "meta.csv", {50: ",".join(rows[48]).encode("gb18030")})
+    table = load_ch_sims(tmp_path)
+    sole(table, 50, "line 50 is not in UTF-8, read as GB18030")
+    assert table.clips.text.tolist() == [row[2] for row in rows]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "v48,0001,it’s café,0.2,0.2,0.2,0.2,,train".encode("cp1252"),
+        "v48,0001,fiancée,0.2,0.2,0.2,0.2,,train".encode("latin-1"),
+        "v48,0001,高兴,0.2,0.2,0.2,0.2,,train".encode().replace("兴".encode(), b"\xe5\x85"),
+        "v48,0001,高\0兴,0.2,0.2,0.2,0.2,,train".encode(),
+        "v48,0001,\xff\xff,0.2,0.2,0.2,0.2,,train".encode("latin-1"),
+    ],
+)
+def test_a_line_in_no_likely_encoding_is_left_out_by_its_number(tmp_path, put, line) -> None:
+    rows = numbered(99)
+    sims(tmp_path, put, rows=rows)
+    spoil(tmp_path / "meta.csv", {50: line})
+    table = load_ch_sims(tmp_path)
+    sole(table, 50, "line 50 has ")
+    assert table.clips.text.tolist() == [row[2] for i, row in enumerate(rows) if i != 48]
+    assert table.excluded == 1
+    write_report(table, tmp_path / "report.csv")
+
+
+def test_a_file_in_gb18030_with_bad_lines_is_still_read_as_such(tmp_path, put) -> None:
+    rows = numbered(30)
+    sims(tmp_path, put, rows=rows, encoding="gb18030")
+    new = "v01,0001,现在是新的,0.2,0.2,0.2,0.2,,train"
+    # The second line happens to be valid UTF-8 too, of other letters.
+    chance = b"v03,0001,\xd0\xa1\xd0\xa2,0.2,0.2,0.2,0.2,,train"
+    chance.decode("utf-8")
+    spoil(tmp_path / "meta.csv", {3: new.encode(), 5: chance, 9: b"v07,0001,\xff\xff,0,0,0,0,,"})
+    table = load_ch_sims(tmp_path)
+    assert [(r, p) for _, r, p in problems(table)] == [
+        (0, "encoded in GB18030, read as such"),
+        (3, "line 3 is not in GB18030, read as UTF-8"),
+        (9, "line 9 has byte 0xff, neither UTF-8 nor GB18030"),
+    ]
+    texts = table.clips.set_index("video_id").text
+    assert texts["v01"] == "现在是新的" and texts["v03"] == chance[9:13].decode("gb18030")
+    others = [i for i in range(30) if i not in (1, 3, 7)]
+    assert [texts[f"v{i:02d}"] for i in others] == [rows[i][2] for i in others]
+
+
+def test_a_quoted_text_of_several_lines_is_left_out_whole_if_one_cannot_be_read(
+    tmp_path, put
+) -> None:
+    rows = numbered(9)
+    rows[2][2] = "第一行\n第二行\n第三行"
+    sims(tmp_path, put, rows=rows)
+    assert load_ch_sims(tmp_path).clips.text[2] == "第一行\n第二行\n第三行"
+    data = (tmp_path / "meta.csv").read_bytes()
+    (tmp_path / "meta.csv").write_bytes(data.replace("第二行".encode(), "第二行".encode("gb18030")))
+    table = load_ch_sims(tmp_path)
+    sole(table, 5, "read as GB18030")
+    assert table.clips.text[2] == "第一行\n第二行\n第三行"
+    (tmp_path / "meta.csv").write_bytes(data.replace("第二行".encode(), b"\xff, \xff"))
+    table = load_ch_sims(tmp_path)
+    sole(table, 5, "line 5 has byte 0xff")
+    assert table.clips.video_id.tolist() == [f"v{i:02d}" for i in range(9) if i != 2]
+
+
+@pytest.mark.parametrize("end", ["\r", "\n", "\r\n"])
+def test_lines_end_as_any_system_ends_them(tmp_path, put, end) -> None:
+    sims(tmp_path, put)
+    text = (tmp_path / "meta.csv").read_bytes().replace(b"\r\n", end.encode())
+    (tmp_path / "meta.csv").write_bytes(text.replace(b"0.0,0.2,-0.0", b"0.0,0.3,-0.0"))
+    table = load_ch_sims(tmp_path)
+    sole(table, 4, "label_A is 0.3, off the grid")
+    assert table.clips.text.tolist() == ["我很高兴", "不，谢谢"]
+
+
+def test_files_that_were_joined_with_their_byte_order_marks_are_read(tmp_path, put) -> None:
+    rows = numbered(6)
+    sims(tmp_path, put, rows=rows)
+    second = "\r\n".join([",".join(row) for row in rows[3:]]).encode("utf-8-sig")
+    write_csv(tmp_path / "meta.csv", rows[:3], SIMS_HEADER, "utf-8-sig")
+    with (tmp_path / "meta.csv").open("ab") as file:
+        file.write(second)
+    table = load_ch_sims(tmp_path)
+    assert len(table.clips) == 6 and table.report.empty
+
+
+def test_a_header_that_cannot_be_read_is_fatal(tmp_path, put) -> None:
+    sims(tmp_path, put)
+    spoil(tmp_path / "meta.csv", {1: ",".join(SIMS_HEADER).encode() + b",\xff"})
+    with pytest.raises(CorpusError, match="the header has byte 0xff, neither UTF-8 nor GB18030"):
+        load_ch_sims(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ([], "there is no row, at most a header"),
+        (
+            [[v, c, t, "", "", "", "", "", ""] for v, c, t, *_ in SIMS_ROWS],
+            "rows without labels: 3",
+        ),
+        (
+            [[*r[:3], "2", *r[4:]] for r in SIMS_ROWS],
+            r"rows left out: 3\n(?s:.*)line 2: label is 2",
+        ),
+        (
+            [[*r[:3], "2", *r[4:]] for r in numbered(9)],
+            r"rows left out: 9\n(?s:.*)line 4(?s:.*)18 such lines",
+        ),
+        (
+            [SIMS_ROWS[0][:5], [*SIMS_ROWS[1][:3], *[""] * 6]],
+            r"rows without labels: 1; rows left out: 1\n  .*line 2: 5 fields",
+        ),
+    ],
+)
+@pytest.mark.parametrize("name", ["meta.csv", "label.csv", "meta(s).csv"])
+def test_a_ch_sims_without_a_usable_row_says_so_with_counts_and_reasons(
+    tmp_path, put, rows, words, name
+) -> None:
+    home = sims(tmp_path / "ch-simsv2s", put, name=name)
+    write_csv(home / name, rows, SIMS_HEADER)
+    with pytest.raises(
+        CorpusError, match=rf"no usable clip in \S*{re.escape(name)}; (?s:.*){words}"
+    ):
+        load_ch_sims(tmp_path)
+
+
+def test_the_unlabelled_part_alone_is_refused_as_such(tmp_path, put) -> None:
+    blank = [["video_9", f"{i:04}", "无"] for i in range(5)]
+    write_csv(tmp_path / "CH-SIMS v2(u)" / "meta(u).csv", blank, SIMS_HEADER[:3])
+    with pytest.raises(CorpusError, match=r"meta\(u\)\.csv; rows without labels: 5"):
+        load_ch_sims(tmp_path)
+
+
+def test_an_error_without_a_usable_row_carries_the_whole_report(tmp_path, put) -> None:
+    sims(tmp_path, put, rows=[[*r[:3], "2", *r[4:]] for r in numbered(40)])
+    with pytest.raises(CorpusError) as caught:
+        load_ch_sims(tmp_path)
+    assert caught.value.report.row.tolist() == [*range(2, 42)]
+    assert len(str(caught.value).splitlines()) < 10
+
+
+# Label files side by side
+
+
+def test_label_csv_is_used_and_every_difference_of_meta_csv_is_reported(tmp_path, put) -> None:
+    rows = numbered(8)
+    other = [list(row) for row in rows]
+    other[1][4], other[1][6] = "-0.6", "0.8"
+    other[2][2] = "另外的话"
+    other[3][3] = ""
+    other[4][3] = "0.20"
+    del other[6]
+    other.insert(0, ["only", "0001", "多", *["0.4"] * 4, "", "test"])
+    other += [["u1", "0001", "无", *[""] * 6], ["u2", "0001", "无", *[""] * 6]]
+    sims(tmp_path, put, rows=rows, name="label.csv")
+    write_csv(tmp_path / "meta.csv", other, SIMS_HEADER)
+    table = load_ch_sims(tmp_path)
+    assert table.clips.text.tolist() == [row[2] for row in rows]
+    assert (table.clips.filter(like="score") == 0.2).all(axis=None)
+    assert (table.excluded, table.unlabelled) == (0, 0)
+    assert sorted(problems(table)) == [
+        ("label.csv", 3, "label_T is '0.2', in meta.csv line 4 '-0.6'"),
+        ("label.csv", 3, "label_V is '0.2', in meta.csv line 4 '0.8'"),
+        ("label.csv", 4, f"text is {rows[2][2]!r}, in meta.csv line 5 '另外的话'"),
+        ("label.csv", 5, "label is '0.2', in meta.csv line 6 blank"),
+        ("label.csv", 8, "no such row in meta.csv"),
+        ("meta.csv", 0, "2 rows without labels that label.csv does not have"),
+        ("meta.csv", 2, "no such row in label.csv"),
+    ]
+    assert table.report.expected.str.contains("label.csv is used").all()
+    assert table.report.sample_id[1] == "ch_sims_v2/v01/0001"
+
+
+@pytest.mark.parametrize("other", ["meta.csv", "meta(s).csv"])
+def test_label_files_that_say_the_same_add_nothing_to_the_report(tmp_path, put, other) -> None:
+    rows = numbered(8)
+    sims(tmp_path, put, rows=rows, name="label.csv")
+    same = [[*r[:3], f"{float(r[3]):.6f}", *r[4:]] for r in reversed(rows)]
+    write_csv(tmp_path / other, same, SIMS_HEADER, "gb18030")
+    table = load_ch_sims(tmp_path)
+    assert len(table.clips) == 8 and table.report.empty
+
+
+def test_of_three_label_files_both_others_are_compared(tmp_path, put) -> None:
+    rows = numbered(4)
+    sims(tmp_path, put, rows=rows, name="label.csv")
+    for name, value in (("meta.csv", "0.4"), ("meta(s).csv", "0.6")):
+        write_csv(tmp_path / name, [*rows[:3], [*rows[3][:3], value, *rows[3][4:]]], SIMS_HEADER)
+    table = load_ch_sims(tmp_path)
+    assert [p for _, _, p in problems(table)] == [
+        "label is '0.2', in meta.csv line 5 '0.4'",
+        "label is '0.2', in meta(s).csv line 5 '0.6'",
+    ]
+    assert table.clips.score_gt.eq(0.2).all()
+
+
+def test_thousands_of_differences_are_all_in_the_report(tmp_path, put) -> None:
+    rows = [[f"v{i:04d}", "1", "好", *["0.2"] * 4, "", ""] for i in range(3000)]
+    write_csv(tmp_path / "label.csv", rows, SIMS_HEADER)
+    write_csv(tmp_path / "meta.csv", [[*r[:3], "0.4", *r[4:]] for r in rows], SIMS_HEADER)
+    table = load_ch_sims(tmp_path, check_media=False)
+    assert table.report.row.tolist() == [*range(2, 3002)] and len(table.clips) == 3000
+
+
+def test_a_label_file_that_cannot_be_compared_is_said_to_be_so(tmp_path, put) -> None:
+    sims(tmp_path, put, name="label.csv")
+    (tmp_path / "meta.csv").write_text("a,b\n1,2\n")
+    sole(load_ch_sims(tmp_path), 0, "cannot be compared", "missing columns", file="meta.csv")
+    lines = (tmp_path / "label.csv").read_bytes().splitlines(keepends=True)
+    (tmp_path / "meta.csv").write_bytes(b"".join([*lines[:3], b"\xff\xff\n"]))
+    table = load_ch_sims(tmp_path)
+    assert [(f, r, p) for f, r, p in problems(table)] == [
+        ("label.csv", 4, "no such row in meta.csv"),
+        ("meta.csv", 0, "1 of its rows cannot be read and compared"),
+    ]
+
+
+def test_a_column_that_one_label_file_lacks_is_one_entry(tmp_path, put) -> None:
+    sims(tmp_path, put, rows=[r[:8] for r in SIMS_ROWS], header=SIMS_HEADER[:8], name="label.csv")
+    write_csv(tmp_path / "meta.csv", SIMS_ROWS, SIMS_HEADER)
+    sole(load_ch_sims(tmp_path), 0, "column mode is not in label.csv")
 
 
 def test_an_empty_or_unclosed_table_is_fatal(tmp_path) -> None:
@@ -180,7 +442,8 @@ def test_a_missing_clip_file_is_reported(tmp_path, put) -> None:
 
 def test_lost_leading_zeros_are_recognised(tmp_path, put) -> None:
     sims(tmp_path, put)
-    write_csv(tmp_path / "meta.csv", [["video_0001", "2", *SIMS_ROWS[1][2:]]], SIMS_HEADER)
+    rows = [["video_0001", "2", *SIMS_ROWS[1][2:]], SIMS_ROWS[0]]
+    write_csv(tmp_path / "meta.csv", rows, SIMS_HEADER)
     sole(load_ch_sims(tmp_path), 2, "Raw/video_0001/0002.mp4 exists", "leading zeros")
 
 
@@ -446,9 +709,10 @@ def test_every_defect_of_a_transcript_is_reported(tmp_path, put) -> None:
     folder = tmp_path / "Raw/Transcript/Segmented"
     (folder / "-a_B.annotprocessed").write_text("1_DELIM_ \nnonsense\n")
     (folder / "0c-D_e.annotprocessed").unlink()
-    table = load_cmu_mosi(tmp_path)
-    assert table.clips.empty and table.excluded == 3
-    said = sorted((f.rpartition("/")[2], r, p.partition(": ")[2]) for f, r, p in problems(table))
+    with pytest.raises(CorpusError, match="rows left out: 3") as caught:
+        load_cmu_mosi(tmp_path)
+    found = caught.value.report[["file", "row", "problem"]].itertuples(index=False)
+    said = sorted((f.rpartition("/")[2], r, p.partition(": ")[2]) for f, r, p in found)
     assert said == [
         ("-a_B.annotprocessed", 2, "'nonsense'"),
         ("OpinionLevelSentiment.csv", 1, "text of 1 is empty"),
@@ -460,8 +724,148 @@ def test_every_defect_of_a_transcript_is_reported(tmp_path, put) -> None:
     assert table.clips.text.tolist() == ["IT’S"]
     assert {p for _, r, p in problems(table) if r == 0} == {"encoded in CP1252, read as such"}
     assert any("two texts for 1" in p for _, _, p in problems(table))
-    (folder / "-a_B.annotprocessed").write_bytes(b"1_DELIM_\x81\n")
-    assert sum("unknown encoding" in p for _, _, p in problems(load_cmu_mosi(tmp_path))) == 2
+
+
+def test_a_transcript_is_decoded_by_line(tmp_path, put) -> None:
+    mosi_zip(tmp_path, put)
+    file = tmp_path / "Raw/Transcript/Segmented/-a_B.annotprocessed"
+    others = "".join(f"{n}_DELIM_“IT’S {n}”\r" for n in range(3, 9)).encode()
+    file.write_bytes(b"1_DELIM_IT\x92S\r2_DELIM_\xe2\x80\x9cGOOD\xe2\x80\x9d\r" + others)
+    table = load_cmu_mosi(tmp_path)
+    assert table.clips.text.tolist() == ["IT’S", "“GOOD”", "TEXT 10, QUITE"]
+    sole(table, 1, "line 1 is not in UTF-8, read as CP1252",
+         file="Raw/Transcript/Segmented/-a_B.annotprocessed")  # fmt: skip
+    file.write_bytes(b"1_DELIM_\x81\r2_DELIM_GOOD\r" + others)
+    table = load_cmu_mosi(tmp_path)
+    sole(table, 1, "line 1 has byte 0x81, neither UTF-8 nor CP1252",
+         file="OpinionLevelSentiment.csv")  # fmt: skip
+    assert table.clips.text.tolist() == ["GOOD", "TEXT 10, QUITE"]
+    file.write_bytes("1_DELIM_GOOD\n2_DELIM_BAD\n".encode("utf-16-le"))
+    table = load_cmu_mosi(tmp_path)
+    assert [r for _, r, p in problems(table) if "without a byte-order mark" in p] == [1, 2]
+    file.write_bytes("1_DELIM_GOOD\n2_DELIM_BAD\n".encode("utf-16"))
+    assert load_cmu_mosi(tmp_path).clips.text.tolist()[:2] == ["GOOD", "BAD"]
+
+
+@pytest.mark.parametrize("text", ["", " ", "\u3000", "\u200b", "\xa0\ufeff", '"\u2028"', "\x07"])
+@pytest.mark.parametrize("layout", [mosi_zip, mosi_mmsa, sims])
+def test_a_transcript_that_shows_nothing_leaves_its_clip_out(tmp_path, put, layout, text) -> None:
+    layout(tmp_path, put)
+    if layout is mosi_zip:
+        file = tmp_path / "Raw/Transcript/Segmented/-a_B.annotprocessed"
+        file.write_text(f"1_DELIM_{text}\n2_DELIM_GOOD\n".replace('"', ""), encoding="utf-8")
+    else:
+        file = next(p for p in tmp_path.glob("*.csv") if p.name != "annotations.csv")
+        data = file.read_text(encoding="utf-8")
+        first = "TEXT 1, QUITE" if layout is mosi_mmsa else "我很高兴"
+        data = data.replace(f'"{first}"', first).replace(first, text, 1)
+        file.write_text(data, encoding="utf-8")
+    table = (load_ch_sims if layout is sims else load_cmu_mosi)(tmp_path)
+    assert ["empty" in p for _, _, p in problems(table)] == [True]
+    assert (len(table.clips), table.excluded) == (2, 1)
+
+
+def test_an_odd_line_of_the_annotations_or_intensities_spoils_no_other(tmp_path, put) -> None:
+    mosi_zip(tmp_path, put)
+    with (tmp_path / "annotations.csv").open("ab") as file:
+        file.write(b"caf\xe9,1,0,0,0\r\n-a\x81,1,0,0,0\r\n")
+    with (tmp_path / "OpinionLevelSentiment.csv").open("ab") as file:
+        file.write(b"0,1,caf\xe9,1,0\r\n0,1,\x81,1,0\r\n")
+    table = load_cmu_mosi(tmp_path, check_media=False)
+    assert table.clips.clip_id.tolist() == ["1", "2", "10"]
+    assert [(f, r) for f, r, p in problems(table) if p.startswith("line")] == [
+        ("OpinionLevelSentiment.csv", 4), ("OpinionLevelSentiment.csv", 5),
+        ("annotations.csv", 5), ("annotations.csv", 6),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("layout", [mosi_zip, mosi_mmsa])
+@pytest.mark.parametrize("kind", ["header alone", "blank", "bad", "no intensity", "no row"])
+def test_a_cmu_mosi_without_a_usable_row_says_so(tmp_path, put, layout, kind) -> None:
+    layout(tmp_path, put)
+    labels = next(p for p in tmp_path.glob("*.csv") if p.name != "annotations.csv")
+    votes = {
+        "header alone": [],
+        "blank": [[*row[:2], "", "", ""] for row in VOTES],
+        "bad": [[*row[:2], "7", *row[3:]] for row in VOTES],
+    }.get(kind, VOTES)
+    write_csv(tmp_path / "annotations.csv", votes, VOTE_HEADER)
+    text = labels.read_text()
+    if kind == "no intensity":
+        for label in ("2.4", "-1.75", "0.0"):
+            text = text.replace(f",{label}", ",x")
+        labels.write_text(text)
+    if kind == "no row":
+        labels.write_text(text.splitlines()[0] + "\n" if layout is mosi_mmsa else "")
+    words = {
+        "header alone": "no annotated clip in annotations.csv; there is no row",
+        "blank": "no annotated clip in annotations.csv; rows without labels: 3",
+        "bad": r"rows left out: 3\n(?s:.*)label_T is 7, out of range",
+        "no intensity": r"rows left out: 3\n(?s:.*)label is 'x', not a number",
+        "no row": "empty|no row",
+    }[kind]
+    with pytest.raises(CorpusError, match=words):
+        load_cmu_mosi(tmp_path)
+    if kind.startswith("no"):
+        with pytest.raises(CorpusError, match=words):
+            unannotated_cmu_mosi(tmp_path)
+
+
+def test_two_files_of_intensities_that_differ_are_compared(tmp_path, put) -> None:
+    mosi_zip(tmp_path, put)
+    rows = [["1.5", "3.25", v, c, label] for v, c, label in MOSI_ROWS]
+    rows[1][4] = "1.5"
+    write_csv(tmp_path / "Labels/OpinionLevelSentiment.csv", rows)
+    table = load_cmu_mosi(tmp_path)
+    sole(table, 2, "label is '-1.75', in Labels/OpinionLevelSentiment.csv line 2 '1.5'",
+         "OpinionLevelSentiment.csv is used", file="OpinionLevelSentiment.csv")  # fmt: skip
+    assert table.clips.score_gt.tolist() == [0.8, -0.6, 0.0]
+
+
+@pytest.mark.parametrize("used", [mosi_zip, mosi_mmsa])
+def test_intensities_of_both_layouts_are_compared_where_both_are_there(tmp_path, put, used) -> None:
+    used(tmp_path, put)
+    mmsa = [[v, c, "HI", f"{float(label):.7f}", "", "", "", "", ""] for v, c, label in MOSI_ROWS]
+    mmsa[2][3] = "0.4"
+    mmsa.append(["zz", "1", "HI", "1.0", "", "", "", "", ""])
+    original = [["1.5", "3.25", v, c, label] for v, c, label in MOSI_ROWS]
+    if used is mosi_zip:
+        write_csv(tmp_path / "label.csv", mmsa, SIMS_HEADER)
+        expected = [
+            ("OpinionLevelSentiment.csv", 3, "label is '0.0', in label.csv line 4 '0.4000000'"),
+            ("label.csv", 5, "no such row in OpinionLevelSentiment.csv"),
+        ]
+        expected[0] = (*expected[0][:2], "label is '0.0', in label.csv line 4 '0.4'")
+    else:
+        original[2][4] = "0.4"
+        write_csv(tmp_path / "OpinionLevelSentiment.csv", [*original, ["0", "1", "zz", "1", "0"]])
+        expected = [
+            ("OpinionLevelSentiment.csv", 4, "no such row in label.csv"),
+            ("label.csv", 4, "label is '0.0', in OpinionLevelSentiment.csv line 3 '0.4'"),
+        ]
+    table = load_cmu_mosi(tmp_path)
+    assert sorted(problems(table)) == expected
+    assert table.clips.score_gt.tolist() == [0.8, -0.6, 0.0] and table.excluded == 0
+
+
+def test_two_files_of_annotations_that_differ_are_compared(tmp_path, put) -> None:
+    mosi_zip(tmp_path / "CMU-MOSI", put)
+    votes = [[*VOTES[0][:2], "-0.8", *VOTES[0][3:]], *VOTES[1:]]
+    write_csv(tmp_path / "annotations.csv", votes, VOTE_HEADER)
+    table = load_cmu_mosi(tmp_path)
+    sole(table, 2, "label_T is '0.8', in annotations.csv line 2 '-0.8'",
+         file="CMU-MOSI/annotations.csv")  # fmt: skip
+    assert table.clips.score_t[0] == 0.8
+
+
+def test_unimodal_labels_inside_mmsas_file_are_compared_with_the_annotations(tmp_path, put) -> None:
+    mosi_mmsa(tmp_path, put)
+    file = tmp_path / "label.csv"
+    lines = file.read_text().splitlines()
+    lines[1] = '-a_B,1,"TEXT 1, QUITE",2.4,0.8,0.2,-0.2,,'
+    file.write_text("\n".join(lines))
+    sole(load_cmu_mosi(tmp_path), 2, "label_A is '0.0', in label.csv line 2 '0.2'",
+         file="annotations.csv")  # fmt: skip
 
 
 def test_an_mmsa_clip_needs_its_own_sound_track(tmp_path, put) -> None:

@@ -1,6 +1,7 @@
 from fractions import Fraction
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,8 +10,10 @@ from emomm_lib.labels import (
     COALITIONS,
     GRIDS,
     Corpus,
+    class_labels,
     coalition_modalities,
     coalition_name,
+    is_class,
     mosi_intensity_to_score,
     nearest_step,
     on_grid,
@@ -116,3 +119,75 @@ def test_coalition_names_and_modalities_are_inverse_over_all_eight():
     for wrong in ("TT", "X"):
         with pytest.raises(ValueError, match="distinct letters"):
             coalition_name(wrong)
+
+
+NO_LABELS = [np.nan, None, pd.NA, pd.NaT, 7, -1, 5, 2.5, np.inf, True, np.False_, "3", "WP", 1j]
+NO_SCORES = [True, np.True_, "0.4", "x", 1j, np.datetime64("2020-01-01")]
+
+
+@pytest.mark.parametrize("bad", NO_LABELS, ids=repr)
+@pytest.mark.parametrize("function", [polarity, class_labels, GRIDS[Corpus.CH_SIMS].scores])
+def test_what_is_no_class_has_no_polarity_and_no_scores(function, bad):
+    with pytest.raises(ValueError, match=r"whole numbers 0 to 4; got .*\(1 in all\)"):
+        function(bad)
+
+
+@pytest.mark.parametrize("bad", NO_LABELS, ids=repr)
+def test_one_that_is_no_class_is_found_among_others_and_counted(bad):
+    mixed = [0, bad, 4, bad, 2.0]
+    for values in (mixed, np.array(mixed, dtype=object), pd.Series(mixed, dtype=object)):
+        assert is_class(values).tolist() == [True, False, True, False, True]
+        with pytest.raises(ValueError, match=r"\(2 in all\)"):
+            polarity(values)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.array([0, 2, 4], np.uint8),
+        np.array([0, 2, 4], np.float32),
+        pd.Series([0, 2, 4], dtype="Int64"),
+        pd.Categorical([0, 2, 4]),
+        (0, 2.0, 4),
+    ],
+    ids=lambda v: type(v).__name__ + str(getattr(v, "dtype", "")),
+)
+def test_whole_numbers_of_any_type_are_classes(values):
+    assert polarity(values).tolist() == [-1, 0, 1]
+
+
+@pytest.mark.parametrize("empty", [[], np.zeros((0, 3)), pd.Series([], dtype=object)], ids=repr)
+def test_of_no_labels_there_are_no_polarities(empty):
+    for function in (polarity, class_labels, nearest_step):
+        assert function(empty).shape == np.shape(empty) and function(empty).dtype == np.int64
+
+
+@pytest.mark.parametrize("bad", NO_SCORES, ids=repr)
+@pytest.mark.parametrize(
+    "function", [nearest_step, on_grid, mosi_intensity_to_score, GRIDS[Corpus.CMU_MOSI].labels]
+)
+def test_what_is_no_number_has_no_class_and_no_grid(function, bad):
+    for values in (bad, np.array([0, bad], dtype=object)):
+        with pytest.raises(ValueError, match=r"must be numbers; got .*\(1 in all\)"):
+            function(values)
+
+
+@pytest.mark.parametrize("missing", [np.nan, None, pd.NA, pd.NaT], ids=repr)
+def test_a_missing_score_has_no_class_and_is_not_on_the_grid(missing):
+    for function in (nearest_step, mosi_intensity_to_score, GRIDS[Corpus.CMU_MOSI].labels):
+        with pytest.raises(ValueError, match=r"got nan \(1 in all\)"):
+            function([0, missing])
+    assert on_grid([0, missing]).tolist() == [True, False]
+
+
+def test_an_intensity_out_of_range_is_named_as_it_was_given():
+    with pytest.raises(ValueError, match=r"intensities must lie in \[-3, 3\]; got 3.2, -4.0"):
+        mosi_intensity_to_score([1, 3.2, -4])
+    for bad in (6, 0.5):
+        with pytest.raises(ValueError, match=f"grid steps .* got {float(bad)}"):
+            GRIDS[Corpus.CH_SIMS].labels([0, bad])
+
+
+def test_scores_are_asked_of_one_class():
+    with pytest.raises(ValueError, match="one class at a time"):
+        GRIDS[Corpus.CH_SIMS].scores([1, 2])

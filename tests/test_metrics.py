@@ -105,8 +105,13 @@ def test_series_are_paired_by_position_and_not_by_index():
         ([0, 1], [0], "one length"),
         ([], [], "at least 1"),
         ([[0]], [[0]], "one-dimensional"),
-        ([0, 5], [0, 1], r"0 to 4; got \[5\]"),
-        ([0, 1], [0.0, 1.5], r"got \[1.5\]"),
+        ([0, 5], [0, 1], r"0 to 4; got 5"),
+        ([0, 1], [0.0, 1.5], r"got 1.5 \(1 in all\)"),
+        ([0, -1], [0, 1], "got -1"),
+        ([0, 1], [True, 1], "got True"),
+        ([0, 1], ["0", "1"], "got '0', '1' \\(2 in all\\)"),
+        ([0, 1], [0, np.inf], "got inf"),
+        ([0, 1], pd.array([0, None], dtype="Int64"), "second argument has no value"),
         ([0, 1], [0, np.nan], r"second argument has no value at positions \[1\]"),
     ],
 )
@@ -114,6 +119,13 @@ def test_bad_labels_are_refused_and_a_failed_item_is_never_scored(truth, predict
     for metric in (m.agreement, m.accuracy5, m.accuracy2, m.macro_f1, m.METRICS["acc5"]):
         with pytest.raises(ValueError, match=message):
             metric(truth, prediction)
+
+
+@pytest.mark.parametrize("bad", ["0.4", True, np.inf, np.nan, None, 1j])
+def test_a_score_that_is_no_finite_number_has_no_error(bad):
+    for metric in (m.mae, m.METRICS["mae"]):
+        with pytest.raises(ValueError, match="no value at|must be numbers|must be finite"):
+            metric([0.2, 0.4], np.array([0.2, bad], dtype=object))
 
 
 @pytest.mark.parametrize("name", ["acc5", "f1", "mae"])
@@ -223,6 +235,29 @@ def test_a_resample_without_signed_clips_is_left_out_and_none_at_all_gives_nan()
     assert (some.value, some.low, some.high) == (1, 1, 1)
     none = m.bootstrap_interval(metric, [2, 2], [2, 2])
     assert np.isnan([none.value, none.low, none.high]).all()
+    assert none.left_out == 2000
+
+
+def test_an_undefined_value_has_an_undefined_interval_though_resamples_are_defined():
+    # A ratio to a sum that is 0 over the clips, and not over most resamples.
+    parts = np.column_stack([np.ones(6), [1, -1, 1, -1, 1, -1]])
+
+    def ratio(sums):
+        total = np.where(sums[..., 1] == 0, np.nan, sums[..., 1])
+        return np.stack([sums[..., 0] / total, sums[..., 0]], axis=-1)
+
+    undefined, defined = m.intervals_of(parts, ratio)
+    assert np.isnan([undefined.value, undefined.low, undefined.high]).all()
+    assert 0 < undefined.left_out < 2000
+    assert (defined.value, defined.low, defined.high, defined.left_out) == (6, 6, 6, 0)
+
+
+def test_resamples_in_which_a_value_is_undefined_are_counted_and_left_out_of_its_interval():
+    metric = m.METRICS["acc2_signed"]
+    found = m.bootstrap_interval(metric, [2, 2, 4], [2, 2, 4])
+    # A resample of three without the third clip: (2/3)^3.
+    assert found.left_out / 2000 == pytest.approx(8 / 27, abs=0.04)
+    assert m.bootstrap_interval(metric, [4, 4, 4], [4, 2, 4]).left_out == 0
 
 
 def test_clusters_of_another_length_are_refused():

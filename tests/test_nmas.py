@@ -1,11 +1,13 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import bootstrap, pearsonr
 
 from emomm_lib import metrics as m
+from emomm_lib.chase.steering import preference
 from emomm_lib.labels import COALITIONS, coalition_modalities
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -82,6 +84,65 @@ def test_layer_shares_equal_loops_over_clips_layers_heads(both):
     np.testing.assert_allclose(m.layer_nmas(traces), traces.nmas().mean(axis=2), rtol=1e-6)
 
 
+def budget_by_loops(mass, counts):
+    layers, heads, _ = mass.shape
+    budget = np.full((layers, 3), np.nan)
+    at = [k for k in range(3) if counts[k]]
+    for layer in range(layers):
+        own = []
+        for head in range(heads):
+            density = {k: mass[layer, head, k] / counts[k] for k in at}
+            total = sum(density.values())
+            own.append({k: density[k] / total if total else 0.0 for k in at})
+        for k in at:
+            budget[layer, k] = sum(shares[k] for shares in own) / heads
+    return budget
+
+
+def test_the_budget_is_the_mean_of_each_heads_shares(both):
+    _, traces = both
+    found = m.layer_budget(traces.mass, traces.counts)
+    assert found.shape == (len(traces), 3, 3)
+    for i in range(len(traces)):
+        expected = budget_by_loops(traces.mass[i].astype(float), traces.counts[i])
+        np.testing.assert_allclose(found[i], expected, rtol=1e-12)
+        np.testing.assert_array_equal(m.layer_budget(traces.mass[i], traces.counts[i]), found[i])
+
+
+def test_the_budget_is_the_papers_preference_of_a_layer_in_shares(both):
+    _, traces = both
+    present = torch.from_numpy(traces.counts > 0)[:, None, None]
+    per_head = preference(torch.from_numpy(traces.nmas()), present, "share")
+    budget = np.nan_to_num(m.layer_budget(traces.mass, traces.counts))
+    np.testing.assert_allclose(per_head.mean(2).numpy(), budget, atol=1e-12)
+
+
+def test_budget_and_shares_part_ways_where_heads_disagree_and_one_attends_more():
+    index = pd.DataFrame({"sample_id": ["x"], "coalition": ["TV"]})
+    counts = np.array([[10, 0, 20]])
+    # One head looks hard at text, one a little at video.
+    mass = np.array([[[[0.8, 0, 0.2], [0.001, 0, 0.018]]]], dtype=np.float32)
+    traces = m.TraceTable(index, mass, counts)
+    [[budget]], [[shares]] = m.layer_budget(mass, counts), m.layer_shares(traces)
+    assert budget[[0, 2]] == pytest.approx([(8 / 9 + 1 / 10) / 2, (1 / 9 + 9 / 10) / 2], rel=1e-6)
+    assert shares[[0, 2]] == pytest.approx([0.0801 / 0.091, 0.0109 / 0.091], rel=1e-6)
+    # They rank the two modalities differently.
+    assert budget[2] > budget[0] and shares[0] > 7 * shares[2]
+    alike = m.TraceTable(index, mass[:, :, [0, 0]], counts)
+    agreed = m.layer_budget(alike.mass, counts)
+    np.testing.assert_allclose(agreed, m.layer_shares(alike), rtol=1e-6)
+    single = m.TraceTable(index, mass[:, :, :1], counts)
+    np.testing.assert_allclose(
+        m.layer_budget(single.mass, counts), m.layer_shares(single), rtol=1e-6
+    )
+
+
+def test_a_head_that_attends_to_no_modality_leaves_a_rest_of_the_budget():
+    mass = np.array([[[0.4, 0.1, 0], [0, 0, 0]]])
+    assert m.layer_budget(mass, [10, 10, 0])[0, :2] == pytest.approx([0.4, 0.1])
+    assert np.isnan(m.layer_budget(mass, [10, 10, 0])[0, 2])
+
+
 @given(st.integers(0, 10**6))
 @settings(max_examples=15, deadline=None)
 def test_shares_add_up_to_one_and_do_not_change_with_the_scale_of_attention(seed):
@@ -99,7 +160,7 @@ def test_equal_mass_on_ten_times_the_tokens_is_a_tenth_of_the_density():
     index = pd.DataFrame({"sample_id": ["x"], "coalition": ["TV"]})
     mass = np.array([[[[0.3, 0, 0.3]]]], dtype=np.float32)
     traces = m.TraceTable(index, mass, np.array([[20, 0, 200]]))
-    found = m.attention_budget(traces).set_index(["modality", "quantity"])["value"]
+    found = m.attention_by_modality(traces).set_index(["modality", "quantity"])["value"]
     assert found["V", "mass"] == found["T", "mass"] == pytest.approx(0.3)
     assert found["T", "nmas"] / found["V", "nmas"] == pytest.approx(10)
     assert found["V", "share"] == pytest.approx(1 / 11)
@@ -111,7 +172,7 @@ def test_a_layer_without_mass_has_no_shares_and_is_left_out_of_means():
     mass = np.array([[[[0, 0, 0]], [[0.3, 0.1, 0]]]], dtype=np.float32)
     traces = m.TraceTable(index, mass, np.array([[10, 10, 0]]))
     assert np.isnan(m.layer_shares(traces)[0, 0]).all()
-    found = m.attention_budget(traces).set_index(["modality", "quantity"])["value"]
+    found = m.attention_by_modality(traces).set_index(["modality", "quantity"])["value"]
     assert found["T", "share"] == pytest.approx(0.75)
     by_layer = m.nmas_by_layer(traces).set_index(["layer", "modality", "quantity"])["value"]
     assert by_layer[1, "T", "nmas"] == 0 and np.isnan(by_layer[1, "T", "share"])
@@ -137,9 +198,11 @@ def test_layers_count_from_one_and_hold_the_means_of_their_clips(both):
     assert set(found["n"]) == {40}
 
 
-def test_the_budget_averages_over_layers_heads_and_clips(both):
+def test_attention_by_modality_averages_over_layers_heads_and_clips(both):
     _, traces = both
-    found = m.attention_budget(traces).set_index(["coalition", "modality", "quantity"])["value"]
+    found = m.attention_by_modality(traces).set_index(["coalition", "modality", "quantity"])[
+        "value"
+    ]
     for coalition in COALITIONS[1:]:
         part = traces.select((traces.index["coalition"] == coalition).to_numpy())
         shares = shares_by_loops(part)
@@ -224,6 +287,13 @@ def test_a_constant_side_or_too_few_points_have_no_correlation(both):
     frame, traces = both
     found = m.nmas_gtar_correlation(frame.assign(right_polarity=1.0), traces)
     assert found[["value", "low", "high"]].isna().all(axis=None)
+    # Constant up to rounding on the other side: equal mass on equally many tokens.
+    rng = np.random.default_rng(0)
+    there = np.array([[k in coalition_modalities(c) for k in "TAV"] for c in frame["coalition"]])
+    mass = 0.1 * there[:, None, None] * rng.uniform(0.1, 1, (*traces.mass.shape[:3], 1))
+    flat = m.TraceTable(traces.index, mass, there * 7)
+    found = m.nmas_gtar_correlation(frame, flat).set_index("quantity")
+    assert found.loc[["adjusted", "within"], ["value", "low", "high"]].isna().all(axis=None)
     two = m.nmas_gtar_correlation(frame[frame["coalition"] == "TA"], traces)
     two = two.set_index("quantity")
     assert np.isnan(two.loc["between", "value"]) and two.loc["between", "n"] == 2
@@ -234,7 +304,7 @@ def test_results_depend_on_the_seed_and_not_on_the_order_of_the_rows(both):
     frame, traces = both
     order = np.random.default_rng(1).permutation(len(traces))
     mixed = traces.select(order)
-    for function in (m.nmas_by_layer, m.attention_budget):
+    for function in (m.nmas_by_layer, m.attention_by_modality):
         pd.testing.assert_frame_equal(function(traces), function(mixed))
         assert not function(traces)["low"].equals(function(traces, seed=1)["low"])
     other = frame.sample(frac=1, random_state=5)

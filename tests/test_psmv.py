@@ -77,7 +77,49 @@ def test_psmv_works_on_any_leading_dimensions_and_a_share_of_nothing_is_nan():
     values = np.random.default_rng(0).random((4, 5, 8))
     assert m.psmv(values).shape == m.psmv_shares(values).shape == (4, 5, 3)
     assert m.psmv(values)[3, 1] == pytest.approx(shapley(values[3, 1]))
-    assert np.isnan(m.psmv_shares(np.full(8, 0.2))).all()
+    with pytest.warns(RuntimeWarning, match=r"V\(TAV\) equals V\(none\) up to rounding"):
+        assert np.isnan(m.psmv_shares(np.full(8, 0.2))).all()
+
+
+@given(ACCURACIES, st.integers(1, 5000), st.integers(-3, 3), st.sampled_from([1e-6, 1.0, 1e6]))
+@settings(max_examples=60, deadline=None)
+def test_a_gain_of_rounding_has_no_shares_at_any_scale(values, clips, ulps, scale):
+    # V(none) summed clip by clip in thirds, V(TAV) as one product: equal up to rounding.
+    values = values.copy()
+    values[0] = sum([1 / 3] * clips) / clips
+    values[-1] = 1 / 3 + ulps * np.finfo(float).eps
+    with pytest.warns(RuntimeWarning, match="up to rounding"):
+        assert np.isnan(m.psmv_shares(scale * values)).all()
+
+
+@pytest.mark.parametrize("gain", [1e-6, 1e-4, -1e-3])
+def test_the_gain_of_one_clip_in_a_million_still_has_shares(gain):
+    values = np.array([0.5, 0.6, 0.5, 0.4, 0.5, 0.6, 0.5, 0.5 + gain])
+    assert m.psmv_shares(values).sum() == pytest.approx(1, rel=1e-6)
+
+
+def thirds(frame):
+    """Without a modality a third, with all three the same third by another sum."""
+    right = frame["right"].where(frame["coalition"] != "none", 1 / 3)
+    whole = frame["coalition"] == "TAV"
+    # In each subset as many 1/3 + 1/4 as 1/3 - 1/4.
+    swing = frame[whole].groupby("subset").cumcount() % 2 * 0.5 - 0.25
+    right[whole] = 1 / 3 + swing
+    return frame.assign(right=right)
+
+
+def test_a_collapse_of_shares_of_nothing_is_nan_with_its_interval_and_says_why():
+    frame = thirds(made())
+    with pytest.warns(RuntimeWarning, match="PSMV's share of subset .*up to rounding"):
+        shares = m.psmv_frame(frame, resamples=200).query("quantity == 'share'")
+    assert shares[["value", "low", "high"]].isna().all(axis=None)
+    with pytest.warns(RuntimeWarning, match="share_.* of model is undefined"):
+        found = m.vcc(frame, {"sure": made(seed=3)}, resamples=200)
+    found = found.set_index(["source", "quantity"])
+    undefined = [("model", q) for q in ("share_align", "share_conflict", "collapse")]
+    undefined += [("sure", "excess")]
+    assert found.loc[undefined, ["value", "low", "high"]].isna().all(axis=None)
+    assert found.drop(undefined)[["value", "low", "high"]].notna().all(axis=None)
     with pytest.raises(ValueError, match="end in 8 accuracies"):
         m.psmv(np.zeros((8, 7)))
 

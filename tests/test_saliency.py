@@ -304,3 +304,21 @@ def test_attention_importance_is_the_mean_over_layers_and_heads_on_visual_tokens
     for b, k in itertools.product(range(3), range(9)):
         total = sum(rows[b, layer, h, k] for layer in range(4) for h in range(2))
         assert actual[b, k] == pytest.approx(total / 8 if ids[b, k] == V else 0, abs=1e-15)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -1.0])
+def test_importance_that_is_no_importance_is_refused_by_its_row(bad):
+    ids = torch.tensor([[T, V, V], [T, V, V]])
+    rows = torch.full((2, 3, 2, 3), 0.1)
+    rows[1, 0, 0, 2] = 100 * bad
+    with pytest.raises(ValueError, match="row 1 of the batch .* position 2"):
+        attention_importance(rows, ids)
+    with pytest.raises(ValueError, match="row 0 of the batch .* position 1"):
+        normalized(torch.tensor([[0.2, bad], [0.1, 0.1]]))
+
+
+def test_a_gradient_that_is_not_finite_is_refused_by_its_row(model):
+    embeds, mask, positions, ids = batch(model)
+    embeds[1, ids[1] == V] = float("inf")
+    with pytest.raises(ValueError, match="row 1 of the batch"):
+        importance(model, (embeds, mask, positions, ids))

@@ -767,12 +767,34 @@ def test_what_cannot_be_steered_is_said_before_the_model_runs(models):
     deeper = Router(state_size=32, **shape | {"layers": 4})
     refused("4 layers.* has 3", deeper, config(beta=0.0))
     refused("4 layers.* has 3", GateByRow((router(), deeper), torch.zeros(3)), config(beta=0.0))
+    spoilt = importance.clone()
+    spoilt[1, ids[1] == V] = torch.nan
+    refused("row 1 of the batch has nan", decree(), config(), importance=spoilt)
     for heads in (((4, 1),), ((2, 5),), ((2, 0),)):
         refused("heads", decree(), config(beta=0.0, heads=heads))
     with pytest.raises(ValueError, match="share a scope"):
         Steerer(model, [(decree(), config(scope=x, beta=0.0)) for x in SCOPES], ids)
     with pytest.raises(ValueError, match="at least one"):
         Steerer(model, [], ids)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -0.5])
+@pytest.mark.parametrize("which", ["conflict", "gate"])
+@pytest.mark.parametrize("rule", ["preference", "gate", "first"])
+def test_a_gate_that_is_no_probability_steers_nothing_unsaid(models, which, bad, rule):
+    model = models[QWEN]
+    tokens, mask, ids = inputs()
+    p, g = torch.full((len(ids),), 0.9), torch.full((len(ids), 3), 1 / 3)
+    (p if which == "conflict" else g[:, 0])[1] = bad
+    gate = SimpleNamespace(check=lambda model: None, route=lambda row: (p[:, None], g[:, None]))
+    with pytest.raises(ValueError, match=f"{which} is finite .*row 1 has"):
+        ConstantGate(p, g)
+    before = fingerprint(model)
+    with pytest.raises(ValueError, match=rf"{which} .*layer 2, row 1 of the batch"):
+        with steer(model, gate, config(beta=0.0, rule=rule), ids):
+            run(model, tokens, mask)
+    assert fingerprint(model) == before
 
 
 @torch.no_grad()

@@ -492,6 +492,48 @@ def test_normalising_importance_first_changes_no_significant_token():
         assert torch.equal(one, two)
 
 
+BAD = [math.nan, math.inf, -math.inf, -1e-9]
+
+
+@pytest.mark.parametrize("bad", BAD)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_importance_that_is_missing_infinite_or_negative_is_refused_by_its_row(bad, dtype):
+    importance, visual = normal(0, 3, 8).abs().to(dtype), torch.ones(3, 8, dtype=torch.bool)
+    importance[1, 5] = importance[1, 6] = importance[2, 0] = bad
+    at = torch.tensor([80.0])
+    with pytest.raises(ValueError, match=r"row 1 .* position 5 \(2 such tokens, in 2 rows\)"):
+        s.significant_tokens(importance, visual, at)
+    # What stands on other tokens has no part in S_v.
+    visual[1, 5:7] = visual[2, 0] = False
+    assert s.significant_tokens(importance, visual, at)[:, 0].sum(1).tolist() == [2, 2, 2]
+
+
+@pytest.mark.parametrize("percentile", [math.nan, -0.1, 100.1, math.inf])
+def test_a_percentile_out_of_range_is_refused(percentile):
+    with pytest.raises(ValueError, match="percentile is in"):
+        s.significant_tokens(torch.ones(1, 4), torch.ones(1, 4).bool(), torch.tensor([percentile]))
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -0.2, 0.0])
+def test_a_lift_to_nowhere_is_refused(bad):
+    mass = torch.tensor([0.1, 0.9])
+    for name, given_ in (("psi_hat", (bad, 1e-6)), ("epsilon", (0.3, bad))):
+        for values in (given_, tuple(torch.tensor([v, v]) for v in given_)):
+            with pytest.raises(ValueError, match=f"{name} is positive"):
+                s.intra_bias(mass, *values)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -0.1, 1.1])
+def test_what_is_no_probability_routes_nothing(bad):
+    p, g = torch.full((2, 3), 0.8), torch.full((2, 3, 3), 1 / 3)
+    assert s.checked_route(p, g, 4) == (p, g)
+    for name, at, values in (("conflict", (1, 2), p), ("gate", (1, 2, 0), g)):
+        values[at] = bad
+        with pytest.raises(ValueError, match=f"{name} .*layer 4, row 1 .*column 2"):
+            s.checked_route(p, g, 4)
+        values[at] = 0.5
+
+
 @given(distributions)
 @quick
 def test_the_other_rules_spare_the_gates_first_modality(gate):
@@ -549,7 +591,9 @@ REFUSED = [
     ("percentile", -1.0), ("percentile", 100.5), ("epsilon_a", 0.0), ("epsilon_b", 0.0),
     ("epsilon_b", -1.0), ("temperature", 0.0), ("sharpness", 0.0), ("preference", "mass"),
     ("scope", "prompt"), ("rule", "last"), ("tau", math.nan), ("gamma", math.nan),
-    ("epsilon_a", math.nan),
+    ("epsilon_a", math.nan), ("percentile", math.nan), ("psi_hat", math.nan), ("beta", math.nan),
+    ("gamma", math.inf), ("beta", math.inf), ("top_k", math.inf), ("first_layer", math.inf),
+    ("epsilon_b", math.inf), ("temperature", math.inf), ("sharpness", math.nan), ("tau", math.inf),
 ]  # fmt: skip
 
 

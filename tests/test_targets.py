@@ -126,3 +126,11 @@ def test_a_reading_that_is_neither_label_nor_polarity_is_refused_by_name():
     for target in (correctness, conflict_target, gate_target):
         with pytest.raises(ValueError, match="'sign'"):
             target([P], [[N, N, N]], EVERY, "sign")
+
+
+@pytest.mark.parametrize("bad", [7, -1, np.nan, 2.5, "1"])
+def test_what_is_no_label_makes_no_target(bad):
+    for given_ in (([bad], [[1, 2, 3]]), ([1], np.array([[1, 2, bad]], dtype=object))):
+        for target in (correctness, conflict_target, gate_target):
+            with pytest.raises(ValueError, match="whole numbers 0 to 4"):
+                target(*given_, EVERY, "label")

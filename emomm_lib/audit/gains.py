@@ -175,7 +175,8 @@ def observations(folder: Path = PAPER_DATA) -> pd.DataFrame:
         ),
     ]
     every = {
-        "all_metrics_gain": ("paper", one, "CHASE improves every score of Table 1"),
+        # Its caption says no more than "consistently improves performance".
+        "all_metrics_gain": ("reading", one, "CHASE improves every score of Table 1"),
         "full_is_best": (
             "reading",
             gains[[c.startswith("full") for c in gains.index.get_level_values(0)]],

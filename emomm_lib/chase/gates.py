@@ -66,10 +66,21 @@ class ConstantGate:
         ``(B,)`` p in 0..1.
     gate
         ``(B, 3)`` g; what it gives to absent modalities is dealt out to the others.
+
+    Raises ``ValueError`` naming the first row, from 0, in which either is missing, infinite or
+    negative.
     """
 
     conflict: Tensor
     gate: Tensor
+
+    def __post_init__(self) -> None:
+        for name, values in (("conflict", self.conflict), ("gate", self.gate)):
+            if (bad := ~((values >= 0) & values.isfinite())).any():
+                row = int(bad.reshape(len(values), -1).any(1).nonzero()[0])
+                raise ValueError(
+                    f"{name} is finite and at least 0; row {row} has {values[row].tolist()}"
+                )
 
     def route(self, row: RouterInput) -> tuple[Tensor, Tensor]:
         columns = row.query_state.shape[1]

@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import GradientCheckpointingLayer
 from transformers.modeling_utils import PreTrainedModel
 
+from emomm_lib.chase.steering import checked_importance
 from emomm_lib.labels import MODALITIES
 
 
@@ -38,6 +39,8 @@ def gradient_importance(
         ``(5, D)`` rows of the output layer for A..E.
     checkpointing
         Keep no layer's activations but compute them again: less memory, a forward pass more.
+
+    Raises ``ValueError`` naming the row of a prompt whose gradient is not finite.
     """
     if torch.is_inference_mode_enabled():
         raise RuntimeError("gradients are needed: leave torch.inference_mode() around saliency")
@@ -54,20 +57,26 @@ def gradient_importance(
         # Rows do not see each other, so the gradient of the sum holds each row's own.
         [gradient] = torch.autograd.grad(logits.amax(-1).sum(), embeds)
     score = (gradient.float() * inputs_embeds.detach().float()).sum(-1).abs()
-    return torch.where(modality_ids == MODALITIES.index("V"), score, 0.0)
+    visual = modality_ids == MODALITIES.index("V")
+    return checked_importance(torch.where(visual, score, 0.0), visual)
 
 
 def attention_importance(rows: Tensor, modality_ids: Tensor) -> Tensor:
     """Mean attention of the decision query on visual tokens over layers and heads, ``(B, S)``.
 
-    A cheap stand-in for the gradient: ``rows`` ``(B, L, H, S)`` come with any recorded pass.
+    A cheap stand-in for the gradient: ``rows`` ``(B, L, H, S)`` come with any recorded pass. Raises
+    ``ValueError`` naming the row of a prompt whose attention is not finite.
     """
     visual = modality_ids == MODALITIES.index("V")
-    return torch.where(visual, rows.mean((1, 2)), 0.0)
+    return checked_importance(torch.where(visual, rows.mean((1, 2)), 0.0), visual)
 
 
 def normalized(importance: Tensor, epsilon: float = 1e-12) -> Tensor:
-    """I-hat: importance over its sum in each prompt (Eq. 25), ``(B, S)``; zero without any."""
+    """I-hat: importance over its sum in each prompt (Eq. 25), ``(B, S)``; zero without any.
+
+    Raises ``ValueError`` naming the row and position of what is negative or not finite.
+    """
+    checked_importance(importance, torch.ones_like(importance, dtype=torch.bool))
     return importance / (importance.sum(-1, keepdim=True) + epsilon)
 
 

@@ -15,6 +15,7 @@ from emomm_lib.attention import Bias, DecisionRow, Trace, record
 from emomm_lib.chase.gates import Gate, RouterInput
 from emomm_lib.chase.steering import (
     SteeringConfig,
+    checked_route,
     first_bias,
     gate_bias,
     inter_bias,
@@ -194,7 +195,7 @@ class Steerer:
             found.append(gate.route(seen))
         order = torch.cat([own for _, own in self._gates]).argsort()
         conflict, gate = (torch.cat(parts, 1)[:, order] for parts in zip(*found, strict=True))
-        return conflict.to(nmas), gate.to(nmas)
+        return checked_route(conflict.to(nmas), gate.to(nmas), layer)
 
     @staticmethod
     def _chosen(made: dict[str, Tensor], masks: dict[str, Tensor]) -> Tensor:

@@ -6,6 +6,7 @@ are ``(B, H, C, 3)``, gates ``(B, C, 3)``, where C steering configurations stand
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -82,12 +83,12 @@ class SteeringConfig:
         }  # fmt: skip
         for name, (low, high) in ranges.items():
             value = getattr(self, name)
-            if not (low <= value and (high is None or value <= high)):
+            if not (low <= value and (math.isfinite(value) if high is None else value <= high)):
                 text = f"at least {low}" if high is None else f"in [{low}, {high}]"
                 raise ValueError(f"{name} is {text}; got {value}")
         for name in ("psi_hat", "epsilon_a", "epsilon_b", "sharpness", "temperature"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} is positive; got {getattr(self, name)}")
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is positive and finite; got {getattr(self, name)}")
         for name, kind in (("preference", Preference), ("scope", Scope), ("rule", Rule)):
             if getattr(self, name) not in kind.__args__:
                 raise ValueError(f"{name} is one of {kind.__args__}; got {getattr(self, name)!r}")
@@ -97,6 +98,44 @@ class SteeringConfig:
         """The published configuration, l_r at the same fraction of a decoder's depth."""
         first = max(1, round(layers * PUBLISHED_FIRST_LAYER / PUBLISHED_LAYERS))
         return cls(**({"first_layer": first} | changes))
+
+
+def _first(bad: Tensor) -> tuple[int, ...]:
+    return tuple(bad.nonzero()[0].tolist())
+
+
+def checked_importance(importance: Tensor, visual: Tensor) -> Tensor:
+    """Importance ``(B, S)`` as it is, if it is finite and not negative on visual tokens.
+
+    Otherwise S_v would be empty or arbitrary without a word: raises ``ValueError`` that names the
+    first row and position, from 0, and its value.
+    """
+    bad = visual & ~((importance >= 0) & importance.isfinite())
+    if bad.any():
+        row, at = _first(bad)
+        raise ValueError(
+            f"importance of visual tokens is finite and at least 0; row {row} of the batch has "
+            f"{importance[row, at].item()} at position {at} ({int(bad[row].sum())} such tokens, in "
+            f"{int(bad.any(1).sum())} rows); leave that prompt out, or set beta=0"
+        )
+    return importance
+
+
+def checked_route(conflict: Tensor, gate: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+    """p ``(B, C)`` and g ``(B, C, 3)`` as they are, if they are probabilities.
+
+    A comparison with NaN is False, so that it would steer nothing without a word: raises
+    ``ValueError`` that names the layer, from 1, the first row and column, from 0, and the value.
+    """
+    for name, values in (("the conflict probability", conflict), ("the gate", gate)):
+        bad = ~((values >= 0) & (values <= 1 + 1e-3))
+        if bad.any():
+            row, column, *_ = _first(bad)
+            raise ValueError(
+                f"{name} is in [0, 1]; in layer {layer}, row {row} of the batch and column "
+                f"{column} it is {values[row, column].tolist()}; look at the gate's inputs"
+            )
+    return conflict, gate
 
 
 def kl_divergence(p: Tensor, q: Tensor, epsilon: float = 1e-8) -> Tensor:
@@ -174,7 +213,14 @@ def first_bias(gate: Tensor) -> Tensor:
 
 
 def intra_bias(mass: Tensor, psi_hat: float | Tensor, epsilon: float | Tensor) -> Tensor:
-    """delta, what lifts attention ``mass`` on S_v towards psi-hat; 0 from there on (Eq. 14)."""
+    """delta, what lifts attention ``mass`` on S_v towards psi-hat; 0 from there on (Eq. 14).
+
+    Raises ``ValueError`` unless psi-hat is in (0, 1] and epsilon positive.
+    """
+    for name, value, high in (("psi_hat", psi_hat, 1.0), ("epsilon", epsilon, torch.inf)):
+        given = torch.as_tensor(value)
+        if not ((given > 0) & (given <= high) & given.isfinite()).all():
+            raise ValueError(f"{name} is positive and at most {high}; got {given.tolist()}")
     lift = ((psi_hat + epsilon) / (mass + epsilon)).log()
     return torch.where(mass < psi_hat, lift, 0.0)
 
@@ -184,10 +230,13 @@ def significant_tokens(importance: Tensor, visual: Tensor, percentile: Tensor) -
 
     ``importance`` and ``visual`` (bool) are ``(B, S)``, ``percentile`` ``(C,)`` in 0..100, with
     linear interpolation. Normalising the scores first, Eq. 25, changes none of it. Prompts without
-    visual tokens have an empty set.
+    visual tokens have an empty set. Raises ``ValueError`` like :func:`checked_importance`, and for
+    a percentile out of range.
     """
+    if not ((percentile >= 0) & (percentile <= 100)).all():
+        raise ValueError(f"a percentile is in [0, 100]; got {percentile.tolist()}")
     # In double precision: at single, a threshold that is a token's own score can pass over it.
-    importance = importance.double()
+    importance = checked_importance(importance, visual).double()
     among = importance.masked_fill(~visual, torch.nan)
     threshold = among.nanquantile(percentile.to(among) / 100, dim=1)
     # A comparison with nan, where a prompt has no visual token, is False.

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from emomm_lib.labels import polarity
+from emomm_lib.labels import class_labels, polarity
 
 Agreement = Literal["label", "polarity"]
 """When a modality agrees with GT: same class (Sec. 5.1), or same polarity (Sec. 3.2)."""
@@ -19,8 +19,9 @@ def correctness(
     """r_m: whether each present modality agrees with GT, ``(N, 3)``; False where absent.
 
     ``label_gt`` is ``(N,)`` of 0..4, ``labels`` ``(N, 3)`` for T, A, V, ``present`` ``(N, 3)``.
+    Raises ``ValueError`` for labels that are no class.
     """
-    truth, own = np.asarray(label_gt)[:, None], np.asarray(labels)
+    truth, own = class_labels(label_gt, "label_gt")[:, None], class_labels(labels)
     if agreement == "polarity":
         truth, own = polarity(truth), polarity(own)
     elif agreement != "label":

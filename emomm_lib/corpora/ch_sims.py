@@ -7,17 +7,19 @@ from pathlib import Path
 
 from emomm_lib.corpora import checks
 from emomm_lib.corpora.clips import CorpusTable
+from emomm_lib.corpora.differences import note_differences
 from emomm_lib.labels import Corpus
 
 LAYOUT = """\
-  <root>/ch-simsv2s/meta.csv            (or "CH-SIMS v2(s)"; meta(s).csv or label.csv)
+  <root>/ch-simsv2s/label.csv           (or "CH-SIMS v2(s)"; meta.csv or meta(s).csv)
   <root>/ch-simsv2s/Raw/<video_id>/<clip_id>.mp4
   <root>/ch-simsv2u/meta.csv            (optional: the unlabelled part)
 with columns video_id, clip_id, text, label, label_T, label_A, label_V;
 <root> may also be the ch-simsv2s folder itself."""
 
-META_NAMES = ("meta.csv", "meta(s).csv", "meta(u).csv", "label.csv")
-"""Names of the label file, the preferred one first."""
+META_NAMES = ("label.csv", "meta.csv", "meta(s).csv", "meta(u).csv")
+"""Names of the label file, the one that is used first: of two, the dataset's makers call label.csv
+the final one."""
 
 ID_COLUMNS = ("video_id", "clip_id", "text")
 SCORE_NAMES = {
@@ -39,6 +41,8 @@ def load_ch_sims(
     The dataset names no speakers, so the source video is the group: ``speaker_id == video_id``.
     Rows whose four labels are all blank (the U part) are counted in ``unlabelled`` and not
     otherwise looked at. Of identical rows with one id the first is used; of differing rows none.
+    Where label files lie side by side, ``label.csv`` is used, as the dataset's makers say, and
+    every difference of the others is an entry of the report.
 
     Parameters
     ----------
@@ -53,8 +57,8 @@ def load_ch_sims(
     ------
     CorpusError
         When the folder, the label file, one of its columns or ``Raw`` is missing, when the
-        file's encoding is unknown, or when a part is there twice. Every other defect is an entry
-        of the report.
+        file's encoding is unknown, when a part is there twice, or when no row is usable. Every
+        other defect is an entry of the report.
     """
     root = Path(root)
     homes = checks.find_homes(root, _meta, FOLDER_PATTERN, LAYOUT)
@@ -77,8 +81,12 @@ def load_ch_sims(
     return checks.corpus_table(sheet, root, scores, language="zh", unlabelled=int(unlabelled.sum()))
 
 
+def _metas(folder: Path) -> list[Path]:
+    return [folder / n for n in META_NAMES if (folder / n).is_file()]
+
+
 def _meta(folder: Path) -> Path | None:
-    return next((folder / n for n in META_NAMES if (folder / n).is_file()), None)
+    return next(iter(_metas(folder)), None)
 
 
 def _part(home: Path) -> str:
@@ -89,7 +97,10 @@ def _part(home: Path) -> str:
 
 def _read(home: Path, root: Path) -> checks.Sheet:
     required = ID_COLUMNS + (() if _part(home) == "u" else LABEL_COLUMNS)
-    sheet = checks.read_sheet(_meta(home), root, Corpus.CH_SIMS, required=required)
+    used, *others = _metas(home)
+    sheet = checks.read_sheet(used, root, Corpus.CH_SIMS, required=required)
+    for other in others:
+        note_differences(sheet, other, root)
     rows = sheet.rows.assign(**{c: "" for c in LABEL_COLUMNS if c not in sheet.rows})
     raw = checks.relative_name(home / "Raw", root)
     path = raw + "/" + rows["video_id"] + "/" + rows["clip_id"] + ".mp4"

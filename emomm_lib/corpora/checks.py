@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,7 +17,8 @@ import pandas as pd
 import soundfile
 from tqdm.auto import tqdm
 
-from emomm_lib.corpora.clips import CLIP_SCHEMA, REPORT_COLUMNS, CorpusTable
+from emomm_lib.corpora.clips import CLIP_SCHEMA, REPORT_COLUMNS, CorpusTable, is_blank
+from emomm_lib.corpora.lines import FALLBACK_ENCODINGS, Lines, UnknownEncoding, read_lines
 from emomm_lib.labels import SOURCES, Corpus, on_grid, score_to_label
 
 Problem = tuple[str, str]
@@ -26,7 +26,19 @@ Problem = tuple[str, str]
 
 
 class CorpusError(ValueError):
-    """A defect that leaves nothing to load: a missing folder, table, column or parameter."""
+    """A defect that leaves nothing to load: a missing folder, table, column, parameter or clip.
+
+    Attributes
+    ----------
+    report
+        Every row that was left out, with :data:`REPORT_COLUMNS`, where rows were read at all.
+    """
+
+    report: pd.DataFrame | None = None
+
+
+FIRST_REASONS = 5
+"""How many reasons an error quotes where no row is usable."""
 
 
 @dataclass
@@ -42,13 +54,16 @@ class Sheet:
     entries
         Report entries so far, each with :data:`REPORT_COLUMNS`.
     broken
-        Rows that could not even be divided into columns; they are not in ``rows``.
+        Rows that could not be decoded or divided into columns; they are not in ``rows``.
+    files
+        Names of the files, also of those without a row.
     """
 
     corpus: Corpus
     rows: pd.DataFrame
     entries: list[dict] = field(default_factory=list)
     broken: int = 0
+    files: tuple[str, ...] = ()
     ok: pd.Series = field(init=False)
 
     def __post_init__(self) -> None:
@@ -66,10 +81,17 @@ class Sheet:
         values = (self.corpus.value, file, row, sample, problem, expected)
         self.entries.append(dict(zip(REPORT_COLUMNS, values, strict=True)))
 
-    def notice_encoding(self, file: str, encoding: str) -> None:
-        """Add an entry about a file that was not in UTF-8."""
-        if encoding != "utf-8-sig":
-            self.notice(file, f"encoded in {encoding.upper()}, read as such", "UTF-8")
+    def notice_encoding(self, file: str, lines: Lines) -> None:
+        """Add entries about a file that is not in UTF-8, and about lines that are not in its own.
+
+        What cannot be read is left to the caller, who knows which row it spoils.
+        """
+        if lines.encoding != "utf-8":
+            self.notice(file, f"encoded in {lines.encoding.upper()}, read as such", "UTF-8")
+        for number, encoding in lines.odd.items():
+            looks = "hardly looks like" if encoding == lines.encoding else "is not in"
+            problem = f"line {number} {looks} {lines.encoding.upper()}, read as {encoding.upper()}"
+            self.notice(file, problem, "UTF-8; look whether the line reads well", number)
 
     def reject(self, index: int, problem: str, expected: str) -> None:
         """Leave one row out, with the reason; a row may be rejected for several reasons."""
@@ -79,7 +101,7 @@ class Sheet:
 
     def without(self, mask: pd.Series) -> Sheet:
         """The sheet without some rows; what was found so far is kept."""
-        kept = Sheet(self.corpus, self.rows[~mask], self.entries, self.broken)
+        kept = Sheet(self.corpus, self.rows[~mask], self.entries, self.broken, self.files)
         kept.ok = self.ok[~mask].reset_index(drop=True)
         return kept
 
@@ -91,6 +113,7 @@ class Sheet:
             pd.concat([s.rows for s in sheets], ignore_index=True),
             [entry for s in sheets for entry in s.entries],
             sum(s.broken for s in sheets),
+            tuple(file for s in sheets for file in s.files),
         )
 
 
@@ -137,39 +160,15 @@ def find_homes(
     return homes
 
 
-FALLBACK_ENCODINGS = {Corpus.CH_SIMS: "gb18030", Corpus.CMU_MOSI: "cp1252"}
-"""What a file that is not UTF-8 most likely is, by the language of the corpus."""
-
-
-def decode(data: bytes, corpus: Corpus) -> tuple[str, str] | None:
-    """Text and encoding of a file: UTF-8 (with or without BOM), else the corpus's fallback."""
-    for encoding in ("utf-8-sig", FALLBACK_ENCODINGS[corpus]):
-        try:
-            return data.decode(encoding), encoding
-        except UnicodeDecodeError:
-            continue
-    return None
-
-
-def _undecodable(data: bytes) -> str:
-    """Where the bytes stop being UTF-8."""
-    try:
-        data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        return f"byte 0x{data[error.start]:02x} on line {line}"
-    return "nowhere"
-
-
-def _records(text: str, file: str) -> Iterator[tuple[int, list[str]]]:
-    """Non-blank records and the line each starts on (a quoted field may span several lines)."""
+def _records(lines: Sequence[str], file: str) -> Iterator[tuple[range, list[str]]]:
+    """Non-blank records and the lines each stands on (a quoted field may span several)."""
     # Strict: otherwise a quote that is never closed swallows all later rows without a word.
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    reader = csv.reader(lines, strict=True)
     line = 1
     try:
         for record in reader:
             if any(value.strip() for value in record):
-                yield line, [value.strip() for value in record]
+                yield range(line, reader.line_num + 1), [value.strip() for value in record]
             line = reader.line_num + 1
     except csv.Error as error:
         raise CorpusError(
@@ -203,23 +202,24 @@ def read_sheet(
     Raises
     ------
     CorpusError
-        When the file is missing or empty, is in no encoding known here, or lacks a column.
+        When the file is missing or empty, is in no encoding known here, has a header that cannot be
+        read, or lacks a column.
     """
     file = relative_name(path, root)
     if not path.is_file():
         raise CorpusError(f"{path}: no such file")
-    data = path.read_bytes()
-    decoded = decode(data, corpus)
-    if decoded is None:
-        raise CorpusError(
-            f"{path}: neither UTF-8 nor {FALLBACK_ENCODINGS[corpus].upper()} "
-            f"({_undecodable(data)} is not UTF-8); save it again as UTF-8"
-        )
-    text, encoding = decoded
-    records = list(_records(text, file))
+    try:
+        lines = read_lines(path.read_bytes(), corpus)
+    except UnknownEncoding as error:
+        raise CorpusError(f"{path}: {error}; save it again as UTF-8") from None
+    records = list(_records(lines.text, file))
     if not records:
         raise CorpusError(f"{path}: the file is empty")
-    columns = list(header) if header else records.pop(0)[1]
+    if header is None:
+        place, columns = records.pop(0)
+        if bad := unreadable(lines, place, corpus):
+            raise CorpusError(f"{path}: the header {bad[0][1]}; save it again as UTF-8")
+    columns = list(header or columns)
     missing = [name for name in required if name not in columns]
     if missing:
         raise CorpusError(
@@ -228,17 +228,29 @@ def read_sheet(
     repeated = [name for name, n in Counter(columns).items() if n > 1]
     if repeated:
         raise CorpusError(f"{path}: column {', '.join(repeated)} stands more than once")
-    whole = [(line, record) for line, record in records if len(record) == len(columns)]
+    spoilt = {place: unreadable(lines, place, corpus) for place, _ in records}
+    whole = [(p, r) for p, r in records if not spoilt[p] and len(r) == len(columns)]
     rows = pd.DataFrame([record for _, record in whole], columns=columns, dtype=str)
-    rows = rows.assign(file=file, row=[line for line, _ in whole])
-    sheet = Sheet(corpus, rows, broken=len(records) - len(whole))
-    sheet.notice_encoding(file, encoding)
-    for line, record in records:
-        if len(record) != len(columns):
-            sheet.notice(
-                file, f"{len(record)} fields", f"{len(columns)} fields, as in the header", line
-            )
+    rows = rows.assign(file=file, row=[place.start for place, _ in whole])
+    sheet = Sheet(corpus, rows, broken=len(records) - len(whole), files=(file,))
+    sheet.notice_encoding(file, lines)
+    for place, record in records:
+        for line, problem in spoilt[place]:
+            sheet.notice(file, f"line {line} {problem}", "UTF-8; write the row again", line)
+        if not spoilt[place] and len(record) != len(columns):
+            problem, expected = f"{len(record)} fields", f"{len(columns)} fields, as in the header"
+            sheet.notice(file, problem, expected, place.start)
     return sheet
+
+
+def unreadable(lines: Lines, place: Iterable[int], corpus: Corpus) -> list[tuple[int, str]]:
+    """Of some lines the numbers of those that cannot be read, with the reason."""
+    neither = f", neither UTF-8 nor {FALLBACK_ENCODINGS[corpus].upper()}"
+    return [
+        (n, f"has {why}{neither if why.startswith('byte') else ''}")
+        for n in place
+        if (why := lines.unreadable.get(n))
+    ]
 
 
 def check_ids(sheet: Sheet) -> pd.Series:
@@ -277,7 +289,7 @@ def check_duplicates(sheet: Sheet) -> None:
 
 def check_text(sheet: Sheet) -> None:
     """Reject rows whose transcript is blank."""
-    for index in sheet.rows.index[sheet.rows["text"] == ""]:
+    for index in sheet.rows.index[sheet.rows["text"].map(is_blank).astype(bool)]:
         sheet.reject(index, "text is empty", "the clip's transcript")
 
 
@@ -414,6 +426,11 @@ def _padded_twin(root: Path, name: str) -> str | None:
     return relative_name(folder, root)
 
 
+def _report(sheet: Sheet) -> pd.DataFrame:
+    report = pd.DataFrame(sheet.entries, columns=list(REPORT_COLUMNS)).astype({"row": int})
+    return report.sort_values(["file", "row"], kind="stable", ignore_index=True)
+
+
 def corpus_table(
     sheet: Sheet,
     root: Path,
@@ -433,9 +450,14 @@ def corpus_table(
         Columns ``score_<source>`` on the 0.2 grid, indexed as the rows.
     sources
         Those that have scores; the table has no columns of others.
+
+    Raises :class:`CorpusError` where no row is usable: how many were found, how many have no labels
+    and were left out, and the first reasons.
     """
     absent = [f"{kind}_{s}" for s in SOURCES if s not in sources for kind in ("score", "label")]
     schema = CLIP_SCHEMA.remove_columns(absent)
+    if not sheet.ok.any():
+        raise nothing_usable(sheet, f"{root}: no usable clip", unlabelled)
     clips = sheet.rows[sheet.ok].join(scores)
     clips = clips.assign(corpus=sheet.corpus.value, language=language)
     for source in sources:
@@ -443,14 +465,36 @@ def corpus_table(
         clips[f"score_{source}"] = score
         clips[f"label_{source}"] = score_to_label(score, sheet.corpus)
     clips = clips[list(schema.columns)].sort_values("sample_id", ignore_index=True)
-    report = pd.DataFrame(sheet.entries, columns=list(REPORT_COLUMNS)).astype({"row": int})
     return CorpusTable(
         root=root,
         clips=schema.validate(clips, lazy=True),
-        report=report.sort_values(["file", "row"], kind="stable", ignore_index=True),
+        report=_report(sheet),
         unlabelled=unlabelled,
         excluded=len(sheet.rows) + sheet.broken - len(clips),
     )
+
+
+def nothing_usable(sheet: Sheet, what: str, unlabelled: int) -> CorpusError:
+    """The error of a sheet without a usable row: what was found, and the first reasons."""
+    report, lost = _report(sheet), len(sheet.rows) + sheet.broken
+    parts = [f"{what} in {', '.join(dict.fromkeys(sheet.files))}"]
+    if not lost + unlabelled:
+        parts.append("there is no row, at most a header")
+    if unlabelled:
+        parts.append(f"rows without labels: {unlabelled}")
+    if lost:
+        shown = report.head(FIRST_REASONS).itertuples()
+        more = "" if len(report) <= FIRST_REASONS else f"\n  … ({len(report)} such lines)"
+        parts.append(
+            f"rows left out: {lost}\n"
+            + "\n".join(
+                f"  {e.file} line {e.row}: {e.problem}; expected {e.expected}" for e in shown
+            )
+            + more
+        )
+    error = CorpusError("; ".join(parts))
+    error.report = report
+    return error
 
 
 def write_report(table: CorpusTable, path: str | Path) -> Path:

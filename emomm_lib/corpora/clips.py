@@ -13,6 +13,11 @@ from emomm_lib.labels import SOURCES, Corpus
 REPORT_COLUMNS = ("corpus", "file", "row", "sample_id", "problem", "expected")
 
 
+def is_blank(text: str) -> bool:
+    """Whether a transcript shows nothing: it is empty, spaces, or characters without a shape."""
+    return not any(c.isprintable() and not c.isspace() for c in text)
+
+
 def _score() -> pa.Column:
     return pa.Column(float, pa.Check.in_range(-1, 1), nullable=False)
 
@@ -21,6 +26,9 @@ def _label() -> pa.Column:
     return pa.Column("int64", pa.Check.in_range(0, 4), nullable=False)
 
 
+_SHOWN = pa.Check(
+    lambda text: not is_blank(text), element_wise=True, error="a transcript that shows something"
+)
 CLIP_SCHEMA = pa.DataFrameSchema(
     {
         "sample_id": pa.Column(str, pa.Check.str_matches(r"^\S+$"), unique=True),
@@ -29,7 +37,7 @@ CLIP_SCHEMA = pa.DataFrameSchema(
         "video_id": pa.Column(str),
         "clip_id": pa.Column(str),
         "speaker_id": pa.Column(str),
-        "text": pa.Column(str, pa.Check.str_length(min_value=1)),
+        "text": pa.Column(str, _SHOWN),
         "video_path": pa.Column(str),
         "audio_path": pa.Column(str),
         **{f"score_{s}": _score() for s in SOURCES},

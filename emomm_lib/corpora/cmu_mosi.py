@@ -7,7 +7,9 @@ from pathlib import Path
 import pandas as pd
 
 from emomm_lib.corpora import checks
-from emomm_lib.corpora.clips import CorpusTable
+from emomm_lib.corpora.clips import CorpusTable, is_blank
+from emomm_lib.corpora.differences import note_differences, note_different_values
+from emomm_lib.corpora.lines import UnknownEncoding, read_lines
 from emomm_lib.labels import Corpus, mosi_intensity_to_score
 
 LAYOUT = """\
@@ -42,7 +44,8 @@ def load_cmu_mosi(
     five votes of -1, 0 or 1, so on the 0.2 grid. Clips without them are counted in
     ``unlabelled``. No public map names the speakers, so the video is the group:
     ``speaker_id == video_id``. Of identical rows with one id the first is used; of differing
-    rows none.
+    rows none. Where label files or annotations lie in several places, one is used, and every
+    difference of the others is an entry of the report.
 
     Parameters
     ----------
@@ -60,8 +63,8 @@ def load_cmu_mosi(
     ------
     CorpusError
         When a folder, a label file or one of its columns is missing, when a file's encoding is
-        unknown, or when no annotation belongs to a clip. Every other defect is an entry of the
-        report.
+        unknown, when no annotation belongs to a clip, or when no row is usable. Every other defect
+        is an entry of the report.
     """
     root = Path(root)
     sheet, home, original = _read_labels(root, check_media)
@@ -98,13 +101,22 @@ def unannotated_cmu_mosi(
 
 def _read_labels(root: Path, check_media: bool) -> tuple[checks.Sheet, Path, bool]:
     """The rows of the label file, the folder that holds it, and whether that is the original's."""
-    homes = checks.find_homes(root, _labels, FOLDER_PATTERN, LAYOUT)
+    homes = checks.find_homes(root, _label_files, FOLDER_PATTERN, LAYOUT)
     if len(homes) > 1:
         names = ", ".join(home.name for home in homes)
         raise checks.CorpusError(f"{root}: holds the corpus more than once ({names}); name one")
-    home, labels = homes[0], _labels(homes[0])
+    home = homes[0]
+    labels, *others = _label_files(home)
     original = labels.name == OPINIONS
-    sheet = (_read_original if original else _read_mmsa)(labels, home, root)
+    required = () if original else ("video_id", "clip_id", "text", "label")
+    header = OPINION_COLUMNS if original else None
+    sheet = checks.read_sheet(labels, root, Corpus.CMU_MOSI, required=required, header=header)
+    for other in others:
+        theirs = OPINION_COLUMNS if other.name == OPINIONS else None
+        note_differences(sheet, other, root, header=theirs, columns_too=header == theirs is None)
+    if sheet.rows.empty:
+        raise checks.nothing_usable(sheet, f"{root}: no usable clip", 0)
+    (_place_original if original else _place_mmsa)(sheet, home, root)
     if check_media:
         checks.need_folder(_raw(home) / "Video/Segmented" if original else home / "Raw", LAYOUT)
     return sheet, home, original
@@ -136,18 +148,16 @@ def _raw(home: Path) -> Path:
     return home / "Raw" if (home / "Raw").is_dir() else home
 
 
-def _labels(folder: Path) -> Path | None:
-    """The label file; where both kinds lie side by side, the one whose media are there."""
+def _label_files(folder: Path) -> list[Path]:
+    """The label files, first the one that is used: of both kinds that whose media are there."""
     places = (OPINIONS, f"[Ll]abel*/{OPINIONS}", f"Raw/{OPINIONS}", f"Raw/[Ll]abel*/{OPINIONS}")
-    opinions = next((path for place in places for path in sorted(folder.glob(place))), None)
-    mmsa = folder / "label.csv"
-    if not mmsa.is_file():
-        return opinions
-    return opinions if opinions and (_raw(folder) / "Video" / "Segmented").is_dir() else mmsa
+    opinions = [path for place in places for path in sorted(folder.glob(place))]
+    mmsa = [path for path in [folder / "label.csv"] if path.is_file()]
+    original = (_raw(folder) / "Video" / "Segmented").is_dir()
+    return opinions + mmsa if original else mmsa + opinions
 
 
-def _read_original(labels: Path, home: Path, root: Path) -> checks.Sheet:
-    sheet = checks.read_sheet(labels, root, Corpus.CMU_MOSI, header=OPINION_COLUMNS)
+def _place_original(sheet: checks.Sheet, home: Path, root: Path) -> None:
     rows = sheet.rows
     name = "/" + rows["video_id"] + "_" + rows["clip_id"]
     video = checks.relative_name(_raw(home) / "Video/Segmented", root)
@@ -158,17 +168,13 @@ def _read_original(labels: Path, home: Path, root: Path) -> checks.Sheet:
         video_path=video + name + ".mp4",
         audio_path=audio + name + ".wav",
     )
-    return sheet
 
 
-def _read_mmsa(labels: Path, home: Path, root: Path) -> checks.Sheet:
-    required = ("video_id", "clip_id", "text", "label")
-    sheet = checks.read_sheet(labels, root, Corpus.CMU_MOSI, required=required)
+def _place_mmsa(sheet: checks.Sheet, home: Path, root: Path) -> None:
     rows = sheet.rows
     raw = checks.relative_name(home / "Raw", root)
     path = raw + "/" + rows["video_id"] + "/" + rows["clip_id"] + ".mp4"
     sheet.rows = rows.assign(speaker_id=rows["video_id"], video_path=path, audio_path=path)
-    return sheet
 
 
 def _read_transcripts(sheet: checks.Sheet, home: Path, root: Path, safe: pd.Series) -> None:
@@ -176,26 +182,37 @@ def _read_transcripts(sheet: checks.Sheet, home: Path, root: Path, safe: pd.Seri
     for video_id, rows in sheet.rows[safe].groupby("video_id"):
         path = _raw(home) / "Transcript" / "Segmented" / f"{video_id}.annotprocessed"
         file = checks.relative_name(path, root)
-        decoded = checks.decode(path.read_bytes(), sheet.corpus) if path.is_file() else None
-        lines, encoding = decoded or ("", "utf-8-sig")
-        sheet.notice_encoding(file, encoding)
+        if not path.is_file():
+            for index in rows.index:
+                sheet.reject(index, f"{file}: missing file", "the video's transcript")
+            continue
+        try:
+            lines = read_lines(path.read_bytes(), sheet.corpus)
+        except UnknownEncoding as error:
+            for index in rows.index:
+                sheet.reject(index, f"{file}: {error}", "UTF-8")
+            continue
+        sheet.notice_encoding(file, lines)
         texts: dict[str, set[str]] = {}
-        for number, line in enumerate(lines.split("\n"), start=1):
+        spoilt: dict[str, str] = {}
+        for number, line in enumerate(lines.text, start=1):
             clip_id, delimiter, text = line.partition("_DELIM_")
+            for _, problem in checks.unreadable(lines, [number], sheet.corpus):
+                spoilt[clip_id.strip()] = f"line {number} {problem}"
             if delimiter:
                 texts.setdefault(clip_id.strip(), set()).add(text.strip())
             elif line.strip():
-                sheet.notice(file, f"not a transcript line: {line[:40]!r}", "n_DELIM_TEXT", number)
+                sheet.notice(
+                    file, f"not a transcript line: {line.strip()[:40]!r}", "n_DELIM_TEXT", number
+                )
         for index, clip_id in rows["clip_id"].items():
             found = texts.get(clip_id, set())
-            if not path.is_file():
-                sheet.reject(index, f"{file}: missing file", "the video's transcript")
-            elif decoded is None:
-                sheet.reject(index, f"{file}: unknown encoding", "UTF-8")
+            if clip_id in spoilt:
+                sheet.reject(index, f"{file}: {spoilt[clip_id]}", "UTF-8; write the line again")
             elif len(found) != 1:
                 problem = "two texts" if found else "no line"
                 sheet.reject(index, f"{file}: {problem} for {clip_id}", f"one {clip_id}_DELIM_TEXT")
-            elif found == {""}:
+            elif is_blank(*found):
                 sheet.reject(index, f"{file}: text of {clip_id} is empty", "the clip's transcript")
             else:
                 sheet.rows.loc[index, "text"] = found.pop()
@@ -207,7 +224,7 @@ def _read_annotations(
     """The annotated rows, and the usable ones' scores indexed by ``sample_id``."""
     columns = ("video_id", "clip_id", *ANNOTATION_NAMES)
     places = [Path(path)] if path else [home / "annotations.csv", root / "annotations.csv"]
-    found = next((place for place in places if place.is_file()), None)
+    found, *others = [place for place in dict.fromkeys(places) if place.is_file()] or [None]
     if found is None:
         raise checks.CorpusError(
             f"{places[0]}: no such file. CMU-MOSI's unimodal labels do not come with the dataset: "
@@ -216,7 +233,17 @@ def _read_annotations(
             "docs/annotation_campaign.md"
         )
     votes = checks.read_sheet(found, root, Corpus.CMU_MOSI, required=columns)
-    votes = votes.without((votes.rows[list(ANNOTATION_NAMES)] == "").all(axis=1))
+    for other in others:
+        note_differences(votes, other, root)
+    blank = (votes.rows[list(ANNOTATION_NAMES)] == "").all(axis=1)
+    votes = votes.without(blank)
+    if votes.rows.empty:
+        raise checks.nothing_usable(votes, f"{root}: no annotated clip", int(blank.sum()))
+    if set(ANNOTATION_NAMES) <= set(clips.rows):
+        # MMSA's file has these columns too, and they are empty unless somebody filled them.
+        filled = (clips.rows[list(ANNOTATION_NAMES)] != "").any(axis=1)
+        columns = ["sample_id", "file", "row", *ANNOTATION_NAMES]
+        note_different_values(votes, clips.rows.loc[filled, columns])
     checks.check_duplicates(votes)
     scores = checks.check_numbers(votes, list(ANNOTATION_NAMES)).rename(columns=ANNOTATION_NAMES)
     known = votes.rows["sample_id"].isin(clips.rows["sample_id"])

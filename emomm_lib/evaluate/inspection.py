@@ -17,6 +17,7 @@ from emomm_lib.chase.saliency import gradient_importance
 from emomm_lib.chase.steer import Decisions
 from emomm_lib.chase.steering import SteeringConfig
 from emomm_lib.labels import MODALITIES
+from emomm_lib.metrics.nmas import layer_budget
 from emomm_lib.models.omni import OmniModel, Query
 
 
@@ -29,8 +30,8 @@ class Look:
     letters
         ``(5,)`` probabilities of A..E among themselves.
     share
-        ``(L, 3)`` mean over heads of nMAS, normalised over present modalities: the attention budget
-        that Tables 7 and 8 print. Zero for absent modalities.
+        ``(L, 3)`` the attention budget that Tables 7 and 8 print
+        (:func:`emomm_lib.metrics.nmas.layer_budget`), zero for absent modalities.
     mass
         ``(L, H, 3)`` attention on all tokens of T, A, V.
     rows
@@ -147,9 +148,7 @@ class Inspection:
     ) -> Look:
         letters = self.model.letter_logits(hidden).double().softmax(-1).cpu().numpy()
         mass, rows = (x.double().cpu().numpy() for x in (mass, rows))
-        nmas = mass / np.maximum(self.counts, 1)
-        total = nmas.sum(-1, keepdims=True)
-        share = np.divide(nmas, total, out=np.zeros_like(nmas), where=total > 0).mean(1)
+        share = np.nan_to_num(layer_budget(mass, self.counts))
         routed = ()
         if decided is not None:
             routed = (decided.conflict, decided.gate, decided.heads)

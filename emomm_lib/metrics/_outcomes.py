@@ -8,7 +8,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from emomm_lib.labels import CLASSES, COALITIONS, MODALITIES, SOURCES, coalition_modalities
+from emomm_lib.labels import (
+    CLASSES,
+    COALITIONS,
+    MODALITIES,
+    SOURCES,
+    coalition_modalities,
+    is_class,
+    shown_values,
+)
 from emomm_lib.metrics.bootstrap import Interval
 
 KEYS = ("sample_id", "coalition")
@@ -48,11 +56,11 @@ def check_right(frame: pd.DataFrame, column: str, what: str = "the outcomes") ->
 def check_labels(frame: pd.DataFrame, columns: Iterable[str], what: str = "the outcomes") -> None:
     """Raises ``ValueError`` unless columns hold labels 0..4 everywhere."""
     for column in columns:
-        bad = frame.loc[~frame[column].isin(range(len(CLASSES))), "sample_id"]
+        bad = frame[~is_class(frame[column])]
         if len(bad):
             raise ValueError(
-                f"{column} of {what} must be a label 0 to {len(CLASSES) - 1}; {len(bad)} rows have "
-                f"none or another, of clips {bad.unique()[:3].tolist()}"
+                f"{column} of {what} must be a label 0 to {len(CLASSES) - 1}; got "
+                f"{shown_values(bad[column])}, of clips {bad['sample_id'].unique()[:3].tolist()}"
             )
 
 

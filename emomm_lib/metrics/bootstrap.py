@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -20,13 +21,23 @@ BLOCK = 4_000_000
 
 @dataclass(frozen=True)
 class Interval:
-    """A value on ``n`` clips and its bootstrap interval at confidence ``level``."""
+    """A value on ``n`` clips and its bootstrap interval at confidence ``level``.
+
+    Where the value is undefined, NaN, so are ``low`` and ``high``. ``left_out`` counts the
+    resamples in which it was undefined: the interval is of the others.
+    """
 
     value: float
     low: float
     high: float
     level: float
     n: int
+    left_out: int = 0
+
+
+def warn_undefined(what: str, why: str) -> None:
+    """Say why a statistic is NaN, where its ``n`` does not show it."""
+    warnings.warn(f"{what} is undefined, NaN: {why}", RuntimeWarning, stacklevel=3)
 
 
 def _unit_sums(contributions: NDArray[np.float64], clusters: ArrayLike) -> NDArray[np.float64]:
@@ -99,11 +110,12 @@ def resampled_sums(
 
 
 def _interval(value: float, draws: NDArray[np.float64], level: float, n: int) -> Interval:
-    if np.isnan(draws).all():
-        return Interval(value, float("nan"), float("nan"), level, n)
+    left_out = int(np.isnan(draws).sum())
+    if np.isnan(value) or left_out == len(draws):
+        return Interval(value, float("nan"), float("nan"), level, n, left_out)
     tail = (1 - level) / 2
     low, high = np.nanquantile(draws, [tail, 1 - tail])
-    return Interval(value, float(low), float(high), level, n)
+    return Interval(value, float(low), float(high), level, n, left_out)
 
 
 def intervals_of(
@@ -123,8 +135,9 @@ def intervals_of(
     contributions
         What each clip (row) adds, ``(N, k)``, finite.
     finish
-        Sums ``(..., k)`` to the statistics ``(..., j)``; NaN where one is undefined, and such a
-        resample is left out.
+        Sums ``(..., k)`` to the statistics ``(..., j)``; NaN where one is undefined. Such a
+        resample is left out of the quantiles and counted in ``left_out``; where the statistic is
+        undefined on the clips themselves, its interval is NaN too.
     clusters
         Names ``(N,)`` of groups that are drawn whole: speakers, or clips where one clip has rows.
     strata
@@ -188,8 +201,7 @@ def bootstrap_interval(
 
     ``truth``, ``prediction`` and ``clusters`` (speakers, or clips where one clip has several rows)
     have shape ``(N,)``. The order of the rows does not matter, and the same seed gives the same
-    interval. A resample in which the metric is undefined is left out. Raises like
-    :func:`agreement`.
+    interval. NaN as in :func:`intervals_of`. Raises like :func:`agreement`.
     """
     return interval_of(
         metric.contributions(truth, prediction),

@@ -5,15 +5,19 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from emomm_lib.labels import numbers
+
 
 def fleiss_parts(counts: ArrayLike) -> NDArray[np.float64]:
     """What items add to Fleiss' kappa: ``(N, k)`` votes by category to ``(N, k + 2)``.
 
     Columns are the votes of each category, the share of an item's pairs of raters that agree, and
     one; :func:`fleiss_of` makes kappa of their sums. Raises ``ValueError`` unless all items have
-    the same number of votes, at least two.
+    the same number of votes, at least two, in whole numbers.
     """
-    counts = np.asarray(counts, dtype=np.float64)
+    counts = numbers(counts, "votes")
+    if not ((counts >= 0) & (counts == np.floor(counts)) & np.isfinite(counts)).all():
+        raise ValueError("votes are counted in whole numbers, none of them missing or below 0")
     raters = counts.sum(axis=1)
     if len(np.unique(raters)) > 1 or (raters < 2).any():
         raise ValueError(
@@ -28,7 +32,8 @@ def fleiss_of(sums: NDArray[np.float64]) -> NDArray[np.float64]:
     """Observed and expected agreement and kappa, ``(..., 3)``, of sums ``(..., k + 2)``.
 
     kappa = (P - P_e) / (1 - P_e) with P the mean share of agreeing pairs and P_e the sum of squared
-    shares of the categories (Fleiss, 1971). NaN without items, and where all votes are alike.
+    shares of the categories (Fleiss, 1971). NaN without items, and where all votes are
+    alike, up to rounding of P_e.
     """
     sums = np.asarray(sums, dtype=np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -114,10 +114,32 @@ def layer_shares(traces: TraceTable) -> NDArray[np.float64]:
     """Each present modality's share of a layer's nMAS, ``(N, L, 3)``, NaN for absent ones.
 
     nMAS is averaged over heads and normalised over the present modalities, which then add up to 1:
-    the "attention budget" of Figures 9(b) and 10 and of Tables 7 and 8. A single modality has share
-    1; where a layer gives no mass to any, shares are NaN.
+    the shares of Figures 9(b) and 10. A single modality has share 1; where a layer gives no mass to
+    any, shares are NaN. Heads that attend more count more; :func:`layer_budget` counts them alike.
     """
     return _shares(layer_nmas(traces))
+
+
+def layer_budget(mass: ArrayLike, counts: ArrayLike) -> NDArray[np.float64]:
+    """Attention budget of each layer: every head's shares of nMAS, averaged over heads.
+
+    The paper's preference of a layer (text after Eq. 6) with nMAS's shares in place of its softmax,
+    which Tables 7 and 8, the case cards and the explorer show. Two heads that rank modalities
+    differently weigh alike, however much they attend to them; in :func:`layer_shares` they do not.
+
+    Parameters
+    ----------
+    mass, counts
+        Attention on the tokens of T, A, V, ``(..., L, H, 3)``, and their numbers, ``(..., 3)``.
+
+    Returns ``(..., L, 3)``, which adds up to 1 over present modalities and is NaN for absent ones; a
+    head that attends to none of them counts as 0 and leaves a rest.
+    """
+    mass, counts = np.asarray(mass, dtype=np.float64), np.asarray(counts)[..., None, None, :]
+    density = mass / np.maximum(counts, 1)
+    total = density.sum(axis=-1, keepdims=True)
+    own = np.divide(density, total, out=np.zeros_like(density), where=total > 0)
+    return np.where(counts[..., 0, :] > 0, own.mean(axis=-2), np.nan)
 
 
 def _shares(density: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -165,13 +187,15 @@ def nmas_by_layer(traces: TraceTable, *, resamples: int = 2000, seed: int = 0) -
     return pd.DataFrame(rows, columns=columns)
 
 
-def attention_budget(traces: TraceTable, *, resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
+def attention_by_modality(
+    traces: TraceTable, *, resamples: int = 2000, seed: int = 0
+) -> pd.DataFrame:
     """How many tokens, how much attention and how much of it a token each modality gets (Sec. 4.3).
 
     Returns ``coalition, modality, quantity, value, low, high, n`` for the present modalities, means
     over clips with 95% intervals. ``quantity`` is ``tokens``, ``mass`` (summed attention, in [0,
-    1]), ``nmas`` (attention a token) and ``share`` (of nMAS), the last three averaged over layers,
-    ``mass`` and ``nmas`` over heads too. Video may have mass and yet, over many tokens, a low
+    1]), ``nmas`` (attention a token) and ``share`` (:func:`layer_shares`), the last three averaged
+    over layers, ``mass`` and ``nmas`` over heads too. Video may have mass and yet, over many tokens, a low
     density.
     """
     density = layer_nmas(traces)

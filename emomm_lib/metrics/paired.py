@@ -9,7 +9,8 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.stats import binomtest
 
-from emomm_lib.metrics.bootstrap import interval_of, paired_bootstrap
+from emomm_lib.labels import class_labels
+from emomm_lib.metrics.bootstrap import interval_of, paired_bootstrap, warn_undefined
 from emomm_lib.metrics.scores import METRICS
 
 KEYS = ["sample_id", "coalition"]
@@ -20,8 +21,11 @@ def exact_mcnemar(baseline_right: ArrayLike, right: ArrayLike) -> tuple[int, int
 
     Both are bool ``(N,)``. Under the null an instance that changed is as likely to have become
     right as wrong; 1.0 where none changed. Instances count as independent, which several coalitions
-    of one clip are not. Raises ``ValueError`` for other shapes.
+    of one clip are not. Raises ``ValueError`` for other shapes and missing values.
     """
+    for values in (baseline_right, right):
+        if missing := int(np.sum(pd.isna(values))):
+            raise ValueError(f"{missing} instances are neither right nor wrong; leave them out")
     before, after = np.asarray(baseline_right, bool), np.asarray(right, bool)
     if before.shape != after.shape or before.ndim != 1:
         raise ValueError(f"expected two vectors of one length; got {before.shape}, {after.shape}")
@@ -98,8 +102,9 @@ def gain_share(
 ) -> pd.DataFrame:
     """What part of a reference's gain in Acc-5 a method reaches: ``by, value, low, high, n``.
 
-    All three are resampled together by cluster; a resample in which the reference gains nothing is
-    left out. Frames as for :func:`paired_frame`.
+    All three are resampled together by cluster; a resample in which the reference gains nothing, or
+    loses, is left out. Where it does so on the instances themselves, value and interval are NaN,
+    with a ``RuntimeWarning``. Frames and errors as for :func:`paired_frame`.
     """
     both = _matched(baseline, steered, "baseline and steered")
     both["label_reference"] = _matched(baseline, reference, "baseline and reference")[
@@ -107,8 +112,9 @@ def gain_share(
     ].to_numpy()
     rows = []
     for group, part in both.groupby(by):
+        truth = class_labels(part["label_gt"], "label_gt")
         before, after, best = (
-            (part[c] == part["label_gt"]).to_numpy(float)
+            (class_labels(part[c], c) == truth).astype(float)
             for c in ("label_pred", "label_pred_new", "label_reference")
         )
         interval = interval_of(
@@ -122,5 +128,7 @@ def gain_share(
             clusters=part[cluster],
             **bootstrap,
         )
+        if np.isnan(interval.value):
+            warn_undefined(f"the share of a gain on {group}", "the reference gains nothing there")
         rows.append((group, interval.value, interval.low, interval.high, interval.n))
     return pd.DataFrame(rows, columns=[by, "value", "low", "high", "n"])

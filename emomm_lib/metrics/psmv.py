@@ -17,7 +17,7 @@ from scipy.linalg import block_diag
 
 from emomm_lib.labels import COALITIONS, MODALITIES, coalition_modalities, coalition_name
 from emomm_lib.metrics._outcomes import KEYS, check, check_right, groups, row
-from emomm_lib.metrics.bootstrap import Interval, intervals_of
+from emomm_lib.metrics.bootstrap import Interval, intervals_of, warn_undefined
 
 SUBSETS = ("align", "conflict")
 
@@ -37,6 +37,10 @@ def _weights() -> NDArray[np.float64]:
 
 
 WEIGHTS = _weights()
+ROUNDING = 1e-9
+"""A gain below this part of the largest accuracy is rounding: sums of thousands of thirds and
+fifths err by some 1e-13 of themselves, and one clip more or less is 1e-6 of a million."""
+NO_GAIN = "V(TAV) equals V(none) up to rounding, and a share would be of nothing"
 _NONE, _WHOLE = COALITIONS.index("none"), COALITIONS.index("TAV")
 
 
@@ -62,12 +66,24 @@ def psmv(values: ArrayLike) -> NDArray[np.float64]:
 def psmv_shares(values: ArrayLike) -> NDArray[np.float64]:
     """PSMV over its sum ``V(TAV) - V(none)``, ``(..., 3)`` from ``(..., 8)`` (Figure 3 medium).
 
-    The three add up to 1 but may be negative or above 1, are unstable where the sum is near zero,
-    and are NaN where it is zero. Raises like :func:`psmv`.
+    The three add up to 1 but may be negative or above 1, and are unstable where the sum is near
+    zero. Where it is zero up to rounding, at most 1e-9 of the largest of the eight accuracies, they
+    are NaN, with a ``RuntimeWarning`` that says so. Raises like :func:`psmv`.
     """
     values = _eight(values)
+    if nothing := int(_gains_nothing(values).sum()):
+        warn_undefined("PSMV's share", f"{NO_GAIN} ({nothing} in all)")
+    return _shares(values)
+
+
+def _gains_nothing(values: NDArray[np.float64]) -> NDArray[np.bool_]:
     total = values[..., _WHOLE] - values[..., _NONE]
-    return psmv(values) / np.where(total == 0, np.nan, total)[..., None]
+    return np.abs(total) <= ROUNDING * np.abs(values).max(axis=-1)
+
+
+def _shares(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    total = values[..., _WHOLE] - values[..., _NONE]
+    return (values @ WEIGHTS) / np.where(_gains_nothing(values), np.nan, total)[..., None]
 
 
 def _complete(part: pd.DataFrame, what: str) -> pd.DataFrame:
@@ -129,17 +145,20 @@ def psmv_frame(
 
     Returns ``*by, modality, quantity, value, low, high, n``; ``quantity`` is ``psmv`` (accuracy, in
     [-1, 1]) or ``share`` (see :func:`psmv_shares`, unstable where all modalities together gain
-    little). Raises like :func:`coalition_accuracy`.
+    little; where they gain nothing up to rounding, the share and its interval are NaN, with a
+    ``RuntimeWarning``). Raises like :func:`coalition_accuracy`.
     """
     rows = []
     for key, table in _over_groups(outcomes, by):
         n = len(table)
         found = intervals_of(
             table,
-            lambda s, n=n: np.concatenate([psmv(s / n), psmv_shares(s)], axis=-1),
+            lambda s, n=n: np.concatenate([psmv(s / n), _shares(s)], axis=-1),
             resamples=resamples,
             seed=seed,
         )
+        if np.isnan(found[-1].value):
+            warn_undefined(f"PSMV's share of {_named(by, key)}", NO_GAIN)
         names = [(m, quantity) for quantity in ("psmv", "share") for m in MODALITIES]
         rows += [(*key, *name, *row(i)) for name, i in zip(names, found, strict=True)]
     return pd.DataFrame(rows, columns=[*by, "modality", "quantity", "value", "low", "high", "n"])
@@ -206,8 +225,10 @@ def vcc(
     model. Align and Conflict are
     resampled independently.
 
-    Only clips that the model and all readers have under all eight coalitions count; ``n`` says how
-    many. Raises like :func:`accuracy_drops`, and where no clip is common to all.
+    A share is NaN, with its interval, where the modalities together gain nothing up to rounding;
+    so is what it enters. A ``RuntimeWarning`` names it. Only clips that the model and all readers
+    have under all eight coalitions count; ``n`` says how many. Raises like :func:`accuracy_drops`,
+    and where no clip is common to all.
     """
     if modality not in MODALITIES:
         raise ValueError(f"modality must be one of {MODALITIES}; got {modality!r}")
@@ -228,8 +249,7 @@ def vcc(
 
     def finish(align: NDArray, conflict: NDArray) -> NDArray:
         shares = [
-            psmv_shares(x.reshape(*x.shape[:-1], len(sources), -1))[..., m]
-            for x in (align, conflict)
+            _shares(x.reshape(*x.shape[:-1], len(sources), -1))[..., m] for x in (align, conflict)
         ]
         collapse = shares[0] - shares[1]
         excess = collapse[..., :1] - collapse[..., 1:]
@@ -240,5 +260,8 @@ def vcc(
     names = [(s, q) for q in (*sizes, "collapse") for s in sources]
     names += [(s, "excess") for s in readers]
     rows = [(s, q, *row(i, sizes.get(q))) for (s, q), i in zip(names, found, strict=True)]
+    for source, quantity, value, *_ in rows:
+        if quantity in sizes and np.isnan(value):
+            warn_undefined(f"{quantity} of {source}", NO_GAIN)
     rows.sort(key=lambda r: sources.index(r[0]))
     return pd.DataFrame(rows, columns=["source", "quantity", "value", "low", "high", "n"])

@@ -19,6 +19,7 @@ from emomm_lib.labels import (
     COALITIONS,
     LETTERS,
     MODALITIES,
+    class_labels,
     coalition_modalities,
     polarity,
 )
@@ -33,8 +34,10 @@ LOGITS = tuple(f"logit_{letter.lower()}" for letter in LETTERS)
 def follow_one(evidence: NDArray[np.int64]) -> NDArray[np.float64]:
     """Probability ``(N, 5)`` of each answer of a reader that follows one modality at random.
 
-    ``evidence`` holds labels 0..4 of the present modalities, ``(N, k)`` with k >= 1.
+    ``evidence`` holds labels 0..4 of the present modalities, ``(N, k)`` with k >= 1; ``ValueError``
+    for anything else.
     """
+    evidence = class_labels(evidence)
     return (evidence[..., None] == _CLASSES).mean(axis=1)
 
 
@@ -44,6 +47,7 @@ def follow_average(evidence: NDArray[np.int64]) -> NDArray[np.float64]:
     A tie between two classes is split evenly: labels 0 and 1 are answered 0 and 1 half of the time
     each. ``evidence`` as in :func:`follow_one`.
     """
+    evidence = class_labels(evidence)
     # Distances times the number of modalities are integers, so that a tie is exact.
     distance = np.abs(_CLASSES * evidence.shape[1] - evidence.sum(axis=1, keepdims=True))
     nearest = distance == distance.min(axis=1, keepdims=True)
@@ -111,7 +115,8 @@ def pooled_outcomes(outcomes: pd.DataFrame) -> pd.DataFrame:
 
     ``outcomes`` has ``sample_id, corpus, subset, coalition, label_pred``, the four labels, and
     ``logit_a .. logit_e``. Returns frames as by :func:`reader_outcomes`, of the clips that were
-    answered under T, A, V and none. Raises ``ValueError`` for missing columns or where no clip was.
+    answered under T, A, V and none. Raises ``ValueError`` for missing columns, labels other than
+    0..4, or where no clip was.
     """
     check(outcomes, [*KEYS, "corpus", "subset", *LABELS, "label_pred", *LOGITS])
     known = outcomes.dropna(subset=[*LOGITS, "label_pred"])
@@ -125,6 +130,7 @@ def pooled_outcomes(outcomes: pd.DataFrame) -> pd.DataFrame:
     if not len(common):
         raise ValueError("no clip was answered under T, A, V and none alone with letter logits")
     clips = alone["none"].loc[common].reset_index()
+    check_labels(clips, ["label_gt", "label_pred"])
     probability = {
         m: softmax(alone[m].loc[common, list(LOGITS)].to_numpy(np.float64), axis=1)
         for m in MODALITIES

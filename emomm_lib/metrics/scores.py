@@ -11,7 +11,15 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import accuracy_score, f1_score, mean_absolute_error
 
-from emomm_lib.labels import CLASSES, NEUTRAL, SOURCES
+from emomm_lib.labels import (
+    CLASSES,
+    NEUTRAL,
+    SOURCES,
+    as_array,
+    class_labels,
+    numbers,
+    shown_values,
+)
 from emomm_lib.metrics.bootstrap import bootstrap_interval
 
 N_CLASSES = len(CLASSES)
@@ -19,7 +27,7 @@ Neutral = Literal["non_negative", "excluded"]
 
 
 def _pair(truth: ArrayLike, prediction: ArrayLike) -> tuple[NDArray, NDArray]:
-    truth, prediction = np.asarray(truth), np.asarray(prediction)
+    truth, prediction = as_array(truth), as_array(prediction)
     if truth.ndim != 1 or truth.shape != prediction.shape or not len(truth):
         raise ValueError(
             "metrics take two one-dimensional arrays of one length, at least 1; got shapes "
@@ -35,11 +43,16 @@ def _pair(truth: ArrayLike, prediction: ArrayLike) -> tuple[NDArray, NDArray]:
 
 
 def _labels(truth: ArrayLike, prediction: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    pair = _pair(truth, prediction)
+    truth, prediction = _pair(truth, prediction)
+    return class_labels(truth), class_labels(prediction)
+
+
+def _scores(truth: ArrayLike, prediction: ArrayLike) -> tuple[NDArray, NDArray]:
+    pair = tuple(numbers(values, "scores") for values in _pair(truth, prediction))
     for values in pair:
-        if bad := np.unique(values[~np.isin(values, np.arange(N_CLASSES))]).tolist():
-            raise ValueError(f"labels are integers 0 to {N_CLASSES - 1}; got {bad[:5]}")
-    return pair[0].astype(np.int64), pair[1].astype(np.int64)
+        if not (finite := np.isfinite(values)).all():
+            raise ValueError(f"scores must be finite; got {shown_values(values[~finite])}")
+    return pair
 
 
 def agreement(y_i: ArrayLike, y_j: ArrayLike) -> float:
@@ -107,9 +120,9 @@ def macro_f1(truth: ArrayLike, prediction: ArrayLike) -> float:
 def mae(truth: ArrayLike, prediction: ArrayLike) -> float:
     """Mean absolute error in [0, 2] of scores in [-1, 1] (Sec. 6.1).
 
-    Raises ``ValueError`` for missing values and unequal or zero length.
+    Raises ``ValueError`` for what is no finite number and for unequal or zero length.
     """
-    return float(mean_absolute_error(*_pair(truth, prediction)))
+    return float(mean_absolute_error(*_scores(truth, prediction)))
 
 
 @dataclass(frozen=True)
@@ -153,7 +166,7 @@ def _right(truth: ArrayLike, prediction: ArrayLike) -> NDArray[np.float64]:
 
 
 def _absolute_error(truth: ArrayLike, prediction: ArrayLike) -> NDArray[np.float64]:
-    truth, prediction = _pair(truth, prediction)
+    truth, prediction = _scores(truth, prediction)
     # Rounded so that equal errors of grid scores stay equal and are grouped when resampling.
     return _counted(np.ones(len(truth)), np.round(np.abs(truth - prediction), 9))
 

@@ -301,7 +301,7 @@ def token_figure(budget: pd.DataFrame, by_layer: pd.DataFrame, profile: str) -> 
     Parameters
     ----------
     budget
-        ``view, coalition, modality, quantity, value, low, high, n``: ``metrics.attention_budget``
+        ``view, coalition, modality, quantity, value, low, high, n``: ``metrics.attention_by_modality``
         of every view; drawn are the ``tokens`` of TAV.
     by_layer
         ``view, coalition, layer, modality, quantity, value, low, high``:

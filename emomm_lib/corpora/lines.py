@@ -1,0 +1,155 @@
+"""A label file's lines as text, each in its own encoding: one bad line spoils no other."""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from emomm_lib.labels import Corpus
+
+FALLBACK_ENCODINGS = {Corpus.CH_SIMS: "gb18030", Corpus.CMU_MOSI: "cp1252"}
+"""What a line that is not UTF-8 most likely is, by the language of the corpus."""
+
+# UTF-32's mark begins with UTF-16's.
+_MARKS = {
+    codecs.BOM_UTF8: "utf-8",
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+    b"\x84\x31\x95\x33": "gb18030",
+}
+_BREAK = re.compile(rb"(?<=\n)|(?<=\r)(?!\n)")
+_UTF8_MARKS = re.compile(rb"\A(\xef\xbb\xbf)+")
+_WHOLE_UTF8_SEQUENCE = re.compile(
+    rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}"
+)
+
+
+class UnknownEncoding(ValueError):
+    """A file that as a whole is in no encoding known here; says which one it looks like."""
+
+
+@dataclass(frozen=True)
+class Lines:
+    """The lines of a text file.
+
+    Attributes
+    ----------
+    text
+        Lines with their ends, without byte-order marks. What could not be read stands in them as
+        surrogates, so that commas and quotes around it keep their places.
+    encoding
+        What the file as a whole is in.
+    odd
+        By number, from 1, lines in another encoding than the file's, with its name; with the file's
+        own where they hardly look like it.
+    unreadable
+        By number, lines that cannot be read, with what is wrong.
+    """
+
+    text: list[str]
+    encoding: str = "utf-8"
+    odd: dict[int, str] = field(default_factory=dict)
+    unreadable: dict[int, str] = field(default_factory=dict)
+
+
+def _plausible_gb18030(line: bytes) -> bool:
+    """Whether at most half of the Chinese characters are rare ones, as by mistaken bytes."""
+    there = [c for c in line.decode("gb18030") if not c.isascii()]
+    rare = sum(not c.encode("gb2312", "ignore") for c in there)
+    return 2 * rare <= len(there)
+
+
+def _plausible_cp1252(line: bytes) -> bool:
+    """Whether accents and quotes stand among plain letters and are no remains of UTF-8."""
+    line.decode("cp1252")
+    remains = _WHOLE_UTF8_SEQUENCE.search(line) or b"\xe2\x80" in line
+    return not remains and not re.search(rb"[\x80-\xff]{4}", line)
+
+
+_PLAUSIBLE: dict[str, Callable[[bytes], bool]] = {
+    "gb18030": _plausible_gb18030,
+    "cp1252": _plausible_cp1252,
+}
+
+
+def _reads_as(line: bytes, encoding: str) -> bool:
+    try:
+        return _PLAUSIBLE.get(encoding, lambda x: bool(x.decode(encoding)))(line)
+    except UnicodeDecodeError:
+        return False
+
+
+def _is_utf8(line: bytes) -> bool:
+    try:
+        line.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def read_lines(data: bytes, corpus: Corpus) -> Lines:
+    """Lines of a file, decoded one by one.
+
+    A line that is UTF-8 is read as such. Another is read in the corpus's fallback encoding where
+    that is plausible and listed in ``odd``, or else listed in ``unreadable``, as is one with a NUL
+    byte. Where most lines of a file are in the fallback encoding it is the other way round: it is
+    the file's, and ``odd`` are the lines that are UTF-8 and could not be in it, and those that are
+    in neither very likely. UTF-16, UTF-32 and GB18030 are known by a byte-order mark. Lines end at
+    LF, CRLF or a lone CR.
+
+    Raises :class:`UnknownEncoding` for UTF-16 and UTF-32 that are damaged or have no mark.
+    """
+    mark = next((m for m in _MARKS if data.startswith(m)), b"")
+    marked, fallback = _MARKS.get(mark), FALLBACK_ENCODINGS[corpus]
+    if marked in ("utf-16", "utf-32"):
+        try:
+            return _decoded(_cut(data.decode(marked).encode()), marked)
+        except UnicodeDecodeError as error:
+            raise UnknownEncoding(
+                f"{marked.upper()} by its mark, and damaged at byte {error.start}"
+            ) from None
+    # In UTF-16 every comma and digit has a zero beside it.
+    if 4 * data.count(0) > len(data):
+        raise UnknownEncoding("UTF-16 or UTF-32 without a byte-order mark, or no text")
+    if marked == "gb18030":
+        return _decoded(_cut(data.removeprefix(mark)), marked, marked)
+    lines = _cut(data)
+    foreign = {i for i, line in enumerate(lines) if not _is_utf8(line)}
+    plausible = {i for i, line in enumerate(lines) if _reads_as(line, fallback)}
+    odd = foreign & plausible
+    if mark or 2 * len(odd) <= sum(bool(line.strip()) for line in lines):
+        return _decoded(lines, "utf-8", others=dict.fromkeys(odd, fallback))
+    rest = {
+        i: fallback if i in foreign else "utf-8" for i in range(len(lines)) if i not in plausible
+    }
+    return _decoded(lines, fallback, fallback, rest)
+
+
+def _cut(data: bytes) -> list[bytes]:
+    lines = _BREAK.split(data)
+    # Files that were joined keep their marks at the beginnings of lines.
+    return [_UTF8_MARKS.sub(b"", line) for line in lines if line]
+
+
+def _decoded(
+    lines: list[bytes], name: str, encoding: str = "utf-8", others: dict[int, str] | None = None
+) -> Lines:
+    text, odd, unreadable = [], {}, {}
+    for i, line in enumerate(lines):
+        own = (others or {}).get(i)
+        try:
+            text.append(line.decode(own or encoding))
+        except UnicodeDecodeError as error:
+            unreadable[i + 1] = f"byte 0x{line[error.start]:02x}"
+            text.append(line.decode("utf-8", "surrogateescape"))
+        else:
+            if own:
+                odd[i + 1] = own
+        if b"\0" in line:
+            unreadable[i + 1] = "a NUL byte"
+            odd.pop(i + 1, None)
+    return Lines(text, name, odd, unreadable)
