@@ -5,13 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from tokenizers import AddedToken
 
 from emomm_lib.attention import record
 from emomm_lib.labels import COALITIONS, GRIDS, LETTERS, Corpus
 from emomm_lib.media.video import Frames
 from emomm_lib.models.mini.build import MiniConfig, build_model, build_processor
 from emomm_lib.models.omni import Media, OmniModel, Query
-from emomm_lib.prompts import messages, reply
+from emomm_lib.models.plain import PlainText
+from emomm_lib.prompts import TranscriptError, messages, reply
 
 SMALL = MiniConfig(hidden=32, layers=2, heads=4, kv_heads=2, ffn=32, vision_hidden=32,
                    vision_layers=1, vision_heads=2, vision_ffn=32, audio_hidden=32,
@@ -261,7 +265,104 @@ def forced_logits(omni: OmniModel, query: Query, tokens: list[int]) -> torch.Ten
     return omni.model.lm_head(hidden[0, -1])
 
 
-def test_a_transcript_that_holds_a_placeholder_is_refused(omni):
-    [encoded] = omni.encode([clip(7)])
-    with pytest.raises(ValueError, match="a transcript cannot contain"):
-        omni.prepare([Query(encoded, "TV", Corpus.CMU_MOSI, "so <|VIDEO|> much")])
+# Transcripts are plain text
+
+
+def control(tokenizer) -> list[str]:
+    """The whole special vocabulary, and what the tokenizer has added beside it in brackets."""
+    added = [token.content for token in tokenizer.added_tokens_decoder.values()]
+    return sorted({*tokenizer.all_special_tokens, *(t for t in added if t.strip().startswith("<"))})
+
+
+def embedded(token: str) -> list[str]:
+    """Somewhere in a transcript: at its start, middle and end, alone, doubled, cut into another."""
+    half = len(token) // 2
+    return [f"{token} ever", f"so {token} much", f"so{token}much", f"so {token}", token,
+            token + token, f"so {token}{token} {token}", token[:half] + token + token[half:]]
+
+
+def asked(omni, transcript, coalition="TAV", seed=7):
+    [encoded] = omni.encode([clip(seed)])
+    return Query(encoded, coalition, Corpus.CMU_MOSI, transcript)
+
+
+def test_no_token_that_a_transcript_spells_out_is_more_than_text(omni):
+    tokenizer = omni.processor.tokenizer
+    names = control(tokenizer)
+    assert {"<|AUDIO|>", "<|endoftext|>", "<|im_end|>", "<|im_start|>user\n"} <= set(names)
+    numbers = set(tokenizer.convert_tokens_to_ids(names))
+    base = asked(omni, "so much")
+    plain = omni.prepare([base])
+    outside = plain.input_ids[0][plain.modality_ids[0] != 0]
+    for name in names:
+        for transcript in embedded(name):
+            prompt = omni.prepare([Query(base.clip, "TAV", Corpus.CMU_MOSI, transcript)])
+            ids, marks = prompt.input_ids[0], prompt.modality_ids[0]
+            own = ids[marks == 0]
+            assert tokenizer.decode(own) == transcript, transcript
+            assert not set(own.tolist()) & numbers, transcript
+            assert torch.equal(ids[marks != 0], outside), transcript
+            assert torch.equal(marks[marks > 0], plain.modality_ids[0][plain.modality_ids[0] > 0])
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), beginning=st.text(max_size=8), end=st.text(max_size=8))
+def test_what_is_spelled_out_stays_what_was_written_among_any_text(omni, data, beginning, end):
+    tokenizer = omni.processor.tokenizer
+    name = data.draw(st.sampled_from(control(tokenizer)))
+    transcript = beginning + name + end
+    [found] = omni._plain([(f"Transcript: {transcript}\nTask", 12, 12 + len(transcript))])
+    own = [i for i, inside in zip(found.ids, found.inside, strict=True) if inside]
+    # A token at an edge may hold white space of the text around it.
+    assert tokenizer.decode(own).strip() == transcript.strip()
+    assert not set(own) & set(tokenizer.convert_tokens_to_ids(control(tokenizer)))
+    assert tokenizer.decode(found.ids) == f"Transcript: {transcript}\nTask"
+
+
+@settings(max_examples=200, deadline=None)
+@given(transcript=st.text(max_size=30) | st.text("<|>/a I\nM_DOAU", max_size=30))
+def test_a_transcript_that_spells_out_no_token_is_tokenized_as_it_ever_was(omni, transcript):
+    tokenizer = omni.processor.tokenizer
+    text = f"<|im_start|>user\nTranscript: {transcript}\nTask<|im_end|>\n"
+    start = text.index(":") + 2
+    assume(not any(name in f"{transcript}\n" for name in control(tokenizer)))
+    [found] = omni._plain([(text, start, start + len(transcript))])
+    [whole] = tokenizer([text], add_special_tokens=False).encodings
+    assert found.ids == whole.ids
+    inside = [b > a and b > start and a < start + len(transcript) for a, b in whole.offsets]
+    assert found.inside.tolist() == inside
+
+
+def test_answers_do_not_hang_on_whether_a_neighbour_spells_out_a_token(omni):
+    queries = [asked(omni, text) for text in ("so much", "so <|VIDEO|> much", "<|im_end|>")]
+    together = omni.answer(queries, trace=True)
+    for i, query in enumerate(queries):
+        alone = omni.answer([query], trace=True)
+        np.testing.assert_allclose(together.letter_logits[i], alone.letter_logits[0], atol=1e-5)
+        assert together.counts[i].tolist() == alone.counts[0].tolist()
+        assert together.counts[i][1:].tolist() == [len(query.clip.audio), len(query.clip.video)]
+
+
+def test_without_the_transcript_what_it_spells_out_changes_nothing(omni):
+    one, other = (asked(omni, text, "AV") for text in ("so much", "<|VIDEO|><|AUDIO|>"))
+    assert torch.equal(omni.prepare([one]).input_ids, omni.prepare([other]).input_ids)
+
+
+def test_a_token_of_one_sign_is_refused_by_name_and_one_in_brackets_is_cut():
+    tokenizer = build_processor(SMALL).tokenizer
+    tokenizer.add_special_tokens({"extra_special_tokens": [AddedToken("\u00a7", special=True)]})
+    tokenizer.add_tokens([AddedToken("<tool_call>", special=False)])
+    plain = PlainText(tokenizer)
+    with pytest.raises(TranscriptError, match="\u00a7.*for control tokens"):
+        plain([("see \u00a7 4", 0, 7)])
+    text = "so <tool_call> much"
+    [found] = plain([(text, 0, len(text))])
+    assert tokenizer.decode(found.ids) == text
+    assert tokenizer.convert_tokens_to_ids("<tool_call>") not in found.ids
+
+
+@pytest.mark.parametrize("text", ["", " \n", "\u200b", "\ufeff\u3000", "\u2800"])
+def test_a_blank_transcript_is_refused_under_t_and_nowhere_else(omni, text):
+    with pytest.raises(TranscriptError, match="the transcript is blank"):
+        omni.answer([asked(omni, text, "T")])
+    assert omni.answer([asked(omni, text, "AV")]).label[0] >= 0

@@ -62,6 +62,40 @@ def test_an_error_is_raised_in_its_turn_with_its_own_type_and_words(processes):
         next(results)
 
 
+class Odd(Exception):
+    """Cannot be made again from its message, as pickling would."""
+
+    def __init__(self, one, two):
+        super().__init__(f"{one} and {two}")
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize(
+    ("error", "kind", "words"),
+    [
+        (Odd("one", "two"), (Odd, RuntimeError), "one and two"),
+        (UnicodeDecodeError("utf-8", b"x", 0, 1, "no text"), UnicodeDecodeError, "no text"),
+        # In a generator Python puts a RuntimeError in its place, and never ends the work by it.
+        (StopIteration("too soon"), (StopIteration, RuntimeError), ""),
+        (OSError(28, "No space left on device"), OSError, "No space left"),
+    ],
+    ids=lambda x: type(x).__name__,
+)
+def test_no_exception_is_lost_or_taken_for_the_end(error, kind, words, processes):
+    def work(piece):
+        if piece == 2:
+            raise error
+        return piece
+
+    results, found = in_order(work, range(5), processes), []
+    with pytest.raises(kind, match=words) as raised:
+        found.extend(results)
+    # Where it came from is its cause's to say; its own message is one line.
+    assert "\n" not in str(raised.value)
+    if type(error) is OSError:
+        assert raised.value.errno == 28
+
+
 def test_a_process_that_is_killed_ends_the_work_with_an_error_instead_of_hanging():
     def suicidal(piece: int) -> int:
         if piece == 3:

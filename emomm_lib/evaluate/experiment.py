@@ -24,6 +24,8 @@ from emomm_lib.evaluate.parallel import processes_for
 from emomm_lib.evaluate.plan import make_plan
 from emomm_lib.evaluate.results import with_media
 from emomm_lib.evaluate.runner import (
+    ANSWERING,
+    REFUSALS,
     MediaSettings,
     PersonOnly,
     Reader,
@@ -35,6 +37,7 @@ from emomm_lib.evaluate.states import COALITIONS as STATE_COALITIONS
 from emomm_lib.evaluate.states import StateStore
 from emomm_lib.evaluate.steered import evaluate_methods, steering_fingerprint
 from emomm_lib.evaluate.store import PredictionStore
+from emomm_lib.failures import Failure
 from emomm_lib.labels import Corpus
 from emomm_lib.media.audio import AudioSettings
 from emomm_lib.media.region_store import RegionStore
@@ -191,14 +194,19 @@ class Experiment:
     def inspect(self, clip: pd.Series, coalition: str) -> Inspection:
         """One clip of the manifest under one coalition, to be looked at under many steerings.
 
-        Raises ``MediaError`` when its files cannot be read.
+        Raises ``MediaError`` when its files cannot be read, or anything else fails at this clip.
         """
         plan = make_plan(clip.to_frame().T, self.roots, [coalition], set(), 1)
         reader = Reader(self.media, self.model.device, self.encodings, self.region_store)
-        work, failures = readable(self.model, list(map(reader, plan.batches[0])))
-        if failures:
-            raise MediaError(failures[0].failure)
-        return Inspection(self.model, work[0][1])
+        [item] = plan.batches[0]
+        ready = readable(self.model, [reader(item)])
+        if ready.failed:
+            raise MediaError(f"{item.sample_id}: {ready.failed[0].prediction.failure}")
+        try:
+            return Inspection(self.model, ready.work[0][1])
+        except BaseException as error:
+            failure = Failure.of(error, ANSWERING, item.sample_id, REFUSALS)
+            raise MediaError(f"{item.sample_id}: {failure.reason}") from error
 
     def traces(self) -> TraceTable:
         """Attention of all answers that were asked with ``traces``."""

@@ -58,6 +58,8 @@ class Look:
 class Inspection:
     """A prompt computed once; every further look costs one decision token.
 
+    Raises ``FloatingPointError`` where the model's logits are not finite, here or in a later look.
+
     Attributes
     ----------
     counts
@@ -82,6 +84,7 @@ class Inspection:
         self.grid = None
         if "V" in query.coalition:
             self.grid = model.video_grid(query.clip.grid)
+        self._letters(self._prefill.hidden)
 
     @property
     def layers(self) -> int:
@@ -146,7 +149,7 @@ class Inspection:
         decided: Decisions | None = None,
         column: int = 0,
     ) -> Look:
-        letters = self.model.letter_logits(hidden).double().softmax(-1).cpu().numpy()
+        letters = self._letters(hidden)
         mass, rows = (x.double().cpu().numpy() for x in (mass, rows))
         share = np.nan_to_num(layer_budget(mass, self.counts))
         routed = ()
@@ -154,3 +157,9 @@ class Inspection:
             routed = (decided.conflict, decided.gate, decided.heads)
             routed = (x[0, column].cpu().numpy() for x in routed)
         return Look(letters, share, mass, rows, *routed)
+
+    def _letters(self, hidden: Tensor) -> np.ndarray:
+        logits = self.model.letter_logits(hidden).double()
+        if not logits.isfinite().all():
+            raise FloatingPointError("the model's logits of A..E are not finite")
+        return logits.softmax(-1).cpu().numpy()

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import pickle
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 from torch.utils.data import DataLoader, Dataset
+
+from emomm_lib.failures import named, place_of
 
 Piece = TypeVar("Piece")
 Result = TypeVar("Result")
@@ -33,7 +38,33 @@ class _Work(Dataset):
         return len(self._pieces)
 
     def __getitem__(self, index: int) -> Any:
-        return self._work(self._pieces[index])
+        try:
+            return self._work(self._pieces[index])
+        except Exception as error:
+            return _Raised.by(error)
+
+
+class _There(Exception):
+    """Stands for where in another process an exception was raised: its message is the traceback."""
+
+
+@dataclass(frozen=True)
+class _Raised:
+    """An exception on its way from a process, and its traceback, which cannot travel."""
+
+    error: Exception
+    there: str
+
+    @classmethod
+    def by(cls, error: Exception) -> _Raised:
+        there = "".join(traceback.format_exception(error))
+        error.add_note(f"in a process of the run, at {place_of(error)}")
+        try:
+            pickle.loads(pickle.dumps(error))
+        except Exception:
+            # Some types cannot be made again from what they hold.
+            error = RuntimeError(named(error))
+        return cls(error, there)
 
 
 def _as_is(result: Any) -> Any:
@@ -47,18 +78,24 @@ def in_order(
 
     Processes are forked, so that a model in memory is shared and nothing is loaded again; each
     computes with one thread. Results travel by pickling. With one process, or one piece, the work
-    is done here. An exception in a process is raised here, its traceback in the message.
+    is done here. An exception in a process is raised here in its turn, with its type and message;
+    its cause shows where it came from.
     """
     processes = min(processes, len(pieces))
     if processes <= 1:
-        yield from map(work, pieces)
+        for piece in pieces:
+            # Not by map, which takes a StopIteration for the end of the pieces.
+            yield work(piece)
         return
     # The tokenizers' own threads do not survive a fork, of which they warn in every process.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    yield from DataLoader(
+    for result in DataLoader(
         _Work(work, pieces),
         batch_size=None,
         num_workers=processes,
         collate_fn=_as_is,
         multiprocessing_context="fork",
-    )
+    ):
+        if isinstance(result, _Raised):
+            raise result.error from _There(f"\n{result.there}")
+        yield result

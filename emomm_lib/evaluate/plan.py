@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ class Item:
     Attributes
     ----------
     sample_id, corpus, text
-        As in the manifest.
+        As in the manifest; a transcript that is missing there is empty.
     video, audio
         Its files.
     version
@@ -86,9 +87,10 @@ def make_plan(
     for clip in clips.to_dict("records"):
         root = Path(roots[clip["corpus"]])
         video, audio = (resolve_media(root, clip[k]) for k in ("video_path", "audio_path"))
-        version, size = _version(video, audio, clip["text"])
+        text = clip["text"] if isinstance(clip["text"], str) else ""
+        version, size = _version(video, audio, text)
         wanted = tuple(c for c in coalitions if (clip["sample_id"], c, version) not in known)
-        identity = (clip["sample_id"], str(clip["corpus"]), clip["text"])
+        identity = (clip["sample_id"], str(clip["corpus"]), text)
         sized.append((-size, Item(*identity, video, audio, version, wanted)))
     sized.sort(key=lambda pair: (pair[0], pair[1].sample_id))
     items = [item for _, item in sized]
@@ -99,7 +101,16 @@ def make_plan(
 
 
 def _version(video: Path, audio: Path, text: str) -> tuple[str, int]:
-    stats = {p: p.stat() if p.exists() else None for p in (video, audio)}
+    stats = {path: _stat(path) for path in (video, audio)}
     files = (f"{s.st_size}-{s.st_mtime_ns}" if s else "missing" for s in stats.values())
-    version = ";".join([*files, hashlib.sha256(text.encode()).hexdigest()[:12]])
-    return version, stats[audio].st_size if stats[audio] else 0
+    # A transcript that is no Unicode text is refused in its turn, not here.
+    digest = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:12]
+    return ";".join([*files, digest]), stats[audio].st_size if stats[audio] else 0
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    """None where a file is missing or cannot be reached: it is read in its turn, and fails then."""
+    try:
+        return path.stat()
+    except (OSError, ValueError):
+        return None

@@ -30,7 +30,8 @@ def reading_accuracy(
     """Accuracy on ``clips`` freshly rendered aligned clips, read from their mp4 and wav files.
 
     Returns one row a coalition and metric: ``coalition, metric, value, low, high, n`` as by
-    ``metrics.score_frame`` (``acc5``, ``acc2``, ``mae``), coalitions in the usual order.
+    ``metrics.score_frame`` (``acc5``, ``acc2``, ``mae``), coalitions in the usual order. A failed
+    answer is not scored: ``n`` shows it. Raises ``ValueError`` where all failed.
     """
     root, plan = heldout_clips(clips, seed, progress=progress)
     predictions = evaluate(
@@ -44,6 +45,8 @@ def reading_accuracy(
         progress=progress,
     )
     known = predictions[predictions["failure"].isna()]
+    if known.empty:
+        raise ValueError(f"none of {clips} clips was answered: {predictions['failure'].iloc[0]}")
     joined = plan[["sample_id", "label_gt", "score_gt"]].merge(known, on="sample_id")
     joined = joined.rename(columns={"label": "label_pred", "score": "score_pred"})
     joined["label_pred"] = joined["label_pred"].astype("int64")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -22,10 +22,17 @@ from emomm_lib.evaluate.methods import Batch, Importance, Method
 from emomm_lib.evaluate.parallel import processes_for
 from emomm_lib.evaluate.plan import make_plan
 from emomm_lib.evaluate.runner import (
+    ANSWERING,
+    Failed,
+    Held,
     MediaSettings,
     Read,
     Reader,
+    Work,
     computed,
+    divided,
+    finite,
+    not_finite,
     readable,
     run_fingerprint,
 )
@@ -37,6 +44,7 @@ from emomm_lib.evaluate.store import (
     StoredTrace,
     Written,
 )
+from emomm_lib.failures import Failure, in_one_sentence
 from emomm_lib.labels import MODALITIES
 from emomm_lib.models.omni import OmniModel, Query
 
@@ -216,27 +224,39 @@ def _columns(model: OmniModel, asked: _Asked, methods: Sequence[Method]) -> list
 
 def _written(
     model: OmniModel, asked: _Asked, method: Method, column: _Column
-) -> tuple[list[Prediction], list[StoredTrace], list[StoredRoute]]:
+) -> tuple[Written, list[Failed]]:
+    """What a method answered, to be stored, and what of it is not made of finite numbers."""
     logits = model.letter_logits(column.hidden)
-    labels = logits.argmax(-1).tolist()
+    good = finite(logits)
+    # No class is the largest of numbers that are none; any will do to go on with.
+    labels = logits.nan_to_num().argmax(-1).tolist()
     scores: list[float | None] = [None] * len(labels)
     if method.scored:
         start = asked.prefill.position.amax(0) + 1
-        scores = model.best_scores(asked.queries, labels, column.mask, start, column.cache).tolist()
+        found = model.best_scores(asked.queries, labels, column.mask, start, column.cache)
+        scores = found.tolist()
+        good &= finite(found) & finite(column.mass)
     rows = logits.cpu().tolist()
-    predictions = [
-        Prediction(*key, label, score, *row)
-        for key, label, score, row in zip(asked.keys, labels, scores, rows, strict=True)
+    kept = [i for i in range(len(labels)) if good[i]]
+    stage = _stage(method)
+    failed = [
+        Failed.at(key, not_finite(stage, "numbers"))
+        for i, key in enumerate(asked.keys)
+        if not good[i]
     ]
+    predictions = [Prediction(*asked.keys[i], labels[i], scores[i], *rows[i]) for i in kept]
     if not method.scored:
-        return predictions, [], []
+        return (predictions, [], []), failed
     mass, counts = column.mass.float().cpu().numpy(), asked.prefill.trace.counts.cpu().numpy()
-    traces = list(map(StoredTrace, *zip(*asked.keys, strict=True), mass, counts))
+    traces = [StoredTrace(*asked.keys[i], mass[i], counts[i]) for i in kept]
     said = column.decisions.conflict, column.decisions.gate
     conflict, gate = (x[:, 0].float().cpu().numpy() for x in said)
-    ids, coalitions, _ = zip(*asked.keys, strict=True)
-    routes = list(map(StoredRoute, ids, coalitions, conflict, gate))
-    return predictions, traces, routes
+    routes = [StoredRoute(*asked.keys[i][:2], conflict[i], gate[i]) for i in kept]
+    return (predictions, traces, routes), failed
+
+
+def _stage(method: Method) -> str:
+    return f"steering by {method.name!r}"
 
 
 def evaluate_methods(
@@ -258,7 +278,8 @@ def evaluate_methods(
 
     Each prompt is computed once unsteered, and every method of scope ``decision`` replays its
     decision token; scope ``all`` costs a prompt each. Each group of prompts is durable for all
-    methods at once. ``workers`` and ``processes`` as for ``evaluate``.
+    methods at once. ``workers`` and ``processes`` as for ``evaluate``, and so are failures: what
+    fails under one method alone is that method's failure.
 
     Returns rows like :func:`emomm_lib.evaluate.runner.evaluate` and ``method``, its name. Raises
     like it, and ``ValueError`` for two methods of one name.
@@ -269,47 +290,53 @@ def evaluate_methods(
     settings = media or MediaSettings()
     reader = Reader(settings, model.device, encodings)
     processes = processes_for(model.device) if processes is None else processes
-    # What visual tokens matter to the unsteered model is kept under its own run.
-    plain, preimage = run_fingerprint(model, settings)
-    store.begin(plain, preimage)
-    runs = []
-    for method in methods:
-        fingerprint, preimage = steering_fingerprint(model, settings, method)
-        store.begin(fingerprint, preimage)
-        runs.append(_Run(method, fingerprint, store.known(fingerprint)))
-    # Clips that the same methods are asked about go together: what only some need, such as
-    # gradients and scores, is computed for those alone.
-    asked_about = pd.Series(
-        [
-            tuple(i for i, run in enumerate(runs) if run.concerns(name))
-            for name in clips["sample_id"]
-        ],
-        clips.index,
-    )
-    plans = []
-    for chosen, part in clips.groupby(asked_about, sort=False):
-        own = [runs[i] for i in chosen]
-        if own:
-            done = set.intersection(*(run.known for run in own))
-            plans.append((own, make_plan(part, roots, coalitions, done, batch_size)))
-    by_id = clips.set_index("sample_id", drop=False).rename_axis("index")
-    known = sum(plan.known for _, plan in plans)
-    total = known + sum(plan.remaining for _, plan in plans)
-    with tqdm(total=total, initial=known, unit="prompt", disable=not progress) as bar:
-        for own, plan in plans:
-            ask = partial(_ask, model, own, by_id, store, plain, encodings)
-            for count, written, found in computed(plan, ask, reader, workers, processes):
-                store.write_runs(written)
-                if found:
-                    store.write_importance(plain, found)
-                bar.update(count)
-    frames = []
-    for run in runs:
-        table = store.read(run.fingerprint)
-        own = table["sample_id"].isin(clips["sample_id"]) & table["coalition"].isin(coalitions)
-        if run.method.clips is not None:
-            own &= table["sample_id"].isin(set(run.method.clips))
-        frames.append(table[own].drop(columns="media").assign(method=run.method.name))
+    with in_one_sentence(store.path, "prompts", batch_size) as kept:
+        # What visual tokens matter to the unsteered model is kept under its own run.
+        plain, preimage = run_fingerprint(model, settings)
+        store.begin(plain, preimage)
+        runs = []
+        for method in methods:
+            fingerprint, preimage = steering_fingerprint(model, settings, method)
+            store.begin(fingerprint, preimage)
+            runs.append(_Run(method, fingerprint, store.known(fingerprint)))
+        # Clips that the same methods are asked about go together: what only some need, such as
+        # gradients and scores, is computed for those alone.
+        asked_about = pd.Series(
+            [
+                tuple(i for i, run in enumerate(runs) if run.concerns(name))
+                for name in clips["sample_id"]
+            ],
+            clips.index,
+        )
+        plans = []
+        for chosen, part in clips.groupby(asked_about, sort=False):
+            own = [runs[i] for i in chosen]
+            if own:
+                done = set.intersection(*(run.known for run in own))
+                plans.append((own, make_plan(part, roots, coalitions, done, batch_size)))
+        by_id = clips.set_index("sample_id", drop=False).rename_axis("index")
+        kept.done = sum(plan.known for _, plan in plans)
+        kept.total = kept.done + sum(plan.remaining for _, plan in plans)
+        held = Held()
+        with tqdm(total=kept.total, initial=kept.done, unit="prompt", disable=not progress) as bar:
+            for own, plan in plans:
+                ask = partial(_ask, model, own, by_id, store, plain, encodings)
+                for group in computed(plan, ask, reader, workers, processes):
+                    sure = held.sort(group.worked, group.failed)
+                    if written := _with(group.written, runs, sure):
+                        store.write_runs(written)
+                    if group.importance:
+                        store.write_importance(plain, group.importance)
+                    kept.done += group.count
+                    bar.update(group.count)
+        store.write_runs(_with({}, runs, held.rest()))
+        frames = []
+        for run in runs:
+            table = store.read(run.fingerprint)
+            own = table["sample_id"].isin(clips["sample_id"]) & table["coalition"].isin(coalitions)
+            if run.method.clips is not None:
+                own &= table["sample_id"].isin(set(run.method.clips))
+            frames.append(table[own].drop(columns="media").assign(method=run.method.name))
     return pd.concat(frames, ignore_index=True)
 
 
@@ -321,13 +348,38 @@ class _Run:
     fingerprint: str
     known: set[Key]
 
-    def failing(self, failures: Sequence[Prediction]) -> Written:
-        """The failures that no answer of before stands against."""
-        new = [f for f in failures if (f.sample_id, f.coalition, f.media) not in self.known]
-        return new, (), ()
-
     def concerns(self, sample_id: str) -> bool:
         return self.method.clips is None or sample_id in self.method.clips
+
+
+@dataclass(frozen=True)
+class _Group:
+    """What came of a group of prompts.
+
+    ``written`` and ``failed`` are by run, ``importance`` what was not known before, and ``worked``
+    what went well.
+    """
+
+    count: int
+    written: dict[str, Written] = field(default_factory=dict)
+    failed: dict[str, list[Failed]] = field(default_factory=dict)
+    importance: dict[Key, np.ndarray] = field(default_factory=dict)
+    worked: set[str] = field(default_factory=set)
+
+
+def _with(
+    written: Mapping[str, Written],
+    runs: Sequence[_Run],
+    failures: Mapping[str, Sequence[Prediction]],
+) -> dict[str, Written]:
+    """What is to be written with the failures that no answer of before stands against."""
+    joined = dict(written)
+    known = {run.fingerprint: run.known for run in runs}
+    for run, own in failures.items():
+        new = [f for f in own if (f.sample_id, f.coalition, f.media) not in known[run]]
+        predictions, traces, routes = joined.get(run, ((), (), ()))
+        joined[run] = [*predictions, *new], traces, routes
+    return joined
 
 
 def _ask(
@@ -338,24 +390,46 @@ def _ask(
     plain: str,
     encodings: EncodingStore | None,
     batch: Sequence[Read],
-) -> Iterator[tuple[int, dict[str, Written], dict[Key, np.ndarray]]]:
-    """Answer a batch by every method that lacks some of it, a group of prompts at a time.
-
-    Gives the number of prompts, what is to be written of them, and importance not known before.
-    """
-    work, failures = readable(model, batch, encodings)
-    if failures:
-        yield len(failures), {run.fingerprint: run.failing(failures) for run in runs}, {}
-    if not work:
+) -> Iterator[_Group]:
+    """Answer a batch by every method that lacks some of it, a group of prompts at a time."""
+    ready = readable(model, batch, encodings)
+    failed = {run.fingerprint: ready.failed for run in runs}
+    if ready.failed or ready.worked:
+        yield _Group(len(ready.failed), failed=failed, worked=ready.worked)
+    if not ready.work:
         return
-    keys, queries = (list(x) for x in zip(*work, strict=True))
+    keys = [key for key, _ in ready.work]
     lacking = [run for run in runs if not run.known.issuperset(keys)]
-    methods = [run.method for run in lacking]
     known = store.read_importance(plain, keys)
-    for asked in _compute(model, keys, queries, clips, methods, known):
-        outcomes = _columns(model, asked, methods)
-        written = {
-            run.fingerprint: _written(model, asked, run.method, outcome)
-            for run, outcome in zip(lacking, outcomes, strict=True)
-        }
-        yield len(asked.keys), written, asked.found
+
+    def steered(chosen: Sequence[_Run], work: list[Work]) -> Iterator[tuple[list[Key], _Group]]:
+        keys, queries = (list(x) for x in zip(*work, strict=True))
+        methods = [run.method for run in chosen]
+        for asked in _compute(model, keys, queries, clips, methods, known):
+            outcomes = _columns(model, asked, methods)
+            group = _Group(len(asked.keys), importance=asked.found, worked={ANSWERING})
+            for run, outcome in zip(chosen, outcomes, strict=True):
+                written, failures = _written(model, asked, run.method, outcome)
+                group.written[run.fingerprint] = written
+                group.failed[run.fingerprint] = failures
+                if len(failures) < len(asked.keys):
+                    group.worked.add(_stage(run.method))
+            yield asked.keys, group
+
+    for own, found in divided(ready.work, partial(steered, lacking), ANSWERING):
+        if isinstance(found, _Group):
+            yield found
+            continue
+        # A prompt at which some method fails, or all: each method tries it alone.
+        group, work = _Group(len(own)), [w for w in ready.work if w[0] in own]
+        for run in lacking:
+            for keys, alone in divided(work, partial(steered, [run]), _stage(run.method)):
+                if isinstance(alone, Failure):
+                    failures = [Failed.at(key, alone) for key in keys]
+                    group.failed.setdefault(run.fingerprint, []).extend(failures)
+                else:
+                    group.written[run.fingerprint] = alone.written[run.fingerprint]
+                    group.failed[run.fingerprint] = alone.failed[run.fingerprint]
+                    group.importance.update(alone.importance)
+                    group.worked.update(alone.worked)
+        yield group

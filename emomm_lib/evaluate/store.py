@@ -129,7 +129,7 @@ class PredictionStore:
             for fingerprint, (predictions, traces, routes) in runs.items():
                 db.executemany(
                     f"INSERT OR REPLACE INTO predictions (fingerprint, {names}) VALUES ({marks})",
-                    [(fingerprint, *astuple(p)) for p in predictions],
+                    [(fingerprint, *map(_storable, astuple(p))) for p in predictions],
                 )
                 db.executemany(
                     "INSERT OR REPLACE INTO traces VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -253,3 +253,10 @@ class PredictionStore:
         self.read(fingerprint).to_parquet(partial, index=False)
         os.replace(partial, path)
         return path
+
+
+def _storable(value: object) -> object:
+    """SQLite keeps no lone surrogates, which a reply or a path in a reason may hold."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    return value

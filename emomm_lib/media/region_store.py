@@ -6,11 +6,11 @@ import hashlib
 import importlib.metadata
 import json
 import multiprocessing
+import os
 import sqlite3
 import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import asdict
 from multiprocessing.util import Finalize
@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
+from emomm_lib.failures import Failure, Watch, in_one_sentence
 from emomm_lib.media.models import MODELS, model_path
 from emomm_lib.media.regions import KINDS, PersonRegions, PersonSettings
 from emomm_lib.media.video import MediaError, VideoSettings, read_frames, require_file
@@ -36,6 +37,7 @@ CREATE TABLE IF NOT EXISTS regions (
     found TEXT, mask BLOB, coverage REAL, failure TEXT
 ) WITHOUT ROWID;
 """
+_STAGE = "looking for people"
 _COLUMNS = ("video", "frames", *KINDS, "coverage", "failure")
 
 
@@ -75,8 +77,9 @@ class RegionStore:
         """Find the regions of some clips, unless they are known; one row a clip, in their order.
 
         Every clip is kept as it is finished: a killed run loses no more than those it was at. One
-        that cannot be read is a row with its reason. ``processes`` beyond one are started afresh
-        ("spawn"), so that a script that calls this needs its ``if __name__ == "__main__"``.
+        that cannot be read, or at which anything else fails, is a row with its reason.
+        ``processes`` beyond one are started afresh ("spawn"), so that a script that calls this
+        needs its ``if __name__ == "__main__"``.
 
         Returns ``video, frames``, the number of frames of each kind (``person+face, person, face,
         kept, none``), ``coverage`` (mean share of a frame, 0..1) and ``failure`` (None, or why
@@ -90,30 +93,47 @@ class RegionStore:
         for video in dict.fromkeys(videos):
             try:
                 keys[video] = self._key(video)
-            except MediaError as error:
-                absent[video] = str(error)
-        known = self._known()
-        todo = [video for video, key in keys.items() if key not in known]
-        with (
-            closing(self._connect()) as db,
-            tqdm(total=len(keys), initial=len(keys) - len(todo), unit="clip",
-                 disable=not progress) as bar,
-        ):  # fmt: skip
-            for video, found in self._search(todo, processes):
-                row = _packed(found) if isinstance(found, PersonRegions) else (None,) * 6
-                failure = found if isinstance(found, str) else None
-                with db:
-                    db.execute(
-                        "INSERT OR REPLACE INTO regions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                        (keys[video], str(video), *row, failure),
-                    )
-                bar.update()
+            except BaseException as error:
+                absent[video] = Failure.of(error, _STAGE, str(video), (MediaError,)).reason
+        with in_one_sentence(self.path, "clips") as kept, closing(self._connect()) as db:
+            known = self._known()
+            todo = [video for video, key in keys.items() if key not in known]
+            kept.done, kept.total = len(keys) - len(todo), len(keys)
+            watch, held = Watch(), []
+            with tqdm(
+                total=kept.total, initial=kept.done, unit="clip", disable=not progress
+            ) as bar:
+                for video, found in self._search(todo, processes):
+                    if isinstance(found, Failure):
+                        watch.failed(str(video), found)
+                        held.append((video, found.reason))
+                    else:
+                        self._keep(db, keys[video], video, found)
+                    if isinstance(found, PersonRegions):
+                        watch.worked([_STAGE])
+                    kept.done += not isinstance(found, Failure)
+                    bar.update()
+            # Only now is it known that they are the clips' own.
+            for video, reason in held:
+                self._keep(db, keys[video], video, reason)
         known = self._known()
         rows = [known[keys[v]] if v in keys else (None, "", None, absent[v]) for v in videos]
         return pd.DataFrame(
             [_summary(video, *row) for video, row in zip(videos, rows, strict=True)],
             columns=_COLUMNS,
         )
+
+    def _keep(
+        self, db: sqlite3.Connection, key: str, video: Path, found: PersonRegions | str
+    ) -> None:
+        row = _packed(found) if isinstance(found, PersonRegions) else (None,) * 6
+        failure = found if isinstance(found, str) else None
+        name = os.fsencode(video).decode("utf-8", "backslashreplace")
+        with db:
+            db.execute(
+                "INSERT OR REPLACE INTO regions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (key, name, *row, failure),
+            )
 
     def read(self, video: Path) -> PersonRegions:
         """Regions of a clip.
@@ -157,7 +177,7 @@ class RegionStore:
 
     def _search(
         self, videos: Sequence[Path], processes: int
-    ) -> Iterator[tuple[Path, PersonRegions | str]]:
+    ) -> Iterator[tuple[Path, PersonRegions | str | Failure]]:
         """Each clip with its regions, or why it has none, in the order they are finished."""
         if not videos:
             return
@@ -175,13 +195,6 @@ class RegionStore:
             futures = {pool.submit(_work, video, self.video): video for video in videos}
             for future in as_completed(futures):
                 yield futures[future], future.result()
-        except BrokenProcessPool as error:
-            error.add_note(
-                "a process that looks for people died: for want of memory, or because a script "
-                'calls this outside if __name__ == "__main__". What is finished is kept; '
-                "processes=1 starts none."
-            )
-            raise
         finally:
             # Also when the caller stops or is interrupted: what has not begun is not begun.
             pool.shutdown(cancel_futures=True)
@@ -204,18 +217,20 @@ def _start_worker(settings: PersonSettings) -> None:
     Finalize(None, _worker.close, exitpriority=0)
 
 
-def _work(video: Path, settings: VideoSettings) -> PersonRegions | str:
+def _work(video: Path, settings: VideoSettings) -> PersonRegions | str | Failure:
     return _regions(_worker, video, settings)
 
 
-def _regions(locator: PersonLocator, video: Path, settings: VideoSettings) -> PersonRegions | str:
+def _regions(
+    locator: PersonLocator, video: Path, settings: VideoSettings
+) -> PersonRegions | str | Failure:
+    """What was found in a clip; words of our own, or any other failure, where nothing was."""
     try:
         return locator.locate(read_frames(video, settings))
     except MediaError as error:
         return str(error)
-    except Exception as error:
-        error.add_note(f"while looking for people in {video}")
-        raise
+    except BaseException as error:
+        return Failure.of(error, _STAGE, str(video))
 
 
 def _packed(regions: PersonRegions) -> tuple[int, int, int, str, bytes, float]:

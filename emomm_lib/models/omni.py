@@ -15,6 +15,8 @@ import transformers
 from transformers import (
     AutoConfig,
     Cache,
+    LogitsProcessor,
+    LogitsProcessorList,
     PretrainedConfig,
     Qwen2_5OmniProcessor,
     Qwen2_5OmniThinkerForConditionalGeneration,
@@ -25,7 +27,8 @@ from emomm_lib.labels import GRIDS, LETTERS, Corpus
 from emomm_lib.media.regions import token_cover
 from emomm_lib.media.video import Frames
 from emomm_lib.models.passes import Beginning, Tokens, fork, schedule
-from emomm_lib.prompts import TRANSCRIPT_PREFIX, messages, reply
+from emomm_lib.models.plain import PlainText
+from emomm_lib.prompts import TRANSCRIPT_PREFIX, check_transcript, messages, reply
 
 ADAPTER_VERSION = 2
 """Raised whenever a change here can change an answer; part of every run's fingerprint."""
@@ -94,9 +97,9 @@ class Answers:
     letter_logits
         ``(B, 5)`` float32: logits of A..E at the decision token (Eq. 22).
     label
-        ``(B,)`` int64: the arg-max class, 0..4.
+        ``(B,)`` int64: the arg-max class, 0..4; -1 where a logit is not finite.
     score
-        ``(B,)`` float64: the most probable allowed score of that class.
+        ``(B,)`` float64: the most probable allowed score of that class; NaN where there is none.
     mass
         ``(B, L, H, 3)`` float32: attention of the decision query on T, A, V, when it was recorded.
     counts
@@ -184,6 +187,7 @@ class OmniModel:
                 f"the tokenizer must have one token for each of {LETTERS}; got {tokens}"
             )
         self.letter_ids = torch.tensor([t[0] for t in tokens], device=self.device)
+        self._plain = PlainText(processor.tokenizer)
 
     @classmethod
     def load(
@@ -305,10 +309,18 @@ class OmniModel:
 
         Also where the transcript begins and ends in it; both 0 without T.
         """
+        text, start, end = self._chat(query), 0, 0
+        if "T" in query.coalition:
+            check_transcript(query.transcript)
+            start = text.index(TRANSCRIPT_PREFIX) + len(TRANSCRIPT_PREFIX)
+            end = start + len(query.transcript)
+            if text[start:end] != query.transcript:
+                raise ValueError(
+                    "the chat template changes the transcript; T has no tokens to mark"
+                )
+        # What a transcript holds is never a placeholder.
+        before, after = text[:start], text[end:]
         placeholders = self.processor.video_token, self.processor.audio_token
-        if any(token in query.transcript for token in placeholders):
-            raise ValueError(f"a transcript cannot contain {placeholders}: {query.transcript!r}")
-        text = self._chat(query)
         for modality, token, embeds in zip(
             "VA", placeholders, (query.clip.video, query.clip.audio), strict=True
         ):
@@ -318,32 +330,26 @@ class OmniModel:
                         f"coalition {query.coalition} needs {modality}; the clip has none"
                     )
                 whole = query.clip.kept if modality == "V" else None
-                text = text.replace(token, token * len(embeds if whole is None else whole))
-        if "T" not in query.coalition:
+                many = token * len(embeds if whole is None else whole)
+                before, after = before.replace(token, many), after.replace(token, many)
+        text = before + text[start:end] + after
+        if not end:
             return text, 0, 0
-        start = text.index(TRANSCRIPT_PREFIX) + len(TRANSCRIPT_PREFIX)
-        end = start + len(query.transcript)
-        if text[start:end] != query.transcript:
-            raise ValueError("the chat template changes the transcript; T has no tokens to mark")
-        return text, start, end
+        return text, len(before), len(before) + len(query.transcript)
 
     def _tokens(
         self, queries: Sequence[Query], text: Literal["transcript", "all"] = "transcript"
     ) -> Tokens:
         """Tokenize and left-pad; positions on three axes, and the modality of every token."""
-        texts, starts, ends = zip(*map(self._text, queries), strict=True)
         # Padded here: the tokenizer's own way to tensors walks through every number in Python.
-        encoded = self.processor.tokenizer(list(texts), add_special_tokens=False).encodings
+        encoded = self._plain([self._text(query) for query in queries])
         width = max(len(e.ids) for e in encoded)
         ids = torch.full((len(encoded), width), self.processor.tokenizer.pad_token_id)
         mask, words = torch.zeros_like(ids), torch.zeros_like(ids, dtype=torch.bool)
-        for row, (e, start, end) in enumerate(zip(encoded, starts, ends, strict=True)):
+        for row, e in enumerate(encoded):
             own = slice(width - len(e.ids), None)
             ids[row, own], mask[row, own] = torch.tensor(e.ids), 1
-            if end > start:
-                low, high = np.array(e.offsets).T
-                inside = (high > start) & (low < end) & (high > low)
-                words[row, own] = torch.from_numpy(inside)
+            words[row, own] = torch.from_numpy(e.inside)
         ids, mask, words = (x.to(self.device) for x in (ids, mask, words))
         seen = [q.clip for q in queries if "V" in q.coalition]
         heard = [q.clip for q in queries if "A" in q.coalition]
@@ -509,7 +515,7 @@ class OmniModel:
             logits[part.rows] = self.letter_logits(part.hidden)
             score[part.rows] = self.best_scores(
                 [queries[row] for row in part.rows],
-                logits[part.rows].argmax(-1).tolist(),
+                logits[part.rows].nan_to_num().argmax(-1).tolist(),
                 part.mask,
                 part.position.amax(0) + 1,
                 part.cache,
@@ -521,14 +527,18 @@ class OmniModel:
                 seen |= dict(zip(part.rows, each, strict=True))
         parts = [torch.stack(x) for x in zip(*(seen[i] for i in range(len(seen))), strict=True)]
         arrays = [parts[0].float().numpy(), parts[1].numpy()] if parts else []
-        return Answers(
-            logits.cpu().numpy(), logits.argmax(-1).cpu().numpy(), score, *arrays, *parts[2:]
-        )
+        finite = logits.isfinite().all(-1)
+        label = logits.nan_to_num().argmax(-1).where(finite, -1).cpu().numpy()
+        score[~finite.cpu().numpy()] = np.nan
+        return Answers(logits.cpu().numpy(), label, score, *arrays, *parts[2:])
 
     @torch.inference_mode()
     def reply(self, queries: Sequence[Query], max_new_tokens: int = 16) -> list[str]:
-        """What the model writes when nothing constrains it: greedy decoding, as plain text."""
-        prompt = self.prepare(queries)
+        """What the model writes when nothing constrains it: greedy decoding, as plain text.
+
+        Raises ``FloatingPointError`` where a token would be chosen by logits that are not finite.
+        """
+        prompt, watch = self.prepare(queries), _Finite()
         written = self.model.generate(
             inputs_embeds=prompt.inputs_embeds,
             attention_mask=prompt.attention_mask,
@@ -537,6 +547,7 @@ class OmniModel:
             do_sample=False,
             pad_token_id=self.processor.tokenizer.pad_token_id,
             eos_token_id=self.processor.tokenizer.eos_token_id,
+            logits_processor=LogitsProcessorList([watch]),
         )
         return self.processor.tokenizer.batch_decode(written, skip_special_tokens=True)
 
@@ -553,7 +564,8 @@ class OmniModel:
 
         Whole replies continue the prefilled cache, from position ``start``: what the replies of a
         letter share cancels, so no tokenizer's way of cutting them matters. A row with fewer
-        candidates than the widest repeats its last one, which changes no maximum.
+        candidates than the widest repeats its last one, which changes no maximum. NaN for a row
+        whose candidates have probabilities that are not finite.
         """
         allowed = [
             GRIDS[Corpus(q.corpus)].scores(int(k)) for q, k in zip(queries, label, strict=True)
@@ -596,8 +608,19 @@ class OmniModel:
         token = (hidden[:, :-1].float() * heads).sum(-1)
         token = token - self.model.lm_head(hidden[:, :-1]).float().logsumexp(-1)
         total = (token * scored[:, 1:]).sum(1).view(len(queries), width)
-        best = total.argmax(1).tolist()
-        return np.array([row[b] for row, b in zip(padded, best, strict=True)])
+        best, finite = total.argmax(1).tolist(), total.isfinite().all(1).tolist()
+        chosen = zip(padded, best, finite, strict=True)
+        return np.array([row[b] if sound else np.nan for row, b, sound in chosen])
+
+
+class _Finite(LogitsProcessor):
+    """Refuses to choose a token where the model gives no numbers to choose by."""
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        # Suppressed tokens are at minus infinity.
+        if scores.isnan().any() or not scores.amax(-1).isfinite().all():
+            raise FloatingPointError("the model's logits are not finite")
+        return scores
 
 
 def _weights_fingerprint(path: Path, config: PretrainedConfig) -> str:
