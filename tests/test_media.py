@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emomm_lib.media.audio import AudioSettings, read_audio
-from emomm_lib.media.video import MediaError, VideoSettings, frame_indices, read_frames, read_video
+from emomm_lib.media.video import MediaError, VideoSettings, read_frames, read_video
 
 
 @settings(max_examples=100)

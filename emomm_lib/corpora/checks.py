@@ -11,15 +11,21 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path, PurePosixPath
 
-import av
 import numpy as np
 import pandas as pd
-import soundfile
 from tqdm.auto import tqdm
 
 from emomm_lib.corpora.clips import CLIP_SCHEMA, REPORT_COLUMNS, CorpusTable, is_blank
 from emomm_lib.corpora.lines import FALLBACK_ENCODINGS, Lines, UnknownEncoding, read_lines
 from emomm_lib.labels import SOURCES, Corpus, on_grid, score_to_label
+from emomm_lib.media.container import (
+    chosen_stream,
+    missing_bytes,
+    opened,
+    reason,
+    stream_defect,
+)
+from emomm_lib.media.sound_file import sound_defect
 
 Problem = tuple[str, str]
 """What is wrong, and what was expected or what to do."""
@@ -362,46 +368,44 @@ def probe_video(path: Path, *, needs_audio: bool) -> list[Problem]:
     """Problems of an mp4 that its header shows; an empty list when there are none."""
     again = "a playable mp4; copy it again from the dataset"
     try:
-        with av.open(str(path)) as container:
-            streams = [*container.streams.video[:1], *container.streams.audio[:1]]
-            kinds = {stream.type for stream in streams}
+        with opened(path) as container:
             problems: list[Problem] = []
-            if "video" not in kinds:
-                problems.append(("no video stream", again))
-            if needs_audio and "audio" not in kinds:
-                problems.append(("no audio stream", "an mp4 with a sound track"))
-            for stream in streams:
-                wanted = stream.type == "video" or needs_audio
-                if wanted and not (stream.frames or stream.duration or container.duration):
-                    problems.append((f"the {stream.type} stream is empty", again))
-            # An interrupted copy keeps its header, but its index points past the end.
-            ends = [s.index_entries[-1] for s in streams if len(s.index_entries)]
-            length, size = max((e.pos + e.size for e in ends), default=0), path.stat().st_size
-            if length > size:
+            for kind in ("video", "audio") if needs_audio else ("video",):
+                stream = chosen_stream(container, kind)
+                if stream is None:
+                    film = again if kind == "video" else "an mp4 with a sound track"
+                    problems.append((f"no {kind} stream", film))
+                elif not (stream.frames or stream.duration or container.duration):
+                    problems.append((f"the {kind} stream is empty", again))
+                elif defect := stream_defect(stream):
+                    problems.append((defect, "an mp4 in H.264 and AAC; convert it"))
+            size = path.stat().st_size
+            if missing := missing_bytes(container, size):
+                length = size + missing
                 problems.append((f"cut short: {size} of at least {length} bytes", again))
             return problems
-    except (av.FFmpegError, OSError) as error:
-        return [(f"unreadable mp4 ({error.strerror})", again)]
+    except Exception as error:
+        return [(f"unreadable mp4 ({reason(error)})", again)]
 
 
 def probe_audio(path: Path) -> list[Problem]:
     """Problems of a sound file that its header shows; an empty list when there are none."""
     again = "a playable wav; copy it again from the dataset"
     try:
-        info = soundfile.info(path)
-    except soundfile.LibsndfileError as error:
-        return [(f"unreadable wav ({error.error_string})", again)]
-    return [] if info.frames else [("the wav holds no samples", again)]
+        defect = sound_defect(path)
+    except Exception as error:
+        return [(f"unreadable wav ({reason(error)})", again)]
+    return [(defect, again)] if defect else []
 
 
 def _file_problems(root: Path, name: str, twin: Callable[[Path, str], str | None]) -> list[Problem]:
     path = root / name
     try:
         size = path.stat().st_size if path.is_file() else None
-    except OSError as error:
-        return [(f"cannot be reached ({error.strerror})", "a readable file")]
+        padded = twin(root, name) if size is None else None
+    except (OSError, ValueError) as error:
+        return [(f"cannot be reached ({reason(error)})", "a readable file")]
     if size is None:
-        padded = twin(root, name)
         hint = f"; {padded} exists: did the ids lose their leading zeros?" if padded else ""
         return [("missing file", f"the clip at this place{hint}")]
     if size == 0:

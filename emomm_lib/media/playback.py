@@ -10,7 +10,7 @@ import av
 import soundfile
 
 from emomm_lib.media.audio import AudioSettings, read_audio, read_sound
-from emomm_lib.media.video import MediaError, require_file
+from emomm_lib.media.container import opened, reading, require_file, require_stream
 
 FILM, SOUND = "video/mp4", "audio/wav"
 
@@ -26,19 +26,18 @@ def film(path: str | Path, *, with_sound: bool) -> bytes:
     if with_sound:
         return path.read_bytes()
     buffer = io.BytesIO()
-    try:
-        with av.open(str(path)) as source, av.open(buffer, "w", format="mp4") as target:
-            stream = source.streams.video[0]
-            copied = target.add_stream_from_template(stream)
-            for packet in source.demux(stream):
-                # The last one marks the end and holds nothing.
-                if packet.dts is not None:
-                    packet.stream = copied
-                    target.mux(packet)
-    except (av.FFmpegError, IndexError) as error:
-        raise MediaError(
-            f"{path}: its film cannot be read ({error}); copy the clip again"
-        ) from None
+    with (
+        reading(path, "its film cannot be read"),
+        opened(path) as source,
+        av.open(buffer, "w", format="mp4") as target,
+    ):
+        stream = require_stream(source, path, "video")
+        copied = target.add_stream_from_template(stream)
+        for packet in source.demux(stream):
+            # The last one marks the end and holds nothing.
+            if packet.dts is not None:
+                packet.stream = copied
+                target.mux(packet)
     return buffer.getvalue()
 
 
@@ -57,8 +56,10 @@ def sound(path: str | Path, settings: AudioSettings | None = None) -> bytes:
 
 
 def has_sound(path: str | Path) -> bool:
-    """Whether a film has a sound track of its own."""
-    with av.open(str(path)) as container:
+    """Whether a film has a sound track of its own; raises ``MediaError`` as :func:`film`."""
+    path = Path(path)
+    require_file(path)
+    with reading(path, "its film cannot be read"), opened(path) as container:
         return bool(container.streams.audio)
 
 
