@@ -6,6 +6,9 @@ import base64
 import html
 import io
 import re
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 
 import av
@@ -273,6 +276,90 @@ def test_an_impossible_number_is_refused_in_words_and_the_last_state_stays(
     assert said in explorer._remarks.value
     assert explorer.state == before and explorer._picture.value == picture
     assert seen(explorer, name) == before.value(name)
+
+
+def test_a_refusal_amid_others_undoes_none_of_them_and_is_said_until_its_control_is_set(explorer):
+    explorer.act(("gamma", 9.0), ("tau", 3.0), ("beta", 2.0))
+    config = explorer.shown.state.config
+    assert (config.gamma, config.tau, config.beta) == (9.0, 0.7, 2.0)
+    for name, value in (("eta", 0.2), ("rule", "first"), ("coalition", "TA")):
+        explorer.act((name, value))
+        assert "tau is in [0, 1]; got 3.0; τ stays as it was" in explorer._remarks.value
+        assert "Answers" in explorer._remarks.value
+    explorer.act(("tau", 0.5))
+    assert "got 3.0" not in explorer._remarks.value
+    explorer.act(("tau", 3.0), ("reset", None))
+    assert "got 3.0" not in explorer._remarks.value and explorer.state == explorer.published
+
+
+def tell(explorer, seen, *events, client="a"):
+    """What a browser sends."""
+    content = {"client": client, "seen": seen, "events": [[*event] for event in events]}
+    explorer._panel._handle_custom_msg(content, [])
+
+
+def test_a_batch_is_done_in_its_order_and_drawn_once_and_answered_by_its_number(
+    explorer, monkeypatch
+):
+    drawn, show = [], explorer.explored.show
+    monkeypatch.setattr(explorer.explored, "show", lambda s: drawn.append(s) or show(s))
+    drag = [("gamma", 2 + k / 10) for k in range(40)]
+    tell(explorer, 43, *drag, ("reset", None), ("gamma", 3), ("first_layer", 2))
+    wanted = explorer.published.moved("gamma", 3.0).moved("first_layer", 2)
+    assert explorer.state == wanted and drawn == [wanted]
+    face = explorer._panel.face
+    assert (face["client"], face["seen"]) == ("a", 43) and face["values"]["gamma"] == 3.0
+    tell(explorer, 1, ("gamma", 4), client="b")
+    assert (explorer._panel.face["client"], explorer._panel.face["seen"]) == ("b", 1)
+    # Nothing changes, and still it is answered: the browser waits for that.
+    tell(explorer, 2, ("gamma", 4), ("tau", 7), client="b")
+    assert explorer._panel.face["seen"] == 2 and len(drawn) == 2
+
+
+def test_the_controls_are_answered_where_drawing_fails_and_no_old_picture_stays(
+    explorer, monkeypatch
+):
+    def fail(_):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(explorer.explored, "show", fail)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        explorer.act(("gamma", 4.0))
+    assert seen(explorer, "gamma") == 4.0 == explorer.state.config.gamma
+    assert explorer.shown is None and not explorer._picture.value and not explorer._code.value
+    monkeypatch.undo()
+    explorer.act(("tau", 0.5))
+    assert explorer.shown.state == explorer.state
+    assert (explorer.state.config.gamma, explorer.state.config.tau) == (4.0, 0.5)
+
+
+def test_what_comes_from_several_threads_at_once_is_all_kept(explorer, monkeypatch):
+    """JupyterLab answers widgets in a thread beside the one that runs cells."""
+    show, working = explorer.explored.show, threading.Lock()
+
+    def alone(state):
+        assert working.acquire(blocking=False), "two pictures at once from one model"
+        try:
+            time.sleep(0.01)
+            return show(state)
+        finally:
+            working.release()
+
+    monkeypatch.setattr(explorer.explored, "show", alone)
+    values = {"tau": 0.5, "gamma": 3.0, "beta": 2.0, "first_layer": 2}
+
+    def fill(name):
+        for _ in range(5):
+            explorer.act((name, values[name]))
+
+    with ThreadPoolExecutor() as pool:
+        done = [pool.submit(fill, name) for name in values]
+        times = pool.submit(explorer.measure, 9)
+        for each in (*done, times):
+            each.result()
+    config = explorer.shown.state.config
+    assert {name: getattr(config, name) for name in values} == values
+    assert len(times.result()) == 9
 
 
 def test_a_clip_without_its_film_is_said_under_v_and_can_still_be_read_under_ta(

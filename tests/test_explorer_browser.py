@@ -180,6 +180,7 @@ def test_a_number_that_cannot_be_is_refused_in_words(desk):
         expect(desk.at("remarks")).to_contain_text(said)
         expect(field).to_have_value("0.7")
         assert desk.content() == start
+        expect(desk.at("tau")).to_have_attribute("max", "1")
     desk.fill("tau", 0.71)
     expect(desk.at("remarks")).not_to_contain_text("τ")
     desk.settled()
@@ -189,6 +190,9 @@ def test_a_number_typed_beyond_a_sliders_end_moves_the_end(desk):
     desk.fill("gamma", 40.5)
     desk.settled()
     expect(desk.at("gamma")).to_have_attribute("max", "40.5")
+    desk.reset()
+    desk.settled()
+    expect(desk.at("gamma")).to_have_attribute("max", "12")
 
 
 def test_only_the_modalities_of_the_coalition_are_played(desk):

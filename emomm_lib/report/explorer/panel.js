@@ -93,7 +93,7 @@ export default () => {
         oninput: () => tell(name, slider.valueAsNumber),
         attributes: { "aria-label": `${symbol}: ${tip}` },
       });
-      if (colour) slider.style.accentColor = colour;
+      if (colour) slider.style.setProperty("--emomm-thumb", colour);
       // Whether something is typed that has not been entered; then nothing may write over it.
       let typing = false;
       const number = () => (Number.isFinite(field.valueAsNumber) ? field.valueAsNumber : null);
@@ -106,10 +106,11 @@ export default () => {
         attributes: { "aria-label": symbol },
       });
       painters.push(() => {
-        const now = value(name);
-        // What is typed beyond a slider's end moves the end.
-        if (now > slider.max) slider.max = now;
-        put(slider, now === null ? model.get("face").values[name] : now);
+        const now = value(name), taken = model.get("face").values[name];
+        // What is taken beyond a slider's end moves the end, but back only when nobody drags.
+        const furthest = slider === document.activeElement ? Number(slider.max) : end;
+        slider.max = Math.max(furthest, taken);
+        put(slider, now === null ? taken : now);
         if (!typing) put(field, now === null ? "" : now);
       });
       return line(symbol, slider, field);

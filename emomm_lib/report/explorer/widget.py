@@ -26,7 +26,10 @@ LISTED = 200
 ALL = "all"
 PUBLISHED, CHANGED = "published values", "as set below"
 _BOX = "background:white;color:#333;font:11px/1.35 DejaVu Sans Mono,monospace;margin:0"
-_CODE = "width:800px;font:13px/1.3 DejaVu Sans Mono,monospace;background:white;color:#333"
+_CODE = (
+    "width:800px;box-sizing:border-box;padding:6px 8px;border:1px solid #bdbdbd;"
+    "font:13px/1.3 DejaVu Sans Mono,monospace;background:white;color:#333"
+)
 
 
 class Explorer(widgets.HBox):
