@@ -363,7 +363,8 @@ def test_search_filters_and_menus_in_quick_succession_are_all_kept(desk):
 def test_the_end_is_that_of_all_that_was_done_in_its_order_however_it_falls(desk):
     chance = random.Random(0)
     menus = {"coalition": ("TA", "TV", "TAV"), "gate": ("published", BY_HAND),
-             "rule": ("gate", "preference", "first"), "preference": ("share", "softmax")}  # fmt: skip
+             "rule": ("gate", "preference", "first"),
+             "preference": ("share", "softmax")}  # fmt: skip
     for round_ in range(4):
         desk.slow.write_text(str(chance.choice((0.0, 0.05, 0.3))))
         for _ in range(20):
