@@ -215,7 +215,7 @@ def test_what_was_meant_for_another_screen_labels_nothing(desk):
     assert len(desk.campaign.history(CALIBRATION)) == 1
 
 
-def test_an_answer_that_comes_twice_from_two_threads_is_counted_once(desk, monkeypatch):
+def test_of_two_answers_to_one_screen_at_the_same_time_one_is_counted(desk, monkeypatch):
     """JupyterLab may have two messages of one widget answered at the same time."""
     browser, record = desk.open(), Campaign.record
 
@@ -227,9 +227,9 @@ def test_an_answer_that_comes_twice_from_two_threads_is_counted_once(desk, monke
     browser.tell("next")
     answer = {"kind": "answer", "number": browser.screen["number"]}
     with ThreadPoolExecutor(2) as pool:
-        both = [{**answer, "label": 1}, {**answer, "label": 1}]
+        both = [{**answer, "label": 1}, {**answer, "label": -1}]
         [*pool.map(lambda content: browser.panel._handle_custom_msg(content, []), both)]
-    assert desk.campaign.history(CALIBRATION)["label"].tolist() == [1]
+    assert len(desk.campaign.history(CALIBRATION)) == 1
     assert browser.screen["screen"] == "feedback"
 
 

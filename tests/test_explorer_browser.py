@@ -251,6 +251,9 @@ def test_fields_filled_in_quick_succession_are_all_kept_while_the_kernel_draws(d
     assert values.keys() == NUMBERS.keys()
     for number, (name, value) in enumerate(values.items()):
         desk.fill(name, value, "Tab" if number % 2 else "Enter")
+        # What was given stands there at once, and not what the kernel still draws.
+        assert float(desk.at(f"{name}-field").input_value()) == value
+        assert float(desk.at(name).input_value()) == value
     desk.settled()
     for name in values:
         desk.fill(name, 1)
