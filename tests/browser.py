@@ -38,6 +38,8 @@ FLAGS = (
 TOKEN = "tests"
 PATIENCE = 60_000
 """Milliseconds: importing torch and transformers takes most of it on a busy machine."""
+# What is expected comes in the end; how soon is the machine's affair.
+expect.set_options(timeout=PATIENCE)
 
 
 def find_chromium() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -18,6 +19,7 @@ from emomm_lib.media.audio import AudioSettings
 from emomm_lib.media.video import VideoSettings
 from emomm_lib.models.omni import OmniModel
 from emomm_lib.paths import ROOT
+from emomm_lib.report.explorer import Explored, ExplorerState, Shown
 
 CLIPS = {
     Corpus.CH_SIMS: (("video_0094", "0010"), ("aqgy1_0080", "0010"), ("video_0023", "0002")),
@@ -51,6 +53,17 @@ def small_bench(folder: Path) -> Experiment:
         store=PredictionStore(folder / "predictions.sqlite"),
         batch_size=4,
     )
+
+
+def slow_down(explored: Explored, seconds: Path) -> None:
+    """Make the model take longer for every picture, by as much as stands in a file at the time."""
+    show = explored.show
+
+    def late(state: ExplorerState) -> Shown:
+        time.sleep(float(seconds.read_text()))
+        return show(state)
+
+    explored.show = late
 
 
 def small_router(bench: Experiment, seed: int = 0) -> Router:

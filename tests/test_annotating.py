@@ -7,6 +7,8 @@ import json
 import re
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -106,7 +108,7 @@ class Browser:
 
     def tell(self, kind: str, number: int | None = None, **more) -> None:
         number = self.screen["number"] if number is None and self.sent else number
-        self.panel._told(None, {"kind": kind, "number": number, **more}, [])
+        self.panel._handle_custom_msg({"kind": kind, "number": number, **more}, [])
 
     @property
     def screen(self) -> dict:
@@ -204,13 +206,33 @@ def test_what_was_meant_for_another_screen_labels_nothing(desk):
     browser.tell("answer", label=1)
     assert browser.screen["screen"] == "feedback"
     for stale in (number, number - 1, 0, None):
-        browser.panel._told(None, {"kind": "answer", "number": stale, "label": -1}, [])
+        browser.panel._handle_custom_msg({"kind": "answer", "number": stale, "label": -1}, [])
     browser.tell("answer", label=-1)
     assert desk.campaign.history(CALIBRATION)["label"].tolist() == [1]
     browser.tell("next")
     assert browser.screen["screen"] == "pause"
     browser.tell("answer", label=-1)
     assert len(desk.campaign.history(CALIBRATION)) == 1
+
+
+def test_of_two_answers_to_one_screen_at_the_same_time_one_is_counted(desk, monkeypatch):
+    """JupyterLab may have two messages of one widget answered at the same time."""
+    browser, record = desk.open(), Campaign.record
+
+    def late(*given):
+        time.sleep(0.1)
+        return record(*given)
+
+    for _ in range(3):
+        browser.answer(0)
+    browser.tell("next")
+    monkeypatch.setattr(Campaign, "record", late)
+    answer = {"kind": "answer", "number": browser.screen["number"]}
+    with ThreadPoolExecutor(2) as pool:
+        both = [{**answer, "label": 1}, {**answer, "label": -1}]
+        [*pool.map(lambda content: browser.panel._handle_custom_msg(content, []), both)]
+    assert len(desk.campaign.history()) == 1
+    assert browser.screen["seq"] == desk.campaign.task("A1").seq
 
 
 @pytest.mark.parametrize("label", [2, None, "1", 0.5, True, [1]])
@@ -247,7 +269,7 @@ def test_a_view_drawn_anew_during_feedback_gets_the_clip_with_it(desk):
     browser.tell("next")
     browser.tell("answer", label=1)
     assert browser.screen["kept"] and not browser.data
-    browser.panel._told(None, {"kind": "ready", "number": None}, [])
+    browser.panel._handle_custom_msg({"kind": "ready", "number": None}, [])
     assert "kept" not in browser.screen and streams(browser.data[0]) == ["audio"]
 
 

@@ -258,19 +258,26 @@ def hurried(desk: Desk) -> None:
     desk.ready("item")
     task = desk.campaign().task("A1")
     said = desk.panel.evaluate("""panel => new Promise(done => {
-        const press = (key, repeat) => panel.dispatchEvent(
-            new KeyboardEvent('keydown', {key, repeat, bubbles: true, cancelable: true}));
+        const said = [];
+        const press = (key, repeat) => {
+            panel.dispatchEvent(
+                new KeyboardEvent('keydown', {key, repeat, bubbles: true, cancelable: true}));
+            said.push(panel.querySelector('.emomm-status').textContent);
+        };
         new MutationObserver((_, watcher) => {
             watcher.disconnect();
             press('3');
-            done(panel.querySelector('.emomm-status').textContent);
+            done(said);
         }).observe(panel, {attributeFilter: ['data-number']});
         press('1', true);
         press('2');
         press('2');
+        press('Backspace');
         press('2', true);
     })""")
-    assert said == "Not counted: you can answer once the sound has begun to play."
+    held = "Not counted: the kernel is still busy with what you did before."
+    waiting = "Not counted: you can answer once the sound has begun to play."
+    assert said == ["", "Saving …", held, held, held, waiting]
     desk.pressed.append((task.phase, task.modality, task.seq, 0))
     desk.ready("item")
     assert recorded(desk.campaign()) == desk.pressed

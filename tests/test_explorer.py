@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import base64
+import html
 import io
 import re
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 
 import av
@@ -63,9 +67,7 @@ def opened(bench, routers):
 def explorer(opened):
     """One widget for all tests, as it was when it was opened."""
     explorer, start = opened
-    explorer._search.value = ""
-    for menu in explorer._filters.values():
-        menu.value = "all"
+    explorer.act(("search", ""), *((name, "all") for name in explorer._filters))
     explorer.go(start)
     return explorer
 
@@ -75,9 +77,19 @@ def explored(bench, routers):
     return Explored(bench, bench.clips, routers)
 
 
-def row_of(explorer, name):
-    [row] = [r for r in (*explorer._steering, *explorer._hand) if r.control.name == name]
-    return row
+def seen(explorer, name):
+    """What a control shows in the browser."""
+    return explorer._panel.face["values"][name]
+
+
+def listed(explorer):
+    """The clips that can be chosen."""
+    return [sample_id for _, sample_id in explorer._panel.clips]
+
+
+def code_of(explorer):
+    """What stands in the box of code."""
+    return html.unescape(re.search("<textarea[^>]*>(.*)</textarea>", explorer._code.value, re.S)[1])
 
 
 def direct(bench, routers, state):
@@ -191,7 +203,7 @@ def test_moving_sliders_one_after_another_equals_the_pass_with_all_of_them_moved
              "percentile": 60.0, "first_layer": 2, "sharpness": 3.0}  # fmt: skip
     explorer.go(replace(explorer.state, sample_id=FLIPPED, gate="other"))
     for name, value in moves.items():
-        row_of(explorer, name).slider.value = value
+        explorer.act((name, value))
     assert explorer.state.config == SteeringConfig(**moves)
     letters, _ = direct(bench, routers, explorer.state)
     np.testing.assert_allclose(explorer.shown.after.letters, letters, atol=2e-5)
@@ -203,7 +215,7 @@ def test_trust_moved_to_video_by_hand_flips_the_answer_of_a_clip_that_only_video
 ):
     explorer.go(replace(explorer.state, sample_id=FLIPPED, gate=BY_HAND, config=SHARP))
     for name in ("trust_t", "trust_a"):
-        row_of(explorer, name).slider.value = 0.0
+        explorer.act((name, 0.0))
     clip = explorer.shown.opened.clip
     assert explorer.shown.before.label != clip["label_v"] == explorer.shown.after.label
     answers = [CLASSES[x.label] for x in (explorer.shown.before, explorer.shown.after)]
@@ -214,7 +226,7 @@ def test_trust_moved_to_video_by_hand_flips_the_answer_of_a_clip_that_only_video
 def test_the_code_gives_the_letters_that_are_shown(bench, routers, explorer, changes, capsys):
     explorer.go(replace(explorer.state, sample_id=FLIPPED, **changes))
     names = {"bench": bench, "routers": routers}
-    exec(explorer._code.value, names)
+    exec(code_of(explorer), names)
     assert names["config"] == explorer.state.config
     np.testing.assert_allclose(names["look"].letters, explorer.shown.after.letters, atol=1e-9)
     assert capsys.readouterr().out.strip()
@@ -227,22 +239,20 @@ def test_reset_brings_back_the_published_state_and_all_that_is_shown_of_it(explo
     start = explorer.state
     shown = explorer._picture.value, explorer._numbers.value, explorer._code.value
     explorer.go(replace(start, gate=BY_HAND, config=SHARP, trust=(0.0, 0.0, 1.0), conflict=0.3))
-    assert explorer._preset.value != PUBLISHED
+    assert seen(explorer, "preset") != PUBLISHED
     explorer.reset()
-    assert explorer.state == start and explorer._preset.value == PUBLISHED
+    assert explorer.state == start and seen(explorer, "preset") == PUBLISHED
     assert start.config == SteeringConfig.at_published_depth(8)
     assert (explorer._picture.value, explorer._numbers.value, explorer._code.value) == shown
-    for row in (*explorer._steering, *explorer._hand):
-        assert row.slider.value == row.field.value == start.value(row.control.name)
+    for control in (*controls(8, 8), *HAND_CONTROLS):
+        assert seen(explorer, control.name) == start.value(control.name)
 
 
-def test_a_number_typed_beyond_a_sliders_end_is_taken_and_moves_the_end(explorer):
-    gamma = row_of(explorer, "gamma")
-    gamma.field.value = 40.5
-    assert explorer.state.config.gamma == 40.5
-    assert gamma.slider.value == 40.5 == gamma.slider.max
+def test_a_number_beyond_a_sliders_end_is_taken(explorer):
+    explorer.act(("gamma", 40.5))
+    assert explorer.state.config.gamma == 40.5 == seen(explorer, "gamma")
     explorer.reset()
-    assert gamma.slider.value == gamma.field.value == 1.4
+    assert seen(explorer, "gamma") == 1.4
 
 
 @pytest.mark.parametrize(
@@ -253,17 +263,103 @@ def test_a_number_typed_beyond_a_sliders_end_is_taken_and_moves_the_end(explorer
         ("first_layer", 9, "the decoder has 8 layers; got 9"),
         ("sharpness", -1.0, "sharpness is positive"),
         ("gamma", float("nan"), "gamma is at least 0; got nan"),
+        ("gamma", None, "γ needs a number; γ stays as it was"),
+        ("top_k", 2.5, "K is a whole number; got 2.5"),
+        ("top_k", float("nan"), "K is a whole number; got nan"),
     ],
 )
 def test_an_impossible_number_is_refused_in_words_and_the_last_state_stays(
     explorer, name, value, said
 ):
     before, picture = explorer.state, explorer._picture.value
-    row = row_of(explorer, name)
-    row.field.value = value
+    explorer.act((name, value))
     assert said in explorer._remarks.value
     assert explorer.state == before and explorer._picture.value == picture
-    assert row.field.value == row.slider.value == before.value(name)
+    assert seen(explorer, name) == before.value(name)
+
+
+def test_a_refusal_amid_others_undoes_none_of_them_and_is_said_until_its_control_is_set(explorer):
+    explorer.act(("gamma", 9.0), ("tau", 3.0), ("beta", 2.0))
+    config = explorer.shown.state.config
+    assert (config.gamma, config.tau, config.beta) == (9.0, 0.7, 2.0)
+    for name, value in (("eta", 0.2), ("rule", "first"), ("coalition", "TA")):
+        explorer.act((name, value))
+        assert "tau is in [0, 1]; got 3.0; τ stays as it was" in explorer._remarks.value
+        assert "Answers" in explorer._remarks.value
+    explorer.act(("tau", 0.5))
+    assert "got 3.0" not in explorer._remarks.value
+    explorer.act(("tau", 3.0), ("reset", None))
+    assert "got 3.0" not in explorer._remarks.value and explorer.state == explorer.published
+
+
+def tell(explorer, seen, *events, client="a"):
+    """What a browser sends."""
+    content = {"client": client, "seen": seen, "events": [[*event] for event in events]}
+    explorer._panel._handle_custom_msg(content, [])
+
+
+def test_a_batch_is_done_in_its_order_and_drawn_once_and_answered_by_its_number(
+    explorer, monkeypatch
+):
+    drawn, show = [], explorer.explored.show
+    monkeypatch.setattr(explorer.explored, "show", lambda s: drawn.append(s) or show(s))
+    drag = [("gamma", 2 + k / 10) for k in range(40)]
+    tell(explorer, 43, *drag, ("reset", None), ("gamma", 3), ("first_layer", 2))
+    wanted = explorer.published.moved("gamma", 3.0).moved("first_layer", 2)
+    assert explorer.state == wanted and drawn == [wanted]
+    face = explorer._panel.face
+    assert (face["client"], face["seen"]) == ("a", 43) and face["values"]["gamma"] == 3.0
+    tell(explorer, 1, ("gamma", 4), client="b")
+    assert (explorer._panel.face["client"], explorer._panel.face["seen"]) == ("b", 1)
+    # Nothing changes, and still it is answered: the browser waits for that.
+    tell(explorer, 2, ("gamma", 4), ("tau", 7), client="b")
+    assert explorer._panel.face["seen"] == 2 and len(drawn) == 2
+
+
+def test_the_controls_are_answered_where_drawing_fails_and_no_old_picture_stays(
+    explorer, monkeypatch
+):
+    def fail(_):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(explorer.explored, "show", fail)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        explorer.act(("gamma", 4.0))
+    assert seen(explorer, "gamma") == 4.0 == explorer.state.config.gamma
+    assert explorer.shown is None and not explorer._picture.value and not explorer._code.value
+    monkeypatch.undo()
+    explorer.act(("tau", 0.5))
+    assert explorer.shown.state == explorer.state
+    assert (explorer.state.config.gamma, explorer.state.config.tau) == (4.0, 0.5)
+
+
+def test_what_comes_from_several_threads_at_once_is_all_kept(explorer, monkeypatch):
+    """JupyterLab answers widgets in a thread beside the one that runs cells."""
+    show, working = explorer.explored.show, threading.Lock()
+
+    def alone(state):
+        assert working.acquire(blocking=False), "two pictures at once from one model"
+        try:
+            time.sleep(0.01)
+            return show(state)
+        finally:
+            working.release()
+
+    monkeypatch.setattr(explorer.explored, "show", alone)
+    values = {"tau": 0.5, "gamma": 3.0, "beta": 2.0, "first_layer": 2}
+
+    def fill(name):
+        for _ in range(5):
+            explorer.act((name, values[name]))
+
+    with ThreadPoolExecutor() as pool:
+        done = [pool.submit(fill, name) for name in values]
+        times = pool.submit(explorer.measure, 9)
+        for each in (*done, times):
+            each.result()
+    config = explorer.shown.state.config
+    assert {name: getattr(config, name) for name in values} == values
+    assert len(times.result()) == 9
 
 
 def test_a_clip_without_its_film_is_said_under_v_and_can_still_be_read_under_ta(
@@ -279,15 +375,15 @@ def test_a_clip_without_its_film_is_said_under_v_and_can_still_be_read_under_ta(
     for said in (name.split("/")[-1], "no such file"):
         assert said in explorer._remarks.value
     assert explorer.shown is None and not explorer._picture.value and not explorer._code.value
-    explorer._coalition.value = "TA"
+    explorer.act(("coalition", "TA"))
     assert explorer.shown is not None and "<svg" in explorer._picture.value
-    explorer._coalition.value = "TV"
+    explorer.act(("coalition", "TV"))
     assert explorer.shown is None and not explorer._picture.value
 
 
 @pytest.mark.parametrize("coalition", COALITIONS)
 def test_every_coalition_can_be_shown(explorer, coalition):
-    explorer._coalition.value = coalition
+    explorer.act(("coalition", coalition))
     assert explorer.state.coalition == coalition
     assert f"under {coalition}" in explorer._title.value
     # A number that is none would be drawn nowhere, or break the picture.
@@ -298,17 +394,16 @@ def test_every_coalition_can_be_shown(explorer, coalition):
 
 
 def test_filters_and_search_leave_the_clips_that_match(explorer, bench):
-    explorer._filters["corpus"].value = "cmu_mosi"
-    listed = [value for _, value in explorer._clip.options]
-    assert listed == bench.clips.query("corpus == 'cmu_mosi'")["sample_id"].tolist()
-    assert explorer.state.sample_id == listed[0] == explorer.shown.opened.clip["sample_id"]
-    explorer._filters["corpus"].value = "all"
-    explorer._search.value = "表演"
-    assert [value for _, value in explorer._clip.options] == ["ch_sims_v2/video_0094/0010"]
+    explorer.act(("corpus", "cmu_mosi"))
+    found = listed(explorer)
+    assert found == bench.clips.query("corpus == 'cmu_mosi'")["sample_id"].tolist()
+    assert explorer.state.sample_id == found[0] == explorer.shown.opened.clip["sample_id"]
+    explorer.act(("corpus", "all"), ("search", "表演"))
+    assert listed(explorer) == ["ch_sims_v2/video_0094/0010"]
     assert explorer.state.sample_id == "ch_sims_v2/video_0094/0010"
-    assert "我觉得表演没变化" in explorer._player.value
-    explorer._search.value = "nowhere"
-    assert "no clip matches" in explorer._count.value
+    assert "我觉得表演没变化" in explorer._panel.player
+    explorer.act(("search", "nowhere"))
+    assert "no clip matches" in explorer._panel.face["count"]
     assert explorer.state.sample_id == "ch_sims_v2/video_0094/0010"
 
 

@@ -18,6 +18,7 @@ const PATIENCE = 6000;
 const SILENCE =
   "The kernel does not answer, so this may not have been saved. Run the cell again: the panel " +
   "goes on at the first clip without a saved answer.";
+const HELD = "Not counted: the kernel is still busy with what you did before.";
 
 function make(tag, properties = {}, children = []) {
   const { attributes = {}, ...own } = properties;
@@ -42,6 +43,7 @@ function render({ model, el }) {
   let armed = false;
   let release = () => {};
   let silence = 0;
+  let silent = false;
   let status = null;
 
   const say = (words) => {
@@ -62,11 +64,22 @@ function render({ model, el }) {
     arm(false);
     model.send({ kind, number: now ? now.number : null, ...more });
     clearTimeout(silence);
-    silence = setTimeout(() => say(SILENCE), PATIENCE);
+    silent = false;
+    silence = setTimeout(() => {
+      silent = true;
+      say(SILENCE);
+    }, PATIENCE);
   }
 
+  // A second press in a hurry must not reach the next clip, and is not dropped without a word.
+  const held = () => say(silent ? SILENCE : HELD);
+
   function answer(label) {
-    if (busy || now.screen !== "item") return;
+    if (now.screen !== "item") return;
+    if (busy) {
+      held();
+      return;
+    }
     if (!armed) {
       say(now.failed ? "A clip that cannot be opened gets no label." : waiting());
       return;
@@ -76,7 +89,7 @@ function render({ model, el }) {
   }
 
   const waiting = () => `Not counted: you can answer once ${MEDIA[now.modality]}.`;
-  const act = (kind) => () => busy || tell(kind);
+  const act = (kind) => () => (busy ? held() : tell(kind));
   const skip = () => now.failed && act("skip")();
   const onward = () => (now.screen !== "item" || now.label !== null) && act("next")();
 

@@ -6,6 +6,7 @@ with its widgets' state or without, holds nothing of a clip.
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import anywidget
@@ -52,12 +53,18 @@ class AnnotationPanel(anywidget.AnyWidget):
         self._annotator = annotator
         self._number, self._screen, self._bytes = 0, {}, []
         self._shown: Task | None = None
-        self.on_msg(self._told)
+        # JupyterLab may have messages of one widget answered in two threads.
+        self._lock = threading.Lock()
+        self.on_msg(self._heard)
         self._pause()
 
     # From the browser
 
-    def _told(self, _: object, content: dict, __: object) -> None:
+    def _heard(self, _: object, content: dict, __: object) -> None:
+        with self._lock:
+            self._told(content)
+
+    def _told(self, content: dict) -> None:
         kind = content.get("kind")
         if kind == "ready" or content.get("number") != self._number:
             # A view that has just been drawn, or one that has missed something.

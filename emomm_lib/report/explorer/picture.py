@@ -134,7 +134,7 @@ def _budget(shown: Shown, panel: Panel) -> str:
     for k in np.flatnonzero(shown.present):
         parts.append(panel.curve(shown.after.share[:, k], _MODALITY[k]))
     right = panel.x + panel.wide
-    parts.append(text(right, panel.y - 12, "dashed before, solid after", size=10, anchor="end"))
+    parts.append(text(right, panel.y - 12, "dashed: before", size=10, anchor="end"))
     return "".join(parts)
 
 

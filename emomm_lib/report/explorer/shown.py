@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -110,6 +111,8 @@ class Explored:
         text = bench.model.model.get_decoder().config
         self.layers, self.heads = text.num_hidden_layers, text.num_attention_heads
         self._opened: OrderedDict[tuple[str, str], Opened] = OrderedDict()
+        # JupyterLab has a widget's messages answered in other threads than the one of the cells.
+        self.lock = threading.RLock()
 
     def open(self, sample_id: str, coalition: str) -> Opened:
         """A prompt, computed where it is not among the last ones.
@@ -117,21 +120,23 @@ class Explored:
         Raises ``KeyError`` for an unknown clip, ``MediaError`` for files that cannot be read.
         """
         key = sample_id, coalition
-        if key not in self._opened:
-            clip = self.clips.loc[sample_id]
-            seen = self.bench.inspect(clip, coalition)
-            tiles = None if seen.grid is None else self._tiles(clip, seen.grid[0])
-            self._opened[key] = Opened(clip, seen, tiles)
-            while len(self._opened) > KEPT:
-                self._opened.popitem(last=False)
-        self._opened.move_to_end(key)
-        return self._opened[key]
+        with self.lock:
+            if key not in self._opened:
+                clip = self.clips.loc[sample_id]
+                seen = self.bench.inspect(clip, coalition)
+                tiles = None if seen.grid is None else self._tiles(clip, seen.grid[0])
+                self._opened[key] = Opened(clip, seen, tiles)
+                while len(self._opened) > KEPT:
+                    self._opened.popitem(last=False)
+            self._opened.move_to_end(key)
+            return self._opened[key]
 
     def show(self, state: ExplorerState) -> Shown:
         """What the model does in a state: one decision token, once its prompt is open."""
-        opened = self.open(state.sample_id, state.coalition)
-        before = opened.seen.unsteered
-        [after] = opened.seen.steered([state.column(self.routers)])
+        with self.lock:
+            opened = self.open(state.sample_id, state.coalition)
+            before = opened.seen.unsteered
+            [after] = opened.seen.steered([state.column(self.routers)])
         return Shown(state, opened, before, after, self._remarks(state, opened, after))
 
     def _tiles(self, clip: pd.Series, steps: int) -> np.ndarray:

@@ -53,6 +53,19 @@ class Control:
         """Whether it is an integer."""
         return self.name in ("top_k", "first_layer")
 
+    @property
+    def start(self) -> float:
+        """Where its slider begins."""
+        return self.step if self.low == SMALLEST else self.low
+
+    def number(self, given: object) -> float:
+        """What was given as its number; ``ValueError`` for none, and for a part of a whole one."""
+        if given is None:
+            raise ValueError(f"{self.symbol} needs a number")
+        if self.whole and not float(given).is_integer():
+            raise ValueError(f"{self.symbol} is a whole number; got {given}")
+        return int(given) if self.whole else float(given)
+
 
 def controls(layers: int, heads: int) -> tuple[Control, ...]:
     """The steering's controls for a decoder of this size: all values its configuration accepts."""

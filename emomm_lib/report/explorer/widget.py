@@ -1,11 +1,9 @@
-"""The explorer's widgets: what they are set to becomes a state, and a state becomes a picture."""
+"""The explorer: what is done with its controls becomes a state, and a state becomes a picture."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Mapping
 from html import escape
 
 import ipywidgets as widgets
@@ -17,25 +15,21 @@ from emomm_lib.chase.steering import Preference, Rule, SteeringConfig
 from emomm_lib.evaluate.experiment import Experiment
 from emomm_lib.labels import CLASSES, COALITIONS
 from emomm_lib.media.video import MediaError
-from emomm_lib.report.explorer.parts import Row, heading, labelled
+from emomm_lib.report.explorer.panel import ControlPanel, Event
 from emomm_lib.report.explorer.picture import picture
 from emomm_lib.report.explorer.player import player
 from emomm_lib.report.explorer.shown import Explored, numbers
-from emomm_lib.report.explorer.state import (
-    BY_HAND,
-    HAND_CONTROLS,
-    Control,
-    ExplorerState,
-    controls,
-)
-from emomm_lib.report.style import COLOURS
+from emomm_lib.report.explorer.state import BY_HAND, HAND_CONTROLS, ExplorerState, controls
 
 LISTED = 200
 """Clips that the list holds at once; the filters choose among all."""
 ALL = "all"
 PUBLISHED, CHANGED = "published values", "as set below"
-_LEFT = 350
 _BOX = "background:white;color:#333;font:11px/1.35 DejaVu Sans Mono,monospace;margin:0"
+_CODE = (
+    "width:800px;box-sizing:border-box;padding:6px 8px;border:1px solid #bdbdbd;"
+    "font:13px/1.3 DejaVu Sans Mono,monospace;background:white;color:#333"
+)
 
 
 class Explorer(widgets.HBox):
@@ -57,7 +51,9 @@ class Explorer(widgets.HBox):
     ) -> None:
         super().__init__()
         self.explored, self.state, self.shown = explored, state, None
-        self._presets, self._quiet = dict(presets), False
+        self._presets, self._seen = dict(presets), {"client": "", "seen": 0}
+        self._refused: dict[str, str] = {}
+        self._played: tuple[str, str] | None = None
         self._build()
         self.go(state)
 
@@ -65,69 +61,110 @@ class Explorer(widgets.HBox):
 
     def go(self, state: ExplorerState) -> None:
         """Show a state; a clip that cannot be opened is said, and nothing is shown of it."""
-        opened = self.shown and (self.state.sample_id, self.state.coalition)
-        self.state = state
-        with self._silently():
-            self._mirror()
+        with self.explored.lock:
+            self._take(state)
+            self._show()
+
+    def act(self, *events: Event) -> None:
+        """Do with the controls what a reader does, in this order, and draw once.
+
+        A control is named as a field of the state or of its configuration; there are ``preset``,
+        ``reset``, ``search`` and the filters' columns as well. What a control cannot be is said,
+        and undoes nothing else.
+        """
+        with self.explored.lock:
+            try:
+                for name, value in events:
+                    self._do(name, value)
+            finally:
+                self._show()
+
+    def measure(self, moves: int = 50, seed: int = 0) -> pd.DataFrame:
+        """Move sliders one after another, to random places, and time until all is drawn anew.
+
+        From a slider's message to the last message to the browser. Every slider of the steering
+        has its turn. Returns ``control, milliseconds``, and leaves all as it was.
+        """
+        rng, rows = np.random.default_rng(seed), []
+        with self.explored.lock:
+            before = self.state
+            for number in range(moves):
+                control = self._steering[number % len(self._steering)]
+                steps = int(round((control.end - control.start) / control.step))
+                value = round(control.start + control.step * int(rng.integers(steps + 1)), 9)
+                if value == self.state.value(control.name):
+                    value = control.start if value != control.start else control.end
+                began = time.perf_counter()
+                self.act((control.name, value))
+                rows.append((control.symbol, 1000 * (time.perf_counter() - began)))
+            self.go(before)
+        return pd.DataFrame(rows, columns=["control", "milliseconds"])
+
+    def _show(self) -> None:
+        """The controls at once, and the picture where it is of another state."""
+        self._show_controls()
+        if self.shown is None or self.shown.state != self.state:
+            self._draw()
+        lines = [("#A11", f"{why}.") for why in self._refused.values()] + [self._verdict]
+        self._remarks.value = "".join(
+            f'<div style="color:{colour}">{escape(words)}</div>' for colour, words in lines
+        )
+
+    def _draw(self) -> None:
+        state = self.state
         try:
             shown = self.explored.show(state)
-            if opened != (state.sample_id, state.coalition):
-                self._player.value = self._played()
-        except (MediaError, KeyError) as error:
-            self.shown = None
-            self._player.value = self._picture.value = self._numbers.value = ""
+            if self._played != (state.sample_id, state.coalition):
+                self._panel.player = self._player()
+                self._played = state.sample_id, state.coalition
+        except Exception as error:
+            # Whatever went wrong, no picture of another state stays beside these controls.
+            self.shown = self._played = None
+            self._panel.player = self._picture.value = self._numbers.value = ""
             self._title.value = escape(f"{state.sample_id} under {state.coalition}")
-            self._code.value = ""
-            self._say(error, bad=True)
+            self._code.value, self._remarks.value = "", ""
+            if not isinstance(error, (MediaError, KeyError)):
+                raise
+            self._verdict = "#A11", str(error.args[0])
             return
         self.shown = shown
         self._title.value = f"<b>{escape(f'{self.explored.bench.name}, {shown.title}')}</b>"
         self._picture.value = picture(shown)
         self._numbers.value = f'<pre style="{_BOX}">{escape(numbers(shown))}</pre>'
-        self._code.value = state.code()
-        self._code.rows = state.code().count("\n") + 2
+        code = state.code()
+        rows = code.count("\n") + 2
+        self._code.value = (
+            f'<textarea readonly rows="{rows}" style="{_CODE}" aria-label="code">'
+            f"{escape(code)}</textarea>"
+        )
         answers = [CLASSES[look.label] for look in (shown.before, shown.after)]
         verdict = f"Answers {answers[1]}, as before."
         if answers[0] != answers[1]:
             verdict = f"The answer moves from {answers[0]} to {answers[1]}."
-        self._say(" ".join([verdict, *shown.remarks]))
+        self._verdict = "#333", " ".join([verdict, *shown.remarks])
 
-    def _say(self, words: object, *, bad: bool = False) -> None:
-        colour = "#A11" if bad else "#333"
-        words = words.args[0] if isinstance(words, Exception) else words
-        self._remarks.value = f'<span style="color:{colour}">{escape(str(words))}</span>'
-
-    def _played(self) -> str:
+    def _player(self) -> str:
         clip = self.explored.clips.loc[self.state.sample_id]
         bench = self.explored.bench
         return player(clip, bench.roots, self.state.coalition, bench.media.audio)
 
-    def measure(self, moves: int = 50, seed: int = 0) -> pd.DataFrame:
-        """Move sliders one after another, to random places, and time until all is drawn anew.
-
-        From the slider's value in Python to the last message to the browser. Every slider of the
-        steering has its turn. Returns ``control, milliseconds``, and leaves all as it was.
-        """
-        before, rng = self.state, np.random.default_rng(seed)
-        rows = []
-        for number in range(moves):
-            row = self._steering[number % len(self._steering)]
-            slider = row.slider
-            steps = int(round((slider.max - slider.min) / slider.step))
-            value = slider.min + slider.step * int(rng.integers(steps + 1))
-            if value == slider.value:
-                value = slider.min if value != slider.min else slider.max
-            began = time.perf_counter()
-            slider.value = value
-            rows.append((row.control.symbol, 1000 * (time.perf_counter() - began)))
-        self.go(before)
-        return pd.DataFrame(rows, columns=["control", "milliseconds"])
+    def _show_controls(self) -> None:
+        state = self.state
+        if state.sample_id not in self._listed:
+            self._list(self._matches())
+        known = [n for n, made in self._presets.items() if made == (state.gate, state.config)]
+        values = {c.name: state.value(c.name) for c in (*self._steering, *HAND_CONTROLS)}
+        values |= {name: getattr(state, name) for name in ("sample_id", "coalition", "gate")}
+        values |= {name: getattr(state.config, name) for name in ("preference", "rule")}
+        values |= {"preset": known[0] if known else CHANGED, **self._wanted}
+        options = [(words, sample_id) for sample_id, words in self._listed.items()]
+        self._panel.show(values, self._count, options, self._seen)
 
     # What is done
 
     def reset(self) -> None:
         """The published values and the first router, on the same clip."""
-        self.go(self.published)
+        self.act(("reset", None))
 
     @property
     def published(self) -> ExplorerState:
@@ -139,53 +176,53 @@ class Explorer(widgets.HBox):
         kept = {"sample_id": self.state.sample_id, "coalition": self.state.coalition}
         return ExplorerState(**kept, gate=gate, config=config)
 
-    def _started(self, change: dict) -> None:
-        if self._quiet:
-            return
-        if change["new"] == CHANGED:
-            self.go(self.state)
+    def _told(self, events: list[Event], seen: dict) -> None:
+        """A batch from the browser, and the number of its last event."""
+        with self.explored.lock:
+            self._seen = seen
+            self.act(*events)
+
+    def _do(self, name: str, value: object) -> None:
+        if name in self._wanted:
+            self._wanted[name] = value
+            found = self._matches()
+            if len(found) and self.state.sample_id not in found.index:
+                self.state = self.state.moved("sample_id", found.index[0])
+            self._list(found)
+        elif name == "reset":
+            self._take(self.published)
+        elif name == "preset":
+            if value != CHANGED:
+                self._take(self._from(value))
         else:
-            self.go(self._from(change["new"]))
+            self._move(name, value)
 
-    def _moved(self, control: Control, change: dict) -> None:
-        value = change["new"]
-        if self._quiet:
-            return
-        # A slider's steps add up with an error in the last bits.
-        value = int(value) if control.whole else round(value, 9)
-        self._try(control.name, value, f"{control.symbol} stays as it was")
+    def _take(self, state: ExplorerState) -> None:
+        """A state as a whole: what was refused of the one before is of no interest."""
+        self.state = state
+        self._refused.clear()
 
-    def _try(self, name: str, value: object, otherwise: str) -> None:
+    def _move(self, name: str, value: object) -> None:
         try:
+            if control := self._numbered.get(name):
+                value = control.number(value)
             state = self.state.moved(name, value)
             if state.config.first_layer > self.explored.layers:
                 raise ValueError(f"the decoder has {self.explored.layers} layers; got {value}")
         except ValueError as error:
-            with self._silently():
-                self._mirror()
-            self._say(f"{error}; {otherwise}.", bad=True)
+            symbol = control.symbol if control else name
+            # Said until this control is set anew, whatever else is done meanwhile.
+            self._refused[name] = f"{error}; {symbol} stays as it was"
             return
-        self.go(state)
-
-    def _chosen(self, name: str, change: dict) -> None:
-        if not self._quiet and change["new"] is not None:
-            self.go(self.state.moved(name, change["new"]))
-
-    def _filtered(self, _: dict) -> None:
-        if self._quiet:
-            return
-        found = self._matches()
-        if len(found) and self.state.sample_id not in found.index:
-            self.go(self.state.moved("sample_id", found.index[0]))
-        with self._silently():
-            self._list(found)
+        self.state = state
+        self._refused.pop(name, None)
 
     def _matches(self) -> pd.DataFrame:
         clips = self.explored.clips
-        for name, menu in self._filters.items():
-            if menu.value != ALL:
-                clips = clips[clips[name] == menu.value]
-        if wanted := self._search.value.strip().lower():
+        for name in self._filters:
+            if self._wanted[name] != ALL:
+                clips = clips[clips[name].astype(str) == self._wanted[name]]
+        if wanted := self._wanted["search"].strip().lower():
             text = clips["sample_id"] + " " + clips["text"].fillna("")
             clips = clips[text.str.lower().str.contains(wanted, regex=False)]
         return clips
@@ -195,128 +232,51 @@ class Explorer(widgets.HBox):
         if self.state.sample_id not in listed.index:
             own = self.explored.clips.loc[[self.state.sample_id]]
             listed = pd.concat([own, listed])
-        options = [
-            (f"{CLASSES[row.label_gt]} · {row.sample_id} · {row.text}", row.sample_id)
+        self._listed = {
+            row.sample_id: f"{CLASSES[row.label_gt]} · {row.sample_id} · {row.text}"
             for row in listed.itertuples()
-        ]
-        self._clip.options = options
-        self._clip.value = self.state.sample_id
-        count = f"{len(found)} clips" if len(found) != 1 else "1 clip"
+        }
+        self._count = f"{len(found)} clips" if len(found) != 1 else "1 clip"
         if not len(found):
-            count = "no clip matches; the one shown stays"
+            self._count = "no clip matches; the one shown stays"
         elif len(found) > LISTED:
-            count += f", the first {LISTED} listed: narrow the filters"
-        self._count.value = f'<span style="color:#666">{count}</span>'
-
-    @contextmanager
-    def _silently(self) -> Iterator[None]:
-        """Set widgets without taking it for something the reader did."""
-        before, self._quiet = self._quiet, True
-        try:
-            yield
-        finally:
-            self._quiet = before
-
-    def _mirror(self) -> None:
-        state = self.state
-        for row in (*self._steering, *self._hand):
-            row.mirror(state.value(row.control.name))
-        if state.sample_id not in dict(self._clip.options).values():
-            self._list(self._matches())
-        self._clip.value, self._coalition.value = state.sample_id, state.coalition
-        self._gate.value = state.gate
-        known = [n for n, made in self._presets.items() if made == (state.gate, state.config)]
-        self._preset.value = known[0] if known else CHANGED
-        self._preference.value, self._rule.value = state.config.preference, state.config.rule
-        self._by_hand.layout.display = None if state.gate == BY_HAND else "none"
+            self._count += f", the first {LISTED} listed: narrow the filters"
 
     # What it is made of
 
     def _build(self) -> None:
-        explored, state = self.explored, self.state
-        whole = widgets.Layout(width=f"{_LEFT - 6}px")
-        third = widgets.Layout(width=f"{(_LEFT - 6) // 3 - 4}px")
+        explored = self.explored
         self._filters = {
-            name: widgets.Dropdown(
-                options=[(f"{name}: {value}", value) for value in (ALL, *_values(explored, name))],
-                value=ALL, layout=third,
-            )
+            name: (ALL, *_values(explored, name))
             for name in ("corpus", "subset", "split")
             if name in explored.clips
+        }
+        self._wanted = {**dict.fromkeys(self._filters, ALL), "search": ""}
+        self._list(self._matches())
+        self._steering = controls(explored.layers, explored.heads)
+        self._numbered = {c.name: c for c in (*self._steering, *HAND_CONTROLS)}
+        menus = {
+            "coalition": COALITIONS[::-1], "gate": (*explored.routers, BY_HAND),
+            "preset": (*self._presets, CHANGED), "preference": Preference.__args__,
+            "rule": Rule.__args__,
         }  # fmt: skip
-        self._search = widgets.Text(placeholder="search id or transcript", layout=whole)
-        self._search.add_class("emomm-search")
-        self._clip = widgets.Dropdown(layout=whole)
-        self._clip.add_class("emomm-clip")
-        self._count, self._player = widgets.HTML(), widgets.HTML()
-        self._coalition = self._menu("coalition", COALITIONS[::-1], state.coalition)
-        self._gate = self._menu("gate", (*explored.routers, BY_HAND), state.gate)
-        self._preference = self._menu("preference", Preference.__args__, state.config.preference)
-        self._rule = self._menu("rule", Rule.__args__, state.config.rule)
-        self._preset = self._menu("preset", (*self._presets, CHANGED), CHANGED)
-        self._preset.layout.width = "178px"
-        reset = widgets.Button(description="Reset", tooltip="the published values")
-        reset.layout.width = "78px"
-        reset.add_class("emomm-reset")
-        self._steering = [
-            Row(c, state.value(c.name)) for c in controls(explored.layers, explored.heads)
-        ]
-        self._hand = [Row(c, state.value(c.name)) for c in HAND_CONTROLS]
-        for row, m in zip(self._hand[1:], "tav", strict=True):
-            row.slider.style.handle_color = COLOURS[m]
-        self._by_hand = widgets.VBox([row.box for row in self._hand])
-        self._title, self._picture = widgets.HTML(), widgets.HTML()
-        self._remarks, self._numbers = widgets.HTML(), widgets.HTML()
-        self._title.add_class("emomm-title")
-        self._picture.add_class("emomm-picture")
-        self._numbers.add_class("emomm-numbers")
-        self._remarks.add_class("emomm-remarks")
-        self._code = widgets.Textarea(rows=16, layout=widgets.Layout(width="800px"))
-        self._code.add_class("emomm-code")
-        with self._silently():
-            self._list(self._matches())
-        self._listen(reset)
-        plain = widgets.Layout(width=f"{_LEFT}px", overflow="hidden")
-        left = [
-            heading("Clip"), widgets.HBox([*self._filters.values()]), self._search, self._clip,
-            self._count, labelled("modalities", self._coalition), self._player,
-            heading("Steering"), labelled("start from", self._preset, reset),
-            labelled("gate", self._gate), self._by_hand,
-            *(row.box for row in self._steering), labelled("preference", self._preference),
-            labelled("rule", self._rule),
-        ]  # fmt: skip
-        right = [
-            self._title, self._picture, self._remarks, self._numbers,
-            heading("The same as code, for a cell below"), self._code,
-        ]  # fmt: skip
-        self.children = [
-            widgets.VBox(left, layout=plain),
-            widgets.VBox(
-                right, layout=widgets.Layout(width="820px", overflow="hidden", margin="0 0 0 16px")
-            ),
-        ]
+        self._panel = ControlPanel(
+            filters=self._filters, menus=menus, steering=self._steering, hand=HAND_CONTROLS,
+            told=self._told,
+        )  # fmt: skip
+        self._title, self._picture = _box("title"), _box("picture")
+        self._remarks, self._numbers, self._code = _box("remarks"), _box("numbers"), _box("code")
+        above = widgets.HTML('<b style="color:#555">The same as code, for a cell below</b>')
+        right = [self._title, self._picture, self._remarks, self._numbers, above, self._code]
+        wide = widgets.Layout(width="820px", overflow="hidden", margin="0 0 0 16px")
+        self.children = [self._panel, widgets.VBox(right, layout=wide)]
         self.add_class("emomm-explorer")
 
-    @staticmethod
-    def _menu(name: str, options: tuple[str, ...], value: str) -> widgets.Dropdown:
-        menu = widgets.Dropdown(options=options, value=value, layout=widgets.Layout(width="258px"))
-        menu.add_class(f"emomm-{name}")
-        return menu
 
-    def _listen(self, reset: widgets.Button) -> None:
-        for row in (*self._steering, *self._hand):
-            for source in (row.slider, row.field):
-                source.observe(partial(self._moved, row.control), "value")
-        chosen = {
-            "sample_id": self._clip, "coalition": self._coalition, "gate": self._gate,
-            "preference": self._preference, "rule": self._rule,
-        }  # fmt: skip
-        for name, menu in chosen.items():
-            menu.observe(partial(self._chosen, name), "value")
-        for menu in (*self._filters.values(), self._search):
-            menu.observe(self._filtered, "value")
-        self._preset.observe(self._started, "value")
-        reset.on_click(lambda _: self.reset())
+def _box(name: str) -> widgets.HTML:
+    box = widgets.HTML()
+    box.add_class(f"emomm-{name}")
+    return box
 
 
 def _values(explored: Explored, name: str) -> list[str]:
