@@ -32,7 +32,7 @@ def film(path: str | Path, *, with_sound: bool) -> bytes:
         av.open(buffer, "w", format="mp4") as target,
     ):
         stream = require_stream(source, path, "video")
-        copied = target.add_stream_from_template(stream)
+        copied = target.add_stream_from_template(stream, opaque=True)
         for packet in source.demux(stream):
             # The last one marks the end and holds nothing.
             if packet.dts is not None:

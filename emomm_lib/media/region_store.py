@@ -29,8 +29,8 @@ from emomm_lib.media.video import MediaError, VideoSettings, read_frames, requir
 if TYPE_CHECKING:
     from emomm_lib.media.person import PersonLocator
 
-VERSION = 1
-"""Raised whenever a change here can change a region; part of every kept region's key."""
+VERSION = 2
+"""Raised whenever a change in ``media`` can change a region; part of every kept region's key."""
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS regions (
     key TEXT PRIMARY KEY, video TEXT NOT NULL, frames INTEGER, height INTEGER, width INTEGER,

@@ -160,11 +160,13 @@ def _plain_timeline(path: Path) -> Timeline | None:
     decord counts packets. They are the pictures shown where the index has them all, none is hidden,
     they follow each other at one rate from zero on, and none of a group is shown before its key
     frame. Of its other limits: tiny pictures (their rows are padded), mirrors, 10-bit colour, fields,
-    and codecs younger than its FFmpeg.
+    codecs younger than its FFmpeg, and names of files that are not UTF-8.
     """
     with opened(path) as container:
         stream = _film(container, path)
         if container.format.name.split(",")[0] != "mov" or stream.codec_context.name != "h264":
+            return None
+        if not _in_utf8(path):
             return None
         packets, first = [], None
         for packet in container.demux(stream):
@@ -191,6 +193,13 @@ def _plain_timeline(path: Path) -> Timeline | None:
         if any(p.has_sidedata("new_extradata") for p in packets):
             return None
         return Timeline(ordered, len(ordered) * step, stream.time_base)
+
+
+def _in_utf8(path: Path) -> bool:
+    try:
+        return bool(str(path).encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def _plain_picture(frame: av.VideoFrame, stream: VideoStream) -> bool:

@@ -30,8 +30,8 @@ from emomm_lib.models.passes import Beginning, Tokens, fork, schedule
 from emomm_lib.models.plain import PlainText
 from emomm_lib.prompts import TRANSCRIPT_PREFIX, check_transcript, messages, reply
 
-ADAPTER_VERSION = 2
-"""Raised whenever a change here can change an answer; part of every run's fingerprint."""
+ADAPTER_VERSION = 3
+"""Raised whenever a change here or in ``media`` can change an answer; part of every fingerprint."""
 SUPPORTED = ("qwen2_5_omni", "qwen2_5_omni_thinker")
 
 
@@ -258,11 +258,17 @@ class OmniModel:
             embeds = self.model.get_video_features(pixels, grid).pooler_output
             video = dict(zip(seen, zip(embeds, grid, strict=True), strict=True))
         kept = {i: self._kept(clips[i], video[i][1]) for i in seen if clips[i].region is not None}
-        if heard:
-            done = self.processor.feature_extractor(
-                [clips[i].sound for i in heard],
-                sampling_rate=self.processor.feature_extractor.sampling_rate,
+        extractor = self.processor.feature_extractor
+        long = [i for i in heard if len(clips[i].sound) > extractor.n_samples]
+        # Beyond its window the extractor cuts a sound off, or it takes no others beside it.
+        for some in [[i for i in heard if i not in long], *([i] for i in long)]:
+            if not some:
+                continue
+            done = extractor(
+                [clips[i].sound for i in some],
+                sampling_rate=extractor.sampling_rate,
                 padding="max_length",
+                truncation=some[0] not in long,
                 return_attention_mask=True,
                 return_tensors="pt",
             )
@@ -271,7 +277,7 @@ class OmniModel:
             embeds = self.model.get_audio_features(features, feature_attention_mask=mask)
             lengths = self.model.model.audio_tower._get_feat_extract_output_lengths(mask.sum(-1))[1]
             parts = torch.split(embeds.last_hidden_state, lengths.tolist())
-            audio = dict(zip(heard, parts, strict=True))
+            audio |= zip(some, parts, strict=True)
         patch = self.processor.video_processor.temporal_patch_size
         video |= {i: (video[i][0][kept[i]], video[i][1]) for i in kept}
         return [
