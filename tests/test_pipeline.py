@@ -97,6 +97,10 @@ def runs(tmp_path, monkeypatch):
     monkeypatch.setenv("EMOMM_TEST_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("EMOMM_TEST_SEEN", str(tmp_path / "seen"))
     monkeypatch.setenv("EMOMM_CACHE", str(tmp_path / "cache"))
+    # The project of these tests may be read-only.
+    monkeypatch.setattr(pipeline, "OUTPUTS", ROOT)
+    for name in ("FIGURES", "COMMITTED_FIGURES"):
+        monkeypatch.setattr(pipeline, name, tmp_path / "figures")
     return tmp_path / "runs"
 
 
@@ -279,10 +283,14 @@ def test_preflight_accepts_folders_that_look_right(monkeypatch, tmp_path):
     assert "* ch_sims_root" not in str(caught.value)
 
 
-def test_a_profile_that_renders_its_corpora_needs_none_on_disk():
-    pipeline.preflight({"profile": "p", "render": True, "ch_sims_root": "nowhere/at/all"})
+def test_a_profile_that_renders_its_corpora_needs_none_on_disk_but_room_for_them(tmp_path):
+    root = str(tmp_path / "nowhere" / "at" / "all")
+    pipeline.preflight({"profile": "p", "render": True, "ch_sims_root": root})
     with pytest.raises(pipeline.PipelineError, match="nowhere/at/all: no such folder"):
-        pipeline.preflight({"profile": "p", "render": False, "ch_sims_root": "nowhere/at/all"})
+        pipeline.preflight({"profile": "p", "render": False, "ch_sims_root": root})
+    (tmp_path / "nowhere").touch()
+    with pytest.raises(pipeline.PipelineError, match="nowhere/at: this user cannot write there"):
+        pipeline.preflight({"profile": "p", "render": True, "ch_sims_root": root})
 
 
 def test_a_device_that_torch_does_not_find_stops_the_run():
@@ -355,20 +363,17 @@ def code(text: str) -> str:
 
 
 FULL_INSIDE = {
-    "a file": "with open('/dev/full', 'w') as file:\n    file.write('x' * 10**6)\n",
-    "a table": "import pandas as pd\npd.DataFrame({'a': range(9)}).to_csv('/dev/full')\n",
-    "parquet": "import pandas as pd\npd.DataFrame({'a': range(9)}).to_parquet('/dev/full')\n",
-    "weights": (
-        "import torch\nfrom safetensors.torch import save_file\n"
-        "save_file({'a': torch.zeros(9)}, '/dev/full')\n"
-    ),
+    "a file": "with open(full, 'w') as file:\n    file.write('x' * 10**6)\n",
+    "a table": "import pandas as pd\npd.DataFrame({'a': range(9)}).to_csv(full)\n",
+    "parquet": "import pandas as pd\npd.DataFrame({'a': range(9)}).to_parquet(full)\n",
+    "weights": "raise RuntimeError('I/O error: No space left on device (os error 28)')\n",
     "a database": (
         "import sqlite3\ndb = sqlite3.connect(':memory:')\n"
         "db.execute('pragma max_page_count = 2')\n"
         "for i in range(9):\n    db.execute(f'create table t{i} (a)')\n"
     ),
     "hidden in a cause": (
-        "try:\n    open('/dev/full', 'w').write('x' * 10**6)\n"
+        "try:\n    open(full, 'w').write('x' * 10**6)\n"
         "except OSError as error:\n    raise ValueError('the store is damaged') from error\n"
     ),
     "a quota": "import errno, os\nraise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT), '/a')\n",
@@ -377,7 +382,9 @@ FULL_INSIDE = {
 
 @pytest.mark.parametrize("text", FULL_INSIDE.values(), ids=list(FULL_INSIDE))
 def test_a_disk_that_fills_inside_a_notebook_is_one_sentence(text, tmp_path, runs):
-    (source,) = folder_with(tmp_path, n03_full=code(text))
+    # Libraries remove what they could not write, so the device itself is not what they are given.
+    (tmp_path / "full").symlink_to("/dev/full")
+    (source,) = folder_with(tmp_path, n03_full=code(f"full = '{tmp_path}/full'\n{text}"))
     with pytest.raises(pipeline.DiskFull) as caught:
         pipeline.run([source], {"profile": "mini"}, runs=runs)
     assert re.fullmatch(

@@ -381,19 +381,29 @@ esac
 """
 
 
-def test_a_read_only_project_without_an_environment_gets_one_in_the_cache(place, cache, stranger):
-    root = freeze(project(place / "project", "# %%\nprint(1)\n"))
+@pytest.mark.parametrize("fixed", [True, False], ids=["read-only", "writable"])
+def test_an_environment_is_made_in_the_project_or_in_the_cache_where_that_is_read_only(
+    fixed, place, cache, stranger
+):
+    root = project(place / "project", "# %%\nprint(1)\n")
+    # One who may write there is this user.
+    words = stranger if fixed else []
+    if fixed:
+        freeze(root)
     fake = place / "bin" / "python3.11"
     fake.parent.mkdir()
     fake.write_text(FAKE_PYTHON)
     fake.chmod(0o755)
     env = {"PATH": f"{fake.parent}:/usr/bin:/bin", "REAL": sys.executable}
     env |= {"EMOMM_CACHE": str(with_models(cache)), "HOME": "/nonexistent"}
-    done = call([*stranger, "bash", "run_all.sh"], root, env)
+    done = call([*words, "bash", "run_all.sh"], root, env)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f"pinned packages into {cache}/venv" in done.stdout
-    assert (cache / "venv" / "bin" / "emomm.pth").read_text() == f"{root}\n"
-    again = call([*stranger, "bash", "run_all.sh"], root, env)
+    venv = (cache / "venv") if fixed else (root / ".venv")
+    assert f"pinned packages into {venv if fixed else '.venv'} (" in done.stdout
+    # A path file does there what an editable install would.
+    found = venv / "bin" / "emomm.pth"
+    assert found.read_text() == f"{root}\n" if fixed else not found.exists()
+    again = call([*words, "bash", "run_all.sh"], root, env)
     assert again.returncode == 0 and "Installing" not in again.stdout
 
 
