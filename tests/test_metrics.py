@@ -9,6 +9,7 @@ from sklearn.metrics import accuracy_score, f1_score
 
 from emomm_lib import metrics as m
 from emomm_lib.metrics.bootstrap import resampled_sums
+from emomm_lib.metrics.fleiss import fleiss_of, fleiss_parts
 
 LABEL = st.integers(0, 4)
 PAIRS = st.lists(st.tuples(LABEL, LABEL), min_size=1, max_size=30)
@@ -347,6 +348,22 @@ def test_clusters_inside_strata_are_drawn_whole_and_may_not_lie_in_two():
 def test_contributions_that_cannot_be_resampled_are_refused(contributions, strata, message):
     with pytest.raises(ValueError, match=message):
         m.intervals_of(contributions, lambda s: s, strata=strata)
+
+
+@pytest.mark.parametrize("unit", [1.0, 0.1, 1 / 3, 1e-9, 1e9])
+def test_kappa_of_votes_that_are_all_alike_is_nan_up_to_rounding(unit):
+    alike = fleiss_parts([[5, 0, 0]] * 7).sum(axis=0)
+    assert np.isnan(fleiss_of(unit * alike)[2])
+    # Sums that rounding leaves a trace of another category in.
+    assert np.isnan(fleiss_of(unit * (alike + [0, 1e-13, 0, 0, 0]))[2])
+    mixed = fleiss_parts([[5, 0, 0]] * 700 + [[4, 1, 0]]).sum(axis=0)
+    assert np.isfinite(fleiss_of(unit * mixed)[2])
+
+
+@pytest.mark.parametrize("bad", [np.nan, -1, 2.5, np.inf, True, "5"])
+def test_votes_that_cannot_be_counted_have_no_kappa(bad):
+    with pytest.raises(ValueError, match="votes"):
+        fleiss_parts([[5, 0, 0], [4, 1, bad]])
 
 
 def test_every_public_name_is_exported():

@@ -96,10 +96,10 @@ def read_lines(data: bytes, corpus: Corpus) -> Lines:
 
     A line that is UTF-8 is read as such. Another is read in the corpus's fallback encoding where
     that is plausible and listed in ``odd``, or else listed in ``unreadable``, as is one with a NUL
-    byte. Where most lines of a file are in the fallback encoding it is the other way round: it is
-    the file's, and ``odd`` are the lines that are UTF-8 and could not be in it, and those that are
-    in neither very likely. UTF-16, UTF-32 and GB18030 are known by a byte-order mark. Lines end at
-    LF, CRLF or a lone CR.
+    byte. Where most lines that are not ASCII are in the fallback encoding, so are those that could
+    be in either; where most lines of all are, it is the file's, and ``odd`` are those that are
+    UTF-8 and those that are in neither very likely. UTF-16, UTF-32 and GB18030 are known by a
+    byte-order mark. Lines end at LF, CRLF or a lone CR.
 
     Raises :class:`UnknownEncoding` for UTF-16 and UTF-32 that are damaged or have no mark.
     """
@@ -120,19 +120,22 @@ def read_lines(data: bytes, corpus: Corpus) -> Lines:
     lines = _cut(data)
     foreign = {i for i, line in enumerate(lines) if not _is_utf8(line)}
     plausible = {i for i, line in enumerate(lines) if _reads_as(line, fallback)}
-    odd = foreign & plausible
-    if mark or 2 * len(odd) <= sum(bool(line.strip()) for line in lines):
+    odd, written = foreign & plausible, [i for i, line in enumerate(lines) if line.strip()]
+    telling = [i for i in written if not lines[i].isascii()]
+    if mark or 2 * len(odd) <= len(telling):
         return _decoded(lines, "utf-8", others=dict.fromkeys(odd, fallback))
-    rest = {
-        i: fallback if i in foreign else "utf-8" for i in range(len(lines)) if i not in plausible
-    }
+    # Among lines that tell, UTF-8 is the exception: what could be either is in the fallback.
+    if 2 * len(odd) <= len(written):
+        others = [i for i in telling if i in plausible]
+        return _decoded(lines, "utf-8", others=dict.fromkeys(others, fallback))
+    rest = {i: fallback if i in foreign else "utf-8" for i in telling if i not in plausible}
     return _decoded(lines, fallback, fallback, rest)
 
 
 def _cut(data: bytes) -> list[bytes]:
     lines = _BREAK.split(data)
     # Files that were joined keep their marks at the beginnings of lines.
-    return [_UTF8_MARKS.sub(b"", line) for line in lines if line]
+    return [kept for line in lines if (kept := _UTF8_MARKS.sub(b"", line))]
 
 
 def _decoded(
