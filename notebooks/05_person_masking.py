@@ -201,8 +201,8 @@ signs.assign(same=signs["published"] == signs["reproduced"]).round(3)
 # little over half of the frame, because the surrogates are portraits. Dropping the tokens outside leaves 71 of
 # 128 in the mean, where audio has 42: the same order of magnitude, as in the paper.
 #
-# $\Delta V$ of the *original* video is not negative here but between four and five points, all three intervals
-# above zero: there is no collapse to be flipped, and the paper's claim is **not reproduced**. That the gain of the
+# $\Delta V$ of the *original* video is not negative here but between four and five points, its intervals above zero
+# (two of the three so barely that they count as borderline): there is no collapse to be flipped, and the paper's claim is **not reproduced**. That the gain of the
 # person only is positive too (`same`) is then no confirmation. Against the original it gains nothing: all six
 # changes are negative, by 0.2 to 1.1 points, each with zero in its interval or at its end, and no interval goes
 # above 1.2 points.

@@ -27,8 +27,6 @@ RELATIVE = 0.02
 """A value without one may move by this part of the largest of its table's quantity."""
 ONE_CLIP = 0.1
 """The same for what is said of a single clip, which hangs on one router's training."""
-BOUNDS = 2.0
-"""An interval's ends, which rest on fewer draws, may move this many times as far as its value."""
 COLUMNS = ["name", "value", "low", "high", "tolerance"]
 _NONE = pd.DataFrame({column: pd.Series(dtype=float) for column in COLUMNS}).astype({"name": str})
 
@@ -132,19 +130,18 @@ def read_values(path: Path) -> pd.DataFrame:
 def compare_values(committed: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
     """Each committed value beside the one found: ``name, committed, found, tolerance, deviation``.
 
-    ``deviation`` is the distance in tolerances, of the value or of an end of its interval (whose
-    tolerance is twice as large), whichever is farther; above 1 it lies outside. It is infinite
-    where only one side has the value, or only one is a number. Tolerances are the committed ones,
-    so that a rerun cannot widen its own.
+    ``deviation`` is the distance in tolerances, of the value or of an end of its interval,
+    whichever is farther; above 1 it lies outside. It is infinite where only one side has the value,
+    or only one is a number. Tolerances are the committed ones, so that a rerun cannot widen its
+    own.
     """
     both = committed.merge(found, on="name", how="outer", suffixes=("", "_found"), indicator=True)
     far = np.zeros(len(both))
-    for column, times in (("value", 1.0), ("low", BOUNDS), ("high", BOUNDS)):
+    for column in ("value", "low", "high"):
         one, other = both[column].to_numpy(), both[f"{column}_found"].to_numpy()
         apart = np.abs(one - other)
-        limit = times * both["tolerance"].to_numpy()
         with np.errstate(divide="ignore", invalid="ignore"):
-            share = np.where(apart == 0, 0.0, apart / limit)
+            share = np.where(apart == 0, 0.0, apart / both["tolerance"].to_numpy())
         # Two missing numbers agree; one does not.
         share = np.where(np.isnan(one) & np.isnan(other), 0.0, share)
         far = np.maximum(far, np.where(np.isnan(share), np.inf, share))
@@ -272,11 +269,11 @@ def compare_files(profile: str, compared: Compared, kept: Path, notebooks: Itera
 def side_of_zero(table: pd.DataFrame, **options: object) -> pd.Series:
     """What an interval says of a sign: ``above zero``, ``below zero``, ``open`` or ``borderline``.
 
-    Borderline where an end lies so near zero that it could cross within its own tolerance, so that
-    the word is the same on every machine unless it says that it need not be. ``options`` as for
+    Borderline where an end lies so near zero that it could cross within its tolerance, so that the
+    word is the same on every machine unless it says that it need not be. ``options`` as for
     :func:`tolerances`.
     """
-    reach = BOUNDS * tolerances(table, **options)
+    reach = tolerances(table, **options)
     low, high = table["low"].astype(float), table["high"].astype(float)
     words = pd.Series("open", index=table.index)
     words[low > 0], words[high < 0] = "above zero", "below zero"
