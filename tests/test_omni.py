@@ -265,3 +265,20 @@ def test_a_transcript_that_holds_a_placeholder_is_refused(omni):
     [encoded] = omni.encode([clip(7)])
     with pytest.raises(ValueError, match="a transcript cannot contain"):
         omni.prepare([Query(encoded, "TV", Corpus.CMU_MOSI, "so <|VIDEO|> much")])
+
+
+def test_sound_beyond_the_window_is_heard_to_its_end(omni) -> None:
+    """Seven seconds and a half, where the feature extractor's window is three."""
+    rng = np.random.default_rng(3)
+    short, whole = (
+        Media(None, 0.1 * rng.standard_normal(n).astype(np.float32)) for n in (30_000, 120_000)
+    )
+    first, long, last = omni.encode([short, whole, short])
+    for clip, usual in zip((first, last), omni.encode([short, short]), strict=True):
+        assert torch.equal(clip.audio, usual.audio)
+    assert len(long.audio) == pytest.approx(25 * 7.5, abs=1)
+    end = whole.sound.copy()
+    end[-16_000:] *= -0.5
+    [other] = omni.encode([Media(None, end)])
+    assert torch.equal(long.audio[:100], other.audio[:100])
+    assert not torch.allclose(long.audio[-10:], other.audio[-10:])
