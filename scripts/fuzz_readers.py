@@ -199,6 +199,11 @@ def _frames(path: Path) -> str:
     return "answer"
 
 
+def _film(path: Path) -> str:
+    assert film(path, with_sound=False)
+    return "answer"
+
+
 def _sound(path: Path) -> str:
     sound = read_audio(path)
     assert sound.ndim == 1 and sound.dtype == np.float32 and np.isfinite(sound).all()
@@ -219,7 +224,7 @@ CALLS: dict[str, dict[str, Callable[[Path], str]]] = {
         "probe_video": lambda p: _probe(probe_video(p, needs_audio=True)),
         "read_video": _frames,
         "read_audio": _sound,
-        "film": lambda p: "answer" if film(p, with_sound=False) else "exception",
+        "film": _film,
     },
     "wav": {"probe_audio": lambda p: _probe(probe_audio(p)), "read_audio": _sound},
     "other sound": {"probe_audio": lambda p: _probe(probe_audio(p)), "read_audio": _sound},
@@ -246,7 +251,8 @@ def work(path: Path, kind: str, pipe: Connection) -> None:
             named = path.name in str(error) or kind == "csv"
             pipe.send((name, "refusal" if named else "exception", str(error)))
         except BaseException as error:
-            pipe.send((name, "exception", f"{type(error).__name__}: {error}"[:300]))
+            said = " ".join(f"{type(error).__name__}: {error}".split())
+            pipe.send((name, "exception", said[:200]))
     pipe.close()
 
 

@@ -687,6 +687,23 @@ def test_a_bad_wav_leaves_out_its_row_only(tmp_path, put, kind, words) -> None:
     assert len(table.clips) == 2
 
 
+def test_a_wav_of_which_a_part_was_copied_leaves_out_its_row_only(tmp_path, put) -> None:
+    path = put(mosi_zip(tmp_path, put) / "Raw/Audio/WAV_16000/Segmented/-a_B_2.wav")
+    path.write_bytes(path.read_bytes()[:3_200])
+    table = load_cmu_mosi(tmp_path)
+    sole(table, 2, "cut short", "-a_B_2.wav", file="OpinionLevelSentiment.csv")
+    assert len(table.clips) == 2
+
+
+def test_a_place_that_cannot_be_looked_at_is_a_row_of_the_report(tmp_path, put) -> None:
+    row = ["video_0001", "9" * 300, *SIMS_ROWS[0][2:]]
+    sims(tmp_path, put)
+    write_csv(tmp_path / "meta.csv", [SIMS_ROWS[0], row], SIMS_HEADER)
+    table = load_ch_sims(tmp_path)
+    sole(table, 3, "cannot be reached")
+    assert len(table.clips) == 1
+
+
 def test_missing_wav_and_bad_mp4_of_one_clip_are_both_reported(tmp_path, put) -> None:
     mosi_zip(tmp_path, put)
     (tmp_path / "Raw/Audio/WAV_16000/Segmented/-a_B_1.wav").unlink()

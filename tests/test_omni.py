@@ -22,7 +22,6 @@ SMALL = MiniConfig(hidden=32, layers=2, heads=4, kv_heads=2, ffn=32, vision_hidd
                    audio_layers=1, audio_heads=2, audio_ffn=32, side=56)  # fmt: skip
 SENTENCE = {"zh": "我觉得电影真的精彩", "en": "To me the trip was absolutely awful"}
 
-
 @pytest.fixture(scope="module")
 def omni() -> OmniModel:
     torch.manual_seed(0)
@@ -32,13 +31,11 @@ def omni() -> OmniModel:
         torch.nn.init.normal_(parameter, std=0.2)
     return OmniModel(model, processor, "random")
 
-
 def clip(seed: int) -> Media:
     rng = np.random.default_rng(seed)
     frames = rng.integers(0, 256, (4, SMALL.side, SMALL.side, 3), dtype=np.uint8)
     sound = 0.1 * rng.standard_normal(rng.integers(12_000, 40_000))
     return Media(Frames(frames, fps=2.0), sound.astype(np.float32))
-
 
 @torch.inference_mode()
 def plain_logits(omni: OmniModel, media: Media, coalition: str, corpus: Corpus, text: str, tail=""):
@@ -55,7 +52,6 @@ def plain_logits(omni: OmniModel, media: Media, coalition: str, corpus: Corpus, 
     )
     return omni.model(**inputs).logits[0], inputs["input_ids"][0]
 
-
 @pytest.mark.parametrize("coalition", COALITIONS)
 def test_letter_logits_equal_those_of_the_processor_and_a_plain_forward(omni, coalition):
     media = clip(1)
@@ -66,7 +62,6 @@ def test_letter_logits_equal_those_of_the_processor_and_a_plain_forward(omni, co
     np.testing.assert_allclose(
         answers.letter_logits[0], expected[-1, omni.letter_ids].float(), atol=1e-5
     )
-
 
 def test_a_left_padded_mixed_batch_gives_each_row_its_own_answer(omni):
     clips = omni.encode([clip(i) for i in range(len(COALITIONS))])
@@ -79,7 +74,6 @@ def test_a_left_padded_mixed_batch_gives_each_row_its_own_answer(omni):
         alone = omni.answer([query])
         np.testing.assert_allclose(together.letter_logits[i], alone.letter_logits[0], atol=1e-5)
         assert together.score[i] == alone.score[0]
-
 
 @pytest.mark.parametrize("corpus", list(Corpus))
 @pytest.mark.parametrize("coalition", ["T", "AV", "TAV"])
@@ -100,7 +94,6 @@ def test_the_score_is_the_most_probable_allowed_one_when_each_reply_is_scored_in
             totals[score] = log_probs.gather(-1, ids[1:, None])[-own:].sum().item()
         assert answers.score[0] == max(totals, key=totals.get)
 
-
 def test_the_score_always_belongs_to_the_letter(omni):
     clips = omni.encode([clip(100 + i) for i in range(8)])
     queries = [Query(c, "TAV", Corpus.CH_SIMS, SENTENCE["zh"]) for c in clips]
@@ -108,7 +101,6 @@ def test_the_score_always_belongs_to_the_letter(omni):
     for label, score in zip(answers.label, answers.score, strict=True):
         assert score in GRIDS[Corpus.CH_SIMS].scores(int(label))
         assert 0 <= label < len(LETTERS)
-
 
 def test_video_alone_never_hears_the_sound(omni):
     media = clip(3)
@@ -120,12 +112,10 @@ def test_video_alone_never_hears_the_sound(omni):
         omni.answer([Query(alone, **query)]).letter_logits,
     )
 
-
 def test_a_coalition_that_the_clip_cannot_give_is_refused(omni):
     [encoded] = omni.encode([Media(None, clip(4).sound)])
     with pytest.raises(ValueError, match="needs V"):
         omni.answer([Query(encoded, "TV", Corpus.CMU_MOSI, "x")])
-
 
 def test_saved_and_loaded_it_gives_the_same_logits(omni, tmp_path):
     omni.model.save_pretrained(tmp_path)
@@ -137,7 +127,6 @@ def test_saved_and_loaded_it_gives_the_same_logits(omni, tmp_path):
     ]
     # Not bit for bit: a kernel may sum in another order when weights lie elsewhere in memory.
     np.testing.assert_allclose(answers[0].letter_logits, answers[1].letter_logits, atol=1e-6)
-
 
 def test_a_checkpoint_of_the_whole_omni_model_loads_as_its_thinker(omni, tmp_path):
     # Imported here: beside a CPU build of torch it needs emomm_lib.models to be imported first.
@@ -155,11 +144,9 @@ def test_a_checkpoint_of_the_whole_omni_model_loads_as_its_thinker(omni, tmp_pat
     for name, value in omni.model.state_dict().items():
         torch.testing.assert_close(again.model.state_dict()[name], value, rtol=0, atol=0)
 
-
 def test_a_folder_without_a_model_is_refused_by_name(tmp_path):
     with pytest.raises(ValueError, match="config.json"):
         OmniModel.load(tmp_path)
-
 
 @pytest.mark.parametrize("corpus", list(Corpus))
 def test_modality_ids_mark_transcript_sound_and_frames_and_nothing_else(omni, corpus):
@@ -177,7 +164,6 @@ def test_modality_ids_mark_transcript_sound_and_frames_and_nothing_else(omni, co
     everything = omni.prepare(queries, text="all").modality_ids
     assert torch.equal(everything >= 0, prompt.attention_mask.bool())
 
-
 def test_coalitions_that_share_their_beginnings_answer_as_each_does_alone(omni):
     clips = omni.encode([clip(40 + i) for i in range(3)])
     queries = [
@@ -192,7 +178,6 @@ def test_coalitions_that_share_their_beginnings_answer_as_each_does_alone(omni):
         assert together.label[i] == alone.label[0] and together.score[i] == alone.score[0]
         np.testing.assert_allclose(together.mass[i], alone.mass[0], atol=1e-6)
         assert together.counts[i].tolist() == alone.counts[0].tolist()
-
 
 def test_sharing_saves_three_of_four_videos_and_two_of_four_sounds(omni, monkeypatch):
     [encoded] = omni.encode([clip(50)])
@@ -216,7 +201,6 @@ def test_sharing_saves_three_of_four_videos_and_two_of_four_sounds(omni, monkeyp
     saved = 3 * len(encoded.video) + 2 * len(encoded.audio)
     assert saved <= sum(seen) - shared <= saved + 40
 
-
 def test_a_traced_answer_is_the_same_answer_with_the_attention_of_a_plain_forward(omni):
     [encoded] = omni.encode([clip(6)])
     query = Query(encoded, "TAV", Corpus.CMU_MOSI, SENTENCE["en"])
@@ -230,7 +214,6 @@ def test_a_traced_answer_is_the_same_answer_with_the_attention_of_a_plain_forwar
     with record(omni.model, prompt.modality_ids) as trace:
         plain_logits(omni, clip(6), "TAV", Corpus.CMU_MOSI, SENTENCE["en"])
     np.testing.assert_allclose(traced.mass[0], trace.mass[0], atol=1e-6)
-
 
 def test_a_free_reply_is_the_greedy_one_of_full_forwards(omni):
     queries = [
@@ -249,7 +232,6 @@ def test_a_free_reply_is_the_greedy_one_of_full_forwards(omni):
                 break
         assert replies[i] == omni.processor.tokenizer.decode(tokens, skip_special_tokens=True)
 
-
 @torch.inference_mode()
 def forced_logits(omni: OmniModel, query: Query, tokens: list[int]) -> torch.Tensor:
     prompt = omni.prepare([query])
@@ -264,15 +246,12 @@ def forced_logits(omni: OmniModel, query: Query, tokens: list[int]) -> torch.Ten
     ).last_hidden_state
     return omni.model.lm_head(hidden[0, -1])
 
-
 # Transcripts are plain text
-
 
 def control(tokenizer) -> list[str]:
     """The whole special vocabulary, and what the tokenizer has added beside it in brackets."""
     added = [token.content for token in tokenizer.added_tokens_decoder.values()]
     return sorted({*tokenizer.all_special_tokens, *(t for t in added if t.strip().startswith("<"))})
-
 
 def embedded(token: str) -> list[str]:
     """Somewhere in a transcript: at its start, middle and end, alone, doubled, cut into another."""
@@ -280,11 +259,9 @@ def embedded(token: str) -> list[str]:
     return [f"{token} ever", f"so {token} much", f"so{token}much", f"so {token}", token,
             token + token, f"so {token}{token} {token}", token[:half] + token + token[half:]]
 
-
 def asked(omni, transcript, coalition="TAV", seed=7):
     [encoded] = omni.encode([clip(seed)])
     return Query(encoded, coalition, Corpus.CMU_MOSI, transcript)
-
 
 def test_no_token_that_a_transcript_spells_out_is_more_than_text(omni):
     tokenizer = omni.processor.tokenizer
@@ -304,7 +281,6 @@ def test_no_token_that_a_transcript_spells_out_is_more_than_text(omni):
             assert torch.equal(ids[marks != 0], outside), transcript
             assert torch.equal(marks[marks > 0], plain.modality_ids[0][plain.modality_ids[0] > 0])
 
-
 @settings(max_examples=60, deadline=None)
 @given(data=st.data(), beginning=st.text(max_size=8), end=st.text(max_size=8))
 def test_what_is_spelled_out_stays_what_was_written_among_any_text(omni, data, beginning, end):
@@ -317,7 +293,6 @@ def test_what_is_spelled_out_stays_what_was_written_among_any_text(omni, data, b
     assert tokenizer.decode(own).strip() == transcript.strip()
     assert not set(own) & set(tokenizer.convert_tokens_to_ids(control(tokenizer)))
     assert tokenizer.decode(found.ids) == f"Transcript: {transcript}\nTask"
-
 
 @settings(max_examples=200, deadline=None)
 @given(transcript=st.text(max_size=30) | st.text("<|>/a I\nM_DOAU", max_size=30))
@@ -332,7 +307,6 @@ def test_a_transcript_that_spells_out_no_token_is_tokenized_as_it_ever_was(omni,
     inside = [b > a and b > start and a < start + len(transcript) for a, b in whole.offsets]
     assert found.inside.tolist() == inside
 
-
 def test_answers_do_not_hang_on_whether_a_neighbour_spells_out_a_token(omni):
     queries = [asked(omni, text) for text in ("so much", "so <|VIDEO|> much", "<|im_end|>")]
     together = omni.answer(queries, trace=True)
@@ -342,11 +316,9 @@ def test_answers_do_not_hang_on_whether_a_neighbour_spells_out_a_token(omni):
         assert together.counts[i].tolist() == alone.counts[0].tolist()
         assert together.counts[i][1:].tolist() == [len(query.clip.audio), len(query.clip.video)]
 
-
 def test_without_the_transcript_what_it_spells_out_changes_nothing(omni):
     one, other = (asked(omni, text, "AV") for text in ("so much", "<|VIDEO|><|AUDIO|>"))
     assert torch.equal(omni.prepare([one]).input_ids, omni.prepare([other]).input_ids)
-
 
 def test_a_token_of_one_sign_is_refused_by_name_and_one_in_brackets_is_cut():
     tokenizer = build_processor(SMALL).tokenizer
@@ -360,9 +332,29 @@ def test_a_token_of_one_sign_is_refused_by_name_and_one_in_brackets_is_cut():
     assert tokenizer.decode(found.ids) == text
     assert tokenizer.convert_tokens_to_ids("<tool_call>") not in found.ids
 
-
 @pytest.mark.parametrize("text", ["", " \n", "\u200b", "\ufeff\u3000", "\u2800"])
 def test_a_blank_transcript_is_refused_under_t_and_nowhere_else(omni, text):
     with pytest.raises(TranscriptError, match="the transcript is blank"):
         omni.answer([asked(omni, text, "T")])
     assert omni.answer([asked(omni, text, "AV")]).label[0] >= 0
+
+def test_a_transcript_that_holds_a_placeholder_is_refused(omni):
+    [encoded] = omni.encode([clip(7)])
+    with pytest.raises(ValueError, match="a transcript cannot contain"):
+        omni.prepare([Query(encoded, "TV", Corpus.CMU_MOSI, "so <|VIDEO|> much")])
+
+def test_sound_beyond_the_window_is_heard_to_its_end(omni) -> None:
+    """Seven seconds and a half, where the feature extractor's window is three."""
+    rng = np.random.default_rng(3)
+    short, whole = (
+        Media(None, 0.1 * rng.standard_normal(n).astype(np.float32)) for n in (30_000, 120_000)
+    )
+    first, long, last = omni.encode([short, whole, short])
+    for clip, usual in zip((first, last), omni.encode([short, short]), strict=True):
+        assert torch.equal(clip.audio, usual.audio)
+    assert len(long.audio) == pytest.approx(25 * 7.5, abs=1)
+    end = whole.sound.copy()
+    end[-16_000:] *= -0.5
+    [other] = omni.encode([Media(None, end)])
+    assert torch.equal(long.audio[:100], other.audio[:100])
+    assert not torch.allclose(long.audio[-10:], other.audio[-10:])

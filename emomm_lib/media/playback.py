@@ -10,7 +10,14 @@ import av
 import soundfile
 
 from emomm_lib.media.audio import AudioSettings, read_audio, read_sound
-from emomm_lib.media.container import opened, reading, require_file, require_stream
+from emomm_lib.media.container import (
+    AGAIN,
+    MediaError,
+    opened,
+    reading,
+    require_file,
+    require_stream,
+)
 
 FILM, SOUND = "video/mp4", "audio/wav"
 
@@ -38,7 +45,9 @@ def film(path: str | Path, *, with_sound: bool) -> bytes:
             if packet.dts is not None:
                 packet.stream = copied
                 target.mux(packet)
-    return buffer.getvalue()
+    if not (written := buffer.getvalue()):
+        raise MediaError(f"{path}: its video stream holds no picture; {AGAIN}")
+    return written
 
 
 def sound(path: str | Path, settings: AudioSettings | None = None) -> bytes:
