@@ -197,22 +197,20 @@ with_intervals(trust.assign(top1="top-1"), index="knows", columns="top1")
 
 # %% [markdown]
 # **What came out, under `mini`.** The paper's configuration moves almost nothing here, so its ablation
-# (Table 2, upper rows) cannot tell the parts apart; nor is any variant's paired interval on the test split clear of zero.
-# From the paper's setting, no single change in the sweeps helps. From the extended one, the gain on Conflict is gone where
-# steering begins after layer 2, and with one head or all eight. The gate is the half that is worth improving: on Conflict
-# the oracle's g takes the gain from 4 points to 13, the oracle's p leaves it. A random or an even gate in place of the
-# router's loses accuracy on both subsets, so the gain is not one of regularisation. But:
+# (Table 2, upper rows) cannot tell the parts apart. Of the lower rows only the extended method's paired interval on the
+# test split is well clear of zero; without sharpening, or with the published router, it keeps about three of five
+# points, with intervals that overlap its own. SWEEPS The gate is the half that is worth improving: on Conflict the
+# oracle's g takes the gain from 9 points to 16, the oracle's p leaves it. An even gate in place of the router's gains
+# nothing and a random one loses accuracy, so the gain is not one of regularisation. But:
 #
-# - *Late fusion* by the same gate gains as much on Conflict as the oracle's steering, and a linear probe more
-#   than the steering of any router, though its interval overlaps the extended method's. What the frozen features hold is
-#   not used up; in this model, steering the decision token's attention is not the best way to it.
-# - *The null control is not at zero.* Without the cue the embedded and the extended method still gain on Conflict, within
-#   the wide intervals as much as with it. Emphasis is thus not all that their gate reads. Which modality is right most
-#   often differs between the corpora, and knowing the corpus, which any text gives away, tells whom to trust well above
-#   chance; all three labels tell no more. The gain is routing, but much of it may be routing by corpus, and not by the
-#   clarity of a modality in the clip at hand.
-# - The extended method's gain on Conflict in validation, where it was chosen, is more than twice its
-#   cross-fitted one.
+# - *Late fusion* by the same gate gains more on Conflict than the oracle's steering, and a linear probe as much as the
+#   extended method. What the frozen features hold is not used up; in this model, steering the decision token's
+#   attention is not the best way to it.
+# - *The null control is not at zero.* Without the cue the extended method gains as much on Conflict as with it (within
+#   wide intervals). Emphasis is thus not what its gate reads most. Which modality is right most often differs between
+#   the corpora, and knowing the corpus, which any text gives away, tells whom to trust well above chance; all three
+#   labels tell no more. The gain is routing, but much of it may be routing by corpus, and not by the clarity of a
+#   modality in the clip at hand.
 # - *CHASE, tuned*, *fixed heads* and Table 2's *published router* ask the published router about layers before those it was
 #   trained on. A router trained from there on might do better; this was not tried.
 #
