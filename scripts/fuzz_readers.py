@@ -1,4 +1,4 @@
-"""Damage small films, sounds and label files at random, and see what readers and loaders make of them.
+"""Damage small films, sounds and label files at random, and see what the readers make of them.
 
     python scripts/fuzz_readers.py --minutes 15 --seed 0 --keep /tmp/damaged
 
@@ -46,8 +46,11 @@ SECONDS = 20
 """A process that takes longer hangs."""
 MEMORY = 4 << 30
 KINDS = ("answer", "refusal", "exception", "crash", "hang")
-BOXES = b"moov trak mdia stbl stsd stts ctts stsc stsz stco elst edts mdhd mvhd tkhd hdlr avc1 avcC "
-NAMES = [*(BOXES + b"mp4a esds mdat moof RIFF fmt  data ds64 LIST fact COMM SSND OggS").split(b" ")]
+NAMES = (
+    b"moov trak mdia stbl stsd stts ctts stsc stsz stco elst edts mdhd mvhd tkhd hdlr avc1 avcC "
+    b"mp4a esds mdat moof RIFF fmt data ds64 LIST fact COMM SSND OggS"
+).split()
+"""Of what stands in headers."""
 TOKENS = (b'"', b",", b"\n", b"\r", b"\0", b"\xff", b"nan", b"1e400", b"-", b"../", b"\xef\xbb\xbf",
           b";", "’好".encode(), "好".encode("gbk"), b"9" * 400)  # fmt: skip
 HEADER = ["video_id", "clip_id", "text", "label", "label_T", "label_A", "label_V", "annotation",
@@ -236,7 +239,7 @@ CALLS: dict[str, dict[str, Callable[[Path], str]]] = {
 
 
 def work(path: Path, kind: str, pipe: Connection) -> None:
-    """Call every reader of a kind of file; say before each what is called, and after it what came."""
+    """Call every reader of a kind of file; say before each which, and after it what came."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # Libraries below write there what their exceptions say.

@@ -271,6 +271,17 @@ def test_a_remuxed_cut_shows_a_rater_what_the_model_sees(tmp_path: Path) -> None
     assert shown(seen) == shown(read_video(path)) and seen.fps == read_video(path).fps
 
 
+def test_any_film_that_is_read_is_shown_to_a_rater_and_one_without_pictures_is_refused(
+    tmp_path,
+) -> None:
+    path = film(tmp_path / "film.mp4", codec="libsvtav1")
+    (tmp_path / "rater.mp4").write_bytes(playback.film(path, with_sound=False))
+    assert np.array_equal(read_frames(tmp_path / "rater.mp4"), read_frames(path))
+    sound = write_mp4(tmp_path / "sound.mp4", sound=tone())
+    with pytest.raises(MediaError, match=r"sound\.mp4: no video stream"):
+        playback.film(sound, with_sound=False)
+
+
 def test_edits_that_wait_skip_and_repeat_are_followed(tmp_path: Path) -> None:
     path = film(tmp_path / "film.mp4", bf="0")
     edited(path, [(0.5, -1), (1.2, 2.4), (0.6, 0.0)], 10240)
@@ -288,8 +299,9 @@ def test_a_film_whose_edit_list_hides_all_of_it_is_refused_by_loader_and_reader(
 
 def test_a_film_of_two_rates_is_sampled_in_time(tmp_path: Path) -> None:
     """Two seconds at thirty frames a second, then four at ten; the last lasts a thirtieth."""
-    times = [*range(0, 60), *range(60, 180, 3)]
-    path = film(tmp_path / "film.mp4", [i * 2 for i in range(100)], times=times, tick=Fraction(1, 30))
+    times = [*range(60), *range(60, 180, 3)]
+    levels = [i * 2 for i in range(100)]
+    path = film(tmp_path / "film.mp4", levels, times=times, tick=Fraction(1, 30))
     clip = read_video(path)
     starts = np.array(times) / 30
     seconds = 178 / 30
@@ -385,7 +397,8 @@ def test_a_turned_film_is_seen_as_a_player_turns_it(tmp_path, name, size) -> Non
     matrix, expected = MATRICES[name]
     frames = read_frames(quarters(tmp_path / "x.mp4", size, matrix))
     _, height, width, _ = frames.shape
-    assert (height, width) == ((size, 2 * size) if abs((matrix or [1])[0]) == 0 else (2 * size, size))
+    upright = matrix is None or matrix[0] != 0
+    assert (height, width) == ((2 * size, size) if upright else (size, 2 * size))
     places = [[frames[0, y, x].mean() for x in (width // 4, width * 3 // 4)]
               for y in (height // 4, height * 3 // 4)]  # fmt: skip
     assert np.abs(np.array(places) - expected).max() < 8
@@ -493,9 +506,12 @@ def test_a_name_that_is_not_utf8_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [ValueError("axis"), IndexError("9"), OSError(5, "I/O error"), TypeError(), KeyError(1)]
+    "error",
+    [ValueError("axis"), IndexError("9"), OSError(5, "I/O error"), TypeError(), KeyError(1)],
 )
-def test_whatever_a_library_raises_about_a_clip_names_the_clip(tmp_path, monkeypatch, error) -> None:
+def test_whatever_a_library_raises_about_a_clip_names_the_clip(
+    tmp_path, monkeypatch, error
+) -> None:
     path = write_mp4(tmp_path / "x.mp4", frames=grey_frames(8, 64), sound=tone())
 
     def fail(*_args, **_kwargs):

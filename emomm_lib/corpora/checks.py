@@ -19,6 +19,7 @@ from emomm_lib.corpora.clips import CLIP_SCHEMA, REPORT_COLUMNS, CorpusTable, is
 from emomm_lib.corpora.lines import FALLBACK_ENCODINGS, Lines, UnknownEncoding, read_lines
 from emomm_lib.labels import SOURCES, Corpus, on_grid, score_to_label
 from emomm_lib.media.container import (
+    ANEW,
     chosen_stream,
     missing_bytes,
     opened,
@@ -378,7 +379,7 @@ def probe_video(path: Path, *, needs_audio: bool) -> list[Problem]:
                 elif not (stream.frames or stream.duration or container.duration):
                     problems.append((f"the {kind} stream is empty", again))
                 elif defect := stream_defect(stream):
-                    problems.append((defect, "an mp4 in H.264 and AAC; convert it"))
+                    problems.append((defect, f"a stream that can be decoded; {ANEW}"))
             size = path.stat().st_size
             if missing := missing_bytes(container, size):
                 length = size + missing

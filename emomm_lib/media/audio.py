@@ -59,8 +59,10 @@ def read_audio(path: str | Path, settings: AudioSettings = AudioSettings()) -> N
     Channels are averaged. Of a sound track it is what a player plays, from its first sample to its
     last: an encoder's priming and what an edit list hides are left out. No silence is added where
     the track begins after the film or skips a moment: sound and frames go to a model apart. Where
-    rate or channels change on the way, all of it is brought to the first part's rate. Raises :class:`MediaError` when the file is missing, empty or damaged,
-    or has no sound.
+    rate or channels change on the way, all of it is brought to the first part's rate.
+
+    Raises :class:`MediaError` when the file is missing, empty, cut short or damaged, or has no
+    sound that can be decoded.
     """
     samples, rate = read_sound(path)
     mono = samples.mean(axis=0)
@@ -125,7 +127,7 @@ def _form(frame: av.AudioFrame) -> tuple[int, str, str]:
 
 
 def _joined(runs: list[tuple[int, NDArray[np.float32]]]) -> tuple[NDArray[np.float32], int]:
-    """One sound of parts that differ in rate or channels: at the first's rate, if need be in mono."""
+    """One sound of parts that differ: at the first's rate, in mono where channels differ."""
     if not runs:
         return np.zeros((1, 0), np.float32), 1
     rate = runs[0][0]

@@ -1,4 +1,4 @@
-"""What films and sound tracks have in common: opening a file, choosing a stream, naming a defect."""
+"""Opening a film or a sound track: the stream that a player plays, and why it cannot be used."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ class MediaError(ValueError):
 
 
 AGAIN = "copy the clip again from the dataset, or leave it out"
+ANEW = "cut or convert it anew (mp4 with H.264 and AAC)"
 Kind = Literal["video", "audio"]
 
 
@@ -99,13 +100,13 @@ def missing_bytes(container: InputContainer, size: int) -> int:
 
 
 def require_stream(container: InputContainer, path: Path, kind: Kind) -> Stream:
-    """The stream that a player plays, or a :class:`MediaError` with the reason why there is none."""
+    """The stream that a player plays, or a :class:`MediaError` that says why there is none."""
     stream = chosen_stream(container, kind)
     if stream is None:
         sense = "seen" if kind == "video" else "heard"
         raise MediaError(f"{path}: no {kind} stream, the clip cannot be {sense}; {AGAIN}")
     if defect := stream_defect(stream):
-        raise MediaError(f"{path}: {defect}; convert it to mp4 (H.264, AAC), or leave it out")
+        raise MediaError(f"{path}: {defect}; {ANEW}, or leave it out")
     size = path.stat().st_size
     if missing := missing_bytes(container, size):
         raise MediaError(f"{path}: cut short, {size} of at least {size + missing} bytes; {AGAIN}")

@@ -1,4 +1,4 @@
-"""Sound files that soundfile reads, and what it does not say: whether their header promises more."""
+"""Sound files that soundfile reads, and what it does not say: that the header promises more."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _missing(start: int, length: int, size: int, unknown: int = UNKNOWN_LENGTH) 
 
 
 def _missing_chunk(file: BinaryIO, form: str, size: int) -> int | None:
-    """Of RIFF's and AIFF's chunks: a name, a length of 32 bits, content padded to an even length."""
+    """Of RIFF's and AIFF's chunks: a name, a length of 32 bits, content padded to an even one."""
     (announced,) = struct.unpack(form[0] + "I", file.read(4).ljust(4, b"\0"))
     file.seek(12)
     wide = None
@@ -103,7 +103,7 @@ def _missing_page(tail: bytes) -> int:
 def sound_defect(path: Path) -> str | None:
     """Why a sound file cannot be used, as far as its header and its end tell.
 
-    Raises ``soundfile.LibsndfileError`` where soundfile cannot open it, ``OSError`` where nothing can.
+    Raises ``soundfile.LibsndfileError`` where soundfile cannot open it, or ``OSError``.
     """
     missing = missing_sound(path)
     size = path.stat().st_size

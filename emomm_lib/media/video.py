@@ -1,4 +1,4 @@
-"""Frames of a clip as a player shows them, sampled evenly in time (decord, or PyAV where that errs)."""
+"""Frames of a clip as a player shows them, sampled evenly in time (decord; PyAV where it errs)."""
 
 from __future__ import annotations
 
@@ -159,8 +159,8 @@ def _plain_timeline(path: Path) -> Timeline | None:
 
     decord counts packets. They are the pictures shown where the index has them all, none is hidden,
     they follow each other at one rate from zero on, and none of a group is shown before its key
-    frame. Of its other limits: tiny pictures (their rows are padded), mirrors, 10-bit colour, fields,
-    codecs younger than its FFmpeg, and names of files that are not UTF-8.
+    frame. Its other limits: narrow pictures (their rows are padded), mirrors, 10-bit colour,
+    fields, codecs younger than its FFmpeg, and names of files that are not UTF-8.
     """
     with opened(path) as container:
         stream = _film(container, path)
@@ -277,10 +277,10 @@ def _rgb(frame: av.VideoFrame, size: tuple[int, int]) -> NDArray[np.uint8]:
 
 
 def _turned(frame: av.VideoFrame) -> tuple[bool, int, int] | None:
-    """How a player turns a frame: swap its axes, then the directions of x and y; None for not at all.
+    """How a player turns a frame: swap its axes, then directions of x and y; None for not at all.
 
-    Of the display matrix ``(a b u; c d v; x y w)``, which sends (p, q) to (ap + cq, bp + dq). Angles
-    between quarter turns go to the nearest of them.
+    By the display matrix ``(a b u; c d v; x y w)``, which sends (p, q) to (ap + cq, bp + dq).
+    Angles between quarter turns go to the nearest of them.
     """
     data = frame.side_data.get("DISPLAYMATRIX")
     if data is None:
