@@ -92,14 +92,17 @@ class TranscriptError(ValueError):
 _INVISIBLE = "\u115f\u1160\u2800\u3164\uffa0"
 
 
-def check_transcript(transcript: str) -> None:
-    """Raise :class:`TranscriptError` where T would be nothing: a transcript without a visible sign.
+def is_blank(transcript: str) -> bool:
+    """Whether a transcript shows nothing: it is empty, or white space, control and zero-width
+    characters, or others without a shape."""
+    return all(
+        unicodedata.category(sign)[0] in "CZ" or sign in _INVISIBLE for sign in transcript
+    )
 
-    White space, control and zero-width characters alone are none.
-    """
-    if not any(
-        unicodedata.category(sign)[0] not in "CZ" and sign not in _INVISIBLE for sign in transcript
-    ):
+
+def check_transcript(transcript: str) -> None:
+    """Raise :class:`TranscriptError` where T would be nothing (:func:`is_blank`)."""
+    if is_blank(transcript):
         raise TranscriptError(
             f"the transcript is blank ({transcript!r}), so that nothing can be read in it; add it "
             "to the label file, or leave the clip out"

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from emomm_lib.corpora.clips import CLIP_SCHEMA, REPORT_COLUMNS, CorpusTable, is_blank
+from emomm_lib.corpora.clips import CLIP_SCHEMA, REPORT_COLUMNS, CorpusTable
 from emomm_lib.corpora.lines import FALLBACK_ENCODINGS, Lines, UnknownEncoding, read_lines
 from emomm_lib.labels import SOURCES, Corpus, on_grid, score_to_label
 from emomm_lib.media.container import (
@@ -27,6 +27,7 @@ from emomm_lib.media.container import (
     stream_defect,
 )
 from emomm_lib.media.sound_file import sound_defect
+from emomm_lib.prompts import is_blank
 
 Problem = tuple[str, str]
 """What is wrong, and what was expected or what to do."""

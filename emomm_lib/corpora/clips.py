@@ -9,13 +9,9 @@ import pandas as pd
 import pandera.pandas as pa
 
 from emomm_lib.labels import SOURCES, Corpus
+from emomm_lib.prompts import is_blank
 
 REPORT_COLUMNS = ("corpus", "file", "row", "sample_id", "problem", "expected")
-
-
-def is_blank(text: str) -> bool:
-    """Whether a transcript shows nothing: it is empty, spaces, or characters without a shape."""
-    return not any(c.isprintable() and not c.isspace() for c in text)
 
 
 def _score() -> pa.Column:

@@ -7,10 +7,11 @@ from pathlib import Path
 import pandas as pd
 
 from emomm_lib.corpora import checks
-from emomm_lib.corpora.clips import CorpusTable, is_blank
+from emomm_lib.corpora.clips import CorpusTable
 from emomm_lib.corpora.differences import note_differences, note_different_values
 from emomm_lib.corpora.lines import UnknownEncoding, read_lines
 from emomm_lib.labels import Corpus, mosi_intensity_to_score
+from emomm_lib.prompts import is_blank
 
 LAYOUT = """\
   <root>/OpinionLevelSentiment.csv      (not in the zip; start, end, video_id, segment_no, label)

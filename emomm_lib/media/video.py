@@ -23,6 +23,7 @@ from emomm_lib.media.container import (
     require_file,
     require_stream,
 )
+from emomm_lib.paths import is_utf8
 
 __all__ = ["Frames", "MediaError", "VideoSettings", "read_frames", "read_video", "require_file"]
 
@@ -166,7 +167,7 @@ def _plain_timeline(path: Path) -> Timeline | None:
         stream = _film(container, path)
         if container.format.name.split(",")[0] != "mov" or stream.codec_context.name != "h264":
             return None
-        if not _in_utf8(path):
+        if not is_utf8(path):
             return None
         packets, first = [], None
         for packet in container.demux(stream):
@@ -193,13 +194,6 @@ def _plain_timeline(path: Path) -> Timeline | None:
         if any(p.has_sidedata("new_extradata") for p in packets):
             return None
         return Timeline(ordered, len(ordered) * step, stream.time_base)
-
-
-def _in_utf8(path: Path) -> bool:
-    try:
-        return bool(str(path).encode())
-    except UnicodeEncodeError:
-        return False
 
 
 def _plain_picture(frame: av.VideoFrame, stream: VideoStream) -> bool:
