@@ -564,7 +564,8 @@ def run(
     table = read_comparisons([path for path in comparisons if path.is_file()])
     table.to_csv(folder / "comparison.csv", index=False)
     say(f"All done in {_elapsed(began)}; outputs are in {_shown(folder)}")
-    say(_beside_committed(name, list(steps), _other_defaults(defaults, parameters), runs))
+    if not refresh:
+        say(_beside_committed(name, list(steps), _other_defaults(defaults, parameters), runs))
     return table
 
 

@@ -175,7 +175,7 @@ comparison[["item", "published", "reproduced", "low", "high", "within", "note"]]
 # alone already put video last (the perfect readers' drops), and readers without any preference collapse as
 # well: those of labels, and the one that follows the model's own answers at random, further than the model
 # (the random label by an interval that barely leaves out zero). Only the reader that averages the model's
-# own probabilities collapses less far. What the model adds to it, the last line of the checked cell, is the
+# own probabilities collapses less far. What the model adds to it, the last `excess` of the table, is the
 # part that neither labels nor the sureness of reading account for: 10 points [4, 18] of 27, and only against
 # this reader. So much of the collapse is no evidence of a preference.
 #

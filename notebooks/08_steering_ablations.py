@@ -198,10 +198,12 @@ with_intervals(trust.assign(top1="top-1"), index="knows", columns="top1")
 # %% [markdown]
 # **What came out, under `mini`.** The paper's configuration moves almost nothing here, so its ablation
 # (Table 2, upper rows) cannot tell the parts apart. Of the lower rows only the extended method's paired interval on the
-# test split is well clear of zero; without sharpening, or with the published router, it keeps about three of five
-# points, with intervals that overlap its own. SWEEPS The gate is the half that is worth improving: on Conflict the
-# oracle's g takes the gain from 9 points to 16, the oracle's p leaves it. An even gate in place of the router's gains
-# nothing and a random one loses accuracy, so the gain is not one of regularisation. But:
+# test split is well clear of zero; without sharpening, or with the published router, more than half of its gain is
+# left, with intervals that overlap its own. From the paper's setting no single change in the sweeps gains clear of zero;
+# from the extended one most of the gain on Conflict is gone where steering begins after layer 2. The gate is the half
+# that is worth improving: on Conflict the oracle's g takes the gain from 9 points to 16, the oracle's p leaves it. An
+# even gate in place of the router's gains nothing and a random one loses accuracy, so the gain is not one of
+# regularisation. But:
 #
 # - *Late fusion* by the same gate gains more on Conflict than the oracle's steering, and a linear probe as much as the
 #   extended method. What the frozen features hold is not used up; in this model, steering the decision token's
