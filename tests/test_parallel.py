@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
+import threading
 
 import numpy as np
 import pandas as pd
@@ -179,3 +181,32 @@ def test_two_processes_steer_as_one_does(model, clips, tmp_path):
     ]  # fmt: skip
     assert tables[0]["failure"].notna().sum() == 6
     pd.testing.assert_frame_equal(*tables, rtol=1e-4)
+
+
+class Threaded:
+    """Garbage whose end waits for a thread, which a forked process does not have."""
+
+    def __init__(self) -> None:
+        self.itself, self.stop = self, threading.Event()
+        self.thread = threading.Thread(target=self.stop.wait, daemon=True)
+        self.thread.start()
+
+    def __del__(self) -> None:
+        self.stop.set()
+        # In a child the thread never ends; without a limit this would wait for ever.
+        self.thread.join(5)
+        if os.getpid() != PARENT and threading.current_thread() is threading.main_thread():
+            os._exit(3)
+
+
+PARENT = os.getpid()
+
+
+def test_a_process_does_not_free_what_its_parent_had_thrown_away():
+    gc.disable()
+    try:
+        Threaded()
+        found = list(in_order(lambda piece: (gc.collect(), piece)[1], range(4), 2))
+    finally:
+        gc.enable()
+    assert found == [0, 1, 2, 3]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -67,6 +69,21 @@ class _Raised:
         return cls(error, there)
 
 
+@contextmanager
+def _nothing_to_collect() -> Iterator[None]:
+    """While forking: children find no garbage of their parent, and never look for it.
+
+    Garbage can hold threads, as FFmpeg's pictures do. A child does not have them, and would wait
+    for their end when it frees what holds them.
+    """
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
 def _as_is(result: Any) -> Any:
     return result
 
@@ -89,13 +106,16 @@ def in_order(
         return
     # The tokenizers' own threads do not survive a fork, of which they warn in every process.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    for result in DataLoader(
+    loader = DataLoader(
         _Work(work, pieces),
         batch_size=None,
         num_workers=processes,
         collate_fn=_as_is,
         multiprocessing_context="fork",
-    ):
+    )
+    with _nothing_to_collect():
+        results = iter(loader)
+    for result in results:
         if isinstance(result, _Raised):
             raise result.error from _There(f"\n{result.there}")
         yield result

@@ -261,7 +261,7 @@ def _by_pyav(
 
 def _rgb(frame: av.VideoFrame, size: tuple[int, int]) -> NDArray[np.uint8]:
     """A frame ``(H, W, 3)`` at the film's size, turned as its display matrix says."""
-    picture = frame.to_ndarray(format="rgb24", width=size[0], height=size[1])
+    picture = frame.to_ndarray(format="rgb24", width=size[0], height=size[1], threads=1)
     turned = _turned(frame)
     if turned is None:
         return picture
