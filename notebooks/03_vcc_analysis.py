@@ -72,6 +72,8 @@ bench = open_experiment(
 )
 predictions = bench.predictions(bench.clips, COALITIONS, traces=True, states=True)
 answered, lost = outcomes(bench.clips, predictions)
+
+# %% tags=["nbval-check-output"]
 print(f"{len(bench.clips):,} clips, {len(answered):,} answers, {len(lost)} not scored")
 
 # %% [markdown]

@@ -70,6 +70,8 @@ predictions = bench.predictions(bench.clips, COALITIONS, traces=True)
 answered, lost = outcomes(bench.clips, predictions)
 traces = bench.traces()
 key = f"{frame_fingerprint(bench.clips)}-{bench.fingerprint}"
+
+# %% tags=["nbval-check-output"]
 print(f"{len(answered):,} answers, {len(lost)} not scored, {len(traces):,} traces")
 
 # %% [markdown]

@@ -76,6 +76,8 @@ bench = open_experiment(
 )
 study = ChaseStudy(bench, bench.states(bench.clips), search_budget)
 key = f"{frame_fingerprint(bench.clips)}-{bench.fingerprint}"
+
+# %% tags=["nbval-check-output"]
 print(f"{len(study.states.index):,} prompts with states of {study.layers} layers; l_r is "
       f"{study.base.first_layer}, where 13 is of 28")
 

@@ -45,7 +45,7 @@ from emomm_lib.evaluate.chase import ChaseStudy
 from emomm_lib.evaluate.controls import trust_from_labels, with_and_without_cue
 from emomm_lib.evaluate.experiment import open_experiment
 from emomm_lib.metrics.paired import paired_frame
-from emomm_lib.report.chase import choices_table, paired_table, table2_results
+from emomm_lib.report.chase import choices_table, chosen_settings, paired_table, table2_results
 from emomm_lib.report.comparison import save_comparison
 from emomm_lib.report.figures_chase import figure_caption, gains_forest, sweep_figure
 from emomm_lib.report.manifest import Provenance, frame_fingerprint
@@ -63,7 +63,11 @@ bench = open_experiment(
 )
 study = ChaseStudy(bench, bench.states(bench.clips), search_budget)
 key = f"{frame_fingerprint(bench.clips)}-{bench.fingerprint}"
-choices_table(study)
+choices = choices_table(study)
+choices
+
+# %% tags=["nbval-check-output"]
+print(chosen_settings(choices).to_string())
 
 # %% [markdown]
 # ## Table 2

@@ -518,7 +518,7 @@ def test_whatever_a_library_raises_about_a_clip_names_the_clip(
         raise error
 
     monkeypatch.setattr("emomm_lib.media.video.decord.VideoReader", fail)
-    monkeypatch.setattr("emomm_lib.media.audio.librosa.resample", fail)
+    monkeypatch.setattr("emomm_lib.media.audio.av.AudioResampler", fail)
     for read in (read_video, read_audio):
         with pytest.raises(MediaError, match=r"x\.mp4: its .*again"):
             read(path)
@@ -526,6 +526,19 @@ def test_whatever_a_library_raises_about_a_clip_names_the_clip(
     for read in (read_video, read_audio):
         with pytest.raises(MemoryError):
             read(path)
+
+
+def test_a_resampler_that_does_not_work_is_not_called_the_clips_damage(
+    tmp_path, monkeypatch
+) -> None:
+    path = write_mp4(tmp_path / "x.mp4", frames=grey_frames(8, 64), sound=tone())
+
+    def fail(*_args, **_kwargs):
+        raise RuntimeError("cannot cache function")
+
+    monkeypatch.setattr("emomm_lib.media.audio.librosa.resample", fail)
+    with pytest.raises(RuntimeError, match="cannot cache function"):
+        read_audio(path)
 
 
 # Sound

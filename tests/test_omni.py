@@ -338,10 +338,6 @@ def test_a_blank_transcript_is_refused_under_t_and_nowhere_else(omni, text):
         omni.answer([asked(omni, text, "T")])
     assert omni.answer([asked(omni, text, "AV")]).label[0] >= 0
 
-def test_a_transcript_that_holds_a_placeholder_is_refused(omni):
-    [encoded] = omni.encode([clip(7)])
-    with pytest.raises(ValueError, match="a transcript cannot contain"):
-        omni.prepare([Query(encoded, "TV", Corpus.CMU_MOSI, "so <|VIDEO|> much")])
 
 def test_sound_beyond_the_window_is_heard_to_its_end(omni) -> None:
     """Seven seconds and a half, where the feature extractor's window is three."""

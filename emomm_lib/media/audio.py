@@ -68,8 +68,8 @@ def read_audio(path: str | Path, settings: AudioSettings = AudioSettings()) -> N
     mono = samples.mean(axis=0)
     if settings.max_seconds is not None:
         mono = mono[: int(settings.max_seconds * rate)]
-    with reading(Path(path), "its sound cannot be resampled"):
-        mono = librosa.resample(mono, orig_sr=rate, target_sr=settings.sampling_rate)
+    # Not the file's fault where this fails: an installation's, most often.
+    mono = librosa.resample(mono, orig_sr=rate, target_sr=settings.sampling_rate)
     return np.ascontiguousarray(mono, dtype=np.float32)
 
 
@@ -119,7 +119,7 @@ def _read_sound_track(path: Path) -> tuple[NDArray[np.float32], int]:
             blocks = [block.to_ndarray() for f in alike for block in to_float.resample(f)]
             blocks += [block.to_ndarray() for block in to_float.resample(None)]
             runs.append((rate, np.concatenate(blocks, axis=1)))
-        return _joined(runs)
+    return _joined(runs)
 
 
 def _form(frame: av.AudioFrame) -> tuple[int, str, str]:
