@@ -13,8 +13,7 @@ import sys
 import numpy as np
 import torch
 
-from emomm_lib.models.omni import OmniModel, Query
-from emomm_lib.models.omni import Encoded
+from emomm_lib.models.omni import Encoded, OmniModel, Query
 from emomm_lib.paths import ROOT
 
 
