@@ -202,7 +202,7 @@ comparison[["item", "published", "reproduced", "low", "high", "within", "note"]]
 # right answers everywhere, GTAR only where video is right.) With three modalities, two of which are right,
 # text and audio stand clearly above the mean of labels and video does not.
 #
-# Video has the least attention a token, over the most tokens, in every layer except the second where text is
+# By nMAS share video comes last, over the most tokens, in every layer except the second where text is
 # present (and the third where text is alone with it).
 #
 # **What is not reproduced.** By nMAS share, averaged over layers, audio leads text in TA and TAV; by attention

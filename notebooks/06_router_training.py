@@ -195,7 +195,7 @@ comparison[["item", "published", "reproduced", "low", "high", "within", "note"]]
 # **What came out, under `mini`.** Both routers tell conflicts apart from the rest (areas of 0.89 to 0.94), but with tau at 0.7
 # they also see one in 15 to 32 of 100 test prompts that have none. On validation p lies near the diagonal; on test it is
 # too low between about 0.4 and 0.8, and the small calibration error (ECE) is owed to the many prompts near one. Whom to trust
-# is said rightly by the published router in 75 to 84 of 100 validation prompts that have a right and a wrong modality,
+# is said rightly by the published router in 74 to 83 of 100 validation prompts that have a right and a wrong modality,
 # by layer and coalition, and by the embedded one in 84 to 88; their intervals overlap. The mean validation
 # losses hardly change in the last three epochs; the weights of the tenth are kept.
 #

@@ -253,10 +253,10 @@ comparison[["item", "published", "reproduced", "low", "high", "within", "note"]]
 # the test split and on Conflict cross-fitted, between two and three points each. The embedded gate by itself gains no
 # more than that, and less surely. With the gate sharpened it gains on Conflict and on Missing in the test split (9.2
 # points [4.0, 14.8] and 4.6 [3.1, 6.2]), and cross-fitted on Conflict and on Align (8.6 [6.2, 10.9] and 3.9
-# [1.9, 5.9]). What it gains on Conflict beyond the embedded gate is clear of zero, but the two also differ in number of
-# heads and preference: each was chosen from its own draw of configurations. It reaches about half to two thirds of an oracle's
+# [1.9, 5.9]). What it gains on Conflict beyond the embedded gate is clear of zero, but the two also differ in eta, number
+# of heads and preference: each was chosen from its own draw of configurations. It reaches about half to two thirds of an oracle's
 # gain on Conflict. Align can gain, since it asks for equal polarity and not for equal class: many of its clips are
-# conflicts for p*. Two choices are on the edge: a slightly larger standard error would have taken a simpler
+# conflicts for p*. Two choices are on the edge: a slightly other standard error would have taken another
 # configuration. How much of the gain needs the cue that was drawn into the surrogates, and what late fusion would give,
 # is in notebook 08.
 #

@@ -21,7 +21,7 @@
 # The cards are about *CHASE, tuned* of notebook 07: the paper's router and equations, their hyperparameters
 # chosen on the validation split. The published ones change next to no answer of this small model, so there
 # would hardly be a case to show; each card says what they give. The method steers from a layer on which its
-# router was not trained, and without the intra-modality bias (beta was chosen as 0).
+# router was not trained, with the intra-modality bias (beta stayed at the published 0.5).
 #
 # Answers, scores and probabilities are those that notebook 07 stored; attention is computed again for each
 # card. (Under the `paper` profile, cards show faces and words of people in the corpora: see your licence
@@ -205,7 +205,8 @@ fig
 # ## Figure 13
 #
 # Importance of the same clip's video tokens (gradient times input, Eq. 24, normalised by Eq. 25) and the set S_v
-# that the intra-modality bias of *CHASE* lifts, at the P that was kept on validation (the paper gives none).
+# that the intra-modality bias of *CHASE* lifts, at the P that was kept on validation (the paper gives none); *CHASE,
+# tuned* has the same psi-hat and P.
 
 # %%
 percentile = study.choices["CHASE"].config.percentile
@@ -218,8 +219,9 @@ fig
 # **What came out under `mini`.** The rules find 6 to 18 clips for *CHASE, tuned*, of 187 to 261 conflicts each; at
 # its published values *CHASE* turns no answer from a wrong polarity to the right class, which is why the cards are
 # not about it. Where one modality is missing, the budget moves to the one that has the ground truth's class or polarity.
-# In the first card it does not: audio has that class, yet video, whose polarity is the opposite, gains most, and the
-# answer is repaired all the same. In the harmed clip the budget moves to audio, which has the right class and which the
+# In the first card it does not: audio has that class, yet video, whose polarity is the opposite, gains most (the gate is
+# nearly even there, and the intra-modality bias lifts video tokens whatever the gate says), and the answer is repaired
+# all the same. In the harmed clip the budget moves to audio, which has the right class and which the
 # gate trusts most, and the answer turns wrong. The router sees a conflict in every layer that it is asked about, in
 # all five.
 #

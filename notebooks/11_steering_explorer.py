@@ -120,8 +120,8 @@ print(explorer.state.code())
 #
 # **3. Whom to trust, by hand.** Start from *+ sharpened gate*, choose the gate *by hand*, and give all trust to one
 # modality after the other. Under `mini` the answer of the first clip stays each time: Eq. 6's softmax of numbers as
-# small as nMAS is nearly even, so Eq. 13 moves attention little, whomever the gate trusts. Now set the preference to
-# *share*: with V the answer turns to the ground truth's, with T to WN, and with A it stays. Then search for
+# small as nMAS is nearly even, so Eq. 13 lifts a trusted modality by the same amount however little a head attends to
+# it, and here that does not suffice. Now set the preference to *share*: with V the answer turns to the ground truth's, with T to WN, and with A it stays. Then search for
 # `q0GAH5Pv6pn/6`, in which video alone is wrong and the unsteered answer right: trust in A leaves it right, trust in
 # V spoils it, and so does trust in T, although its label is right: a model can misread what it is made to follow.
 #
