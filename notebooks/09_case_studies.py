@@ -159,7 +159,7 @@ cards[4]
 
 # %%
 budgets = budget_frame(cases)
-record_values(case_values(budgets), "case", profile, NOTEBOOK, by=["case", "quantity"], relative=ONE_CLIP)
+record_values(case_values(budgets), "case", profile, NOTEBOOK, by=["case", "quantity"], of="quantity", relative=ONE_CLIP)
 budgets.round(2)
 
 # %% tags=["nbval-check-output"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pandas as pd
@@ -16,7 +15,7 @@ from emomm_lib.report.values import (
     recorded,
 )
 
-BEGAN = pytest.StashKey[float]()
+STARTED = pytest.StashKey[set[Path]]()
 FOUND = pytest.StashKey[list[Compared]]()
 
 
@@ -31,7 +30,7 @@ class EstimatedValues(pytest.Item):
         profile = _profile(self.path)
         new = recorded(profile)
         file = new / f"{self.path.stem}.csv"
-        if not file.is_file() or file.stat().st_mtime < self.config.stash[BEGAN]:
+        if not file.is_file():
             raise Outside(f"{self.path.stem} recorded no values in this run; see its failed cells")
         compared = compare_notebooks(committed(profile), new, [self.path.stem])
         self.config.stash[FOUND].append(compared)
@@ -53,7 +52,14 @@ def _profile(notebook: Path) -> str:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[BEGAN], config.stash[FOUND] = time.time(), []
+    config.stash[STARTED], config.stash[FOUND] = set(), []
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Before a notebook's first cell: forget what an earlier run of it recorded."""
+    if item.path.suffix == ".ipynb" and item.path not in item.config.stash[STARTED]:
+        item.config.stash[STARTED].add(item.path)
+        (recorded(_profile(item.path)) / f"{item.path.stem}.csv").unlink(missing_ok=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -68,7 +74,8 @@ def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
     if found := config.stash[FOUND]:
-        everything = Compared(pd.concat([compared.table for compared in found]))
+        tables = [compared.table for compared in found]
+        everything = Compared(pd.concat(tables, ignore_index=True))
         terminalreporter.section("estimated values")
         terminalreporter.write_line(everything.by_notebook().round(3).to_string())
         terminalreporter.write_line(everything.sentence())

@@ -5,7 +5,8 @@
 #
 # PyTorch, MKL, oneDNN, OpenBLAS and NumPy are held to kernels that every x86-64 machine has, in one
 # thread, so that sums are taken in another order and the last bits differ. That they do is checked
-# first. Everything is computed anew, into a cache of its own (cache/other-kernels, emptied first).
+# first. Everything is computed anew, in a copy of the project with a cache of its own
+# (cache/other-kernels, emptied first).
 # What the command prints of estimated values then says how far they move: by notebook, in tolerances.
 
 set -euo pipefail
@@ -25,15 +26,23 @@ export OPENBLAS_CORETYPE=Nehalem
 export NPY_DISABLE_CPU_FEATURES="X86_V3 X86_V4 AVX512_ICL AVX512_SPR"
 export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
+# A copy, since a run writes its figures over the committed ones.
 cache=${EMOMM_CACHE:-$PWD/cache}
-export EMOMM_CACHE=$cache/other-kernels
-rm -rf "$EMOMM_CACHE"
-mkdir -p "$EMOMM_CACHE"
+place=$cache/other-kernels
+rm -rf "$place"
+mkdir -p "$place/project" "$place/cache"
+tar --exclude=./.git --exclude=./.venv --exclude=./cache --exclude=./runs -cf - . |
+    tar -xf - -C "$place/project"
 # Downloads are the same whatever the arithmetic.
-[[ ! -d $cache/mediapipe ]] || cp -r "$cache/mediapipe" "$EMOMM_CACHE/"
+[[ ! -d $cache/mediapipe ]] || cp -r "$cache/mediapipe" "$place/cache/"
+cd "$place/project"
+export EMOMM_CACHE=$place/cache PYTHONPATH=$PWD
 
-"$PYTHON" scripts/last_bits.py --beside "$usual" ||
+apart=0
+"$PYTHON" scripts/last_bits.py --beside "$usual" || apart=$?
+[[ $apart -ne 3 ]] ||
     fail "On this machine these kernels compute the very same bits, so a run under them shows nothing."
+[[ $apart -eq 0 ]] || fail "The comparison of last bits itself failed; its message is above."
 began=$SECONDS status=0
 "$@" || status=$?
 echo "Under other kernels: exit status $status after $((SECONDS - began)) s"

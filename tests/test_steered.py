@@ -854,7 +854,6 @@ def chosen_by_loops(truth, subsets, order, baseline) -> int:
         moves = []
         for a, b, subset in zip(one, other, subsets, strict=True):
             if subset not in names:
-                moves.append(0.0)
                 continue
             n = sum(s == subset for s in subsets)
             apart = (a - mean(one, [subset])) - (b - mean(other, [subset]))
@@ -903,6 +902,30 @@ def test_last_bits_do_not_move_a_choice_that_is_not_said_to_be_on_the_edge(seed,
     moved = {n: own + 1e-4 * noise.normal(size=60) for n, own in truth.items()}
     again, _, _ = simplest_tied(hits_of(moved, subsets), names, order, "baseline")
     assert again == place or edge
+
+
+@pytest.mark.parametrize("bit", [1e-9, -1e-9])
+def test_which_of_two_equal_leaders_is_ahead_by_a_last_bit_does_not_matter(bit):
+    """One of them lies within a standard error of the default, the other does not."""
+    subsets, rng = np.repeat(["conflict"], 100), np.random.default_rng(0)
+    noise = rng.normal(size=100)
+    noise = (noise - noise.mean()) / noise.std()
+    default = np.full(100, 0.5)
+    rows = {"0": default, "1": default + 0.02 + bit + 0.3 * noise, "2": default + 0.02 + 0.1 * noise}
+    place, tied, _ = simplest_tied(hits_of(rows, subsets), ["0", "1", "2"], [0, 1, 2])
+    assert (place, tied) == (0, 3)
+
+
+def test_of_one_clip_nothing_is_told_apart():
+    rows = {"0": np.array([0.2]), "1": np.array([0.9])}
+    hits = hits_of(rows, np.array(["conflict"]))
+    assert simplest_tied(hits, ["0", "1"], [0, 1])[:2] == (0, 2)
+
+
+def test_validation_clips_without_conflict_or_missing_are_refused_in_words():
+    hits = hits_of({"0": np.array([0.2, 0.4])}, np.repeat(["align"], 2))
+    with pytest.raises(ValueError, match="nothing to choose by.*align"):
+        simplest_tied(hits, ["0"], [0])
 
 
 def test_where_nothing_can_be_told_apart_the_default_is_taken_and_all_are_tied():

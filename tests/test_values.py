@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,6 +12,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from emomm_lib.metrics.bootstrap import interval_of
 from emomm_lib.report import manifest, values
 from emomm_lib.report.manifest import Provenance
 from emomm_lib.report.values import (
@@ -37,27 +40,68 @@ def runs(tmp_path, monkeypatch):
 
 
 def kept(*rows: tuple) -> pd.DataFrame:
-    return pd.DataFrame(rows, columns=COLUMNS)
+    """Rows of ``name, value, low, high, tolerance``; the ends may move as far as the value."""
+    frame = pd.DataFrame(rows, columns=COLUMNS[:-1])
+    return frame.assign(ends=frame["tolerance"])
 
 
 def test_the_tolerance_is_a_quarter_of_the_half_width_but_never_under_one_clip():
     frame = table(("wide", 0.5, 0.3, 0.7, 100), ("narrow", 0.5, 0.49, 0.51, 100))
-    assert tolerances(frame).tolist() == pytest.approx([0.2 / 4, 1 / 100])
-    assert tolerances(frame, clips=False).tolist() == pytest.approx([0.05, 0.0025])
+    found = tolerances(frame)
+    assert found["tolerance"].tolist() == pytest.approx([0.2 / 4, 1 / 100], rel=2e-3)
+    assert found["ends"].tolist() == pytest.approx([0.2 / 4, 3 / 100], rel=2e-3)
+    found = tolerances(frame, clips=False)
+    assert found["tolerance"].tolist() == found["ends"].tolist() == pytest.approx([0.05, 0.0025])
     points = frame.assign(**{c: 100 * frame[c] for c in ("value", "low", "high")})
-    assert tolerances(points, scale=100).tolist() == pytest.approx([5, 1])
+    assert tolerances(points, scale=100)["tolerance"].tolist() == pytest.approx([5, 1], rel=2e-3)
+    mixed = tolerances(points, scale=pd.Series([100, 1]))["tolerance"]
+    assert mixed.tolist() == pytest.approx([5, 0.25], rel=2e-3)
+
+
+@given(st.integers(2, 3000), st.integers(0, 10**6), st.sampled_from([1, 100]))
+def test_one_clip_more_or_less_is_inside_whatever_its_digits_and_two_are_not(n, at, scale):
+    k = at % n
+    narrow = {"low": scale * k / n, "high": scale * k / n, "n": n, "name": "x"}
+    one = pd.DataFrame([narrow | {"value": scale * k / n}])
+    kept = one.assign(**tolerances(one, scale=scale))[COLUMNS]
+    with tempfile.TemporaryDirectory() as folder:
+        write_values(kept, Path(folder) / "x.csv")
+        kept = read_values(Path(folder) / "x.csv")
+    for clips, inside in ((1, True), (2, False)):
+        moved = kept.assign(value=float(f"{scale * (k + clips) / n:.9g}"))
+        assert (compare_values(kept, moved)["deviation"].item() <= 1) is inside
+
+
+def test_one_hit_more_may_move_the_end_of_a_bootstrap_by_three():
+    hits = np.zeros(200)
+    one = bootstrap_row(hits)
+    hits[0] = 1
+    assert compare_values(one, bootstrap_row(hits))["deviation"].item() <= 1
+    hits[1:4] = 1
+    assert compare_values(one, bootstrap_row(hits))["deviation"].item() > 1
+
+
+def bootstrap_row(hits: np.ndarray) -> pd.DataFrame:
+    found = interval_of(hits[:, None], lambda sums: sums[..., 0] / len(hits))
+    frame = table(("x", found.value, found.low, found.high, found.n))
+    return frame.assign(**tolerances(frame))[COLUMNS]
 
 
 def test_without_an_interval_it_is_a_stated_part_of_the_largest_of_its_quantity():
     frame = pd.DataFrame({"kind": ["a", "a", "b"], "value": [-2.0, 0.5, 100.0]})
-    assert tolerances(frame).tolist() == pytest.approx([2, 2, 2])
-    assert tolerances(frame, of="kind").tolist() == pytest.approx([0.04, 0.04, 2])
-    assert tolerances(frame, of="kind", relative=0.1).tolist() == pytest.approx([0.2, 0.2, 10])
+    def found(**options) -> list[float]:
+        return tolerances(frame, **options)["tolerance"].tolist()
+
+    assert found() == pytest.approx([2, 2, 2])
+    assert found(of="kind") == pytest.approx([0.04, 0.04, 2])
+    assert found(of="kind", relative=0.1) == pytest.approx([0.2, 0.2, 10])
 
 
 def test_an_interval_of_no_width_does_not_forbid_what_one_clip_moves():
-    assert tolerances(table(("x", 0.0, 0.0, 0.0, 50))).tolist() == [1 / 50]
-    assert tolerances(table(("x", 0.8, np.nan, np.nan, 50))).tolist() == pytest.approx([0.02])
+    [[value, ends]] = tolerances(table(("x", 0.0, 0.0, 0.0, 50))).to_numpy()
+    assert (value, ends) == pytest.approx((1 / 50, 3 / 50), rel=2e-3)
+    [[value, _]] = tolerances(table(("x", 0.8, np.nan, np.nan, 50))).to_numpy()
+    assert value == pytest.approx(0.02, rel=2e-3)
 
 
 numbers = st.floats(-5, 5)
@@ -146,6 +190,27 @@ def test_a_notebook_that_recorded_nothing_counts_as_all_of_its_values_missing(tm
     assert "outside: 03 x (1 committed, nan found: not recorded)" in compared.report()
 
 
+def test_the_nearest_of_several_notebooks_is_named_where_all_lie_within(tmp_path):
+    old, new = tmp_path / "old", tmp_path / "new"
+    own = kept(("x", 1.0, np.nan, np.nan, 0.1), ("y", 2.0, np.nan, np.nan, 0.1))
+    for notebook, moved in (("03_a", 0.01), ("05_b", 0.05)):
+        write_values(own, old / f"{notebook}.csv")
+        write_values(own.assign(value=own["value"] + moved), new / f"{notebook}.csv")
+    tables = [compare_notebooks(old, new, [n]).table for n in ("03_a", "05_b")]
+    # As the two sides of a rerun put them together, row labels repeated.
+    for joined in (pd.concat(tables), pd.concat(tables, ignore_index=True)):
+        sentence = Compared(joined).sentence()
+        assert "4 estimated values compared: 0 outside" in sentence and "05 x" in sentence
+
+
+def test_an_empty_table_is_recorded_and_an_infinite_value_refused(runs):
+    empty = table().astype({"value": float})
+    record_values(empty, "case", "mini", "09_x", by=["name"])
+    assert read_values(runs / "09_x.csv").empty
+    with pytest.raises(ValueError, match="infinite"):
+        record_values(table(("T", np.inf, 0, 1, 5)), "x", "mini", "09_x", by=["name"])
+
+
 def test_nothing_committed_is_said_and_not_called_a_success():
     assert Compared(pd.DataFrame()).sentence() == "No estimated value was compared."
 
@@ -156,7 +221,7 @@ def test_a_metric_with_a_bug_and_a_router_trained_half_as_long_would_be_outside(
     hits = rng.random(800) < 0.6
     spread = 1.96 * np.sqrt(0.24 / 800)
     frame = table(("T", hits.mean(), hits.mean() - spread, hits.mean() + spread, 800))
-    one = frame.assign(tolerance=tolerances(frame))[COLUMNS]
+    one = frame.assign(**tolerances(frame))[COLUMNS]
     few_flips = one.assign(value=one["value"] + 4 / 800)
     wrong_denominator = one.assign(value=one["value"] * 800 / 760)
     assert compare_values(one, few_flips)["deviation"].item() < 1
@@ -230,7 +295,7 @@ def test_a_side_of_zero_is_named_only_where_no_tolerance_reaches_across():
 @given(numbers, st.floats(0.01, 3), st.floats(-1, 1), st.floats(-1, 1))
 def test_two_machines_within_tolerance_never_name_opposite_facts(at, half, shift_low, shift_high):
     one = table(("x", at, at - half, at + half, 10**6))
-    reach = tolerances(one).item()
+    reach = tolerances(one)["ends"].item()
     other = one.assign(low=one["low"] + shift_low * reach, high=one["high"] + shift_high * reach)
     assume(other["low"].item() <= other["high"].item())
     words = {side_of_zero(one).item(), side_of_zero(other).item()}

@@ -167,11 +167,18 @@ def _from_median(fitting: pd.DataFrame) -> pd.Series:
 
 
 def _on_edge(pairs: pd.DataFrame, rule: Rule) -> bool:
-    """Whether a rule would name another instance with a window a tenth wider or narrower."""
+    """Whether a rule would name another instance with a window a tenth wider or narrower, or if any
+    other instance than the named one did not fit."""
     fitting = pairs[rule.matches(pairs)].sort_values("sample_id")
-    away = _from_median(fitting)
-    named = {fitting[away <= by * AROUND]["sample_id"].iloc[0] for by in (0.9, 1.0, 1.1)}
-    return len(named) > 1
+
+    def named(rows: pd.DataFrame, window: float) -> str:
+        return rows[_from_median(rows) <= window]["sample_id"].iloc[0]
+
+    chosen = named(fitting, AROUND)
+    found = {named(fitting, by * AROUND) for by in (0.9, 1.1)}
+    others = [i for i in fitting.index if fitting.at[i, "sample_id"] != chosen]
+    found |= {named(fitting.drop(index=i), AROUND) for i in others}
+    return found != {chosen}
 
 
 def rule_counts(pairs: pd.DataFrame, rules: Sequence[Rule] = RULES) -> pd.DataFrame:

@@ -173,6 +173,11 @@ def simplest_tied(
     standard errors a tenth larger or smaller would have changed it.
     """
     measured = _Measured.of(hits[hits["method"].isin({*names, baseline})])
+    if not set(CRITERION) & set(measured.subsets):
+        raise ValueError(
+            f"there is nothing to choose by: validation clips are of {measured.subsets}, none of "
+            f"{CRITERION}"
+        )
     (place, tied), *others = (
         measured.simplest(names, order, baseline, times) for times in (1.0, 0.9, 1.1)
     )
@@ -184,13 +189,14 @@ class _Measured:
     """Means of methods, and how each clip moves them (the influence of its answers).
 
     ``mean`` is (methods, subsets), ``influence`` (methods, clips, subsets) and sums to 0 over
-    clips.
+    clips; ``asked`` counts the instances of each.
     """
 
     methods: Mapping[str, int]
     subsets: Sequence[str]
     mean: np.ndarray
     influence: np.ndarray
+    asked: np.ndarray
 
     @classmethod
     def of(cls, hits: pd.DataFrame) -> _Measured:
@@ -203,7 +209,7 @@ class _Measured:
         truth, asked = (wide[part][subsets].to_numpy().reshape(shape) for part in parts)
         own = means.to_numpy()
         influence = (truth - own[:, None] * asked) / asked.sum(1, keepdims=True)
-        return cls({name: i for i, name in enumerate(means.index)}, subsets, own, influence)
+        return cls({name: i for i, name in enumerate(means.index)}, subsets, own, influence, asked)
 
     def _over(self, values: np.ndarray, subsets: Sequence[str]) -> np.ndarray:
         return values[..., [i for i, s in enumerate(self.subsets) if s in subsets]].mean(-1)
@@ -214,8 +220,9 @@ class _Measured:
         """Which methods lie no more than ``times`` a standard error behind another."""
         mean, moved = self._over(self.mean, subsets), self._over(self.influence, subsets)
         apart = moved[leader] - moved[rows]
-        count = apart.shape[1]
-        error = np.sqrt((apart**2).sum(1) * count / max(1, count - 1))
+        count = int(self._over(self.asked, subsets).any(0).sum())
+        # Of one clip nothing is known; none is told apart by it.
+        error = np.sqrt((apart**2).sum(1) * count / (count - 1)) if count > 1 else np.inf
         return mean[leader] - mean[rows] <= np.maximum(times * error, NEGLIGIBLE)
 
     def simplest(
@@ -227,7 +234,9 @@ class _Measured:
         if baseline is not None and "align" in self.subsets:
             safe = self._behind(rows, self.methods[baseline], ["align"], times)
             allowed = safe if safe.any() else allowed
-        mean = self._over(self.mean, CRITERION)[rows]
-        best = rows[np.argmax(np.where(allowed, mean, -np.inf))]
-        tied = allowed & self._behind(rows, best, CRITERION, times)
+        mean = np.where(allowed, self._over(self.mean, CRITERION)[rows], -np.inf)
+        # Of leaders that are equal but for last bits, what is tied with any is tied.
+        leaders = rows[mean >= mean.max() - times * NEGLIGIBLE]
+        tied = [self._behind(rows, leader, CRITERION, times) for leader in leaders]
+        tied = allowed & np.any(tied, axis=0)
         return next(i for i in order if tied[i]), int(tied.sum())

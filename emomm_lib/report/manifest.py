@@ -130,8 +130,11 @@ def record(
 
 def digests(profile: str, notebook: str, root: Path = FIGURES) -> dict[str, str]:
     """sha256 by file name of what a notebook last made under ``figures/<profile>``."""
-    entries = read(profile, root).items()
-    return {name: entry["sha256"] for name, entry in entries if entry["notebook"] == notebook}
+    return {
+        name: entry["sha256"]
+        for name, entry in read(profile, root).items()
+        if entry["notebook"] == notebook and (Path(root) / profile / name).is_file()
+    }
 
 
 def write_digests(files: Mapping[str, str], path: Path, prefix: str) -> None:

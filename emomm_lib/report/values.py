@@ -27,7 +27,11 @@ RELATIVE = 0.02
 """A value without one may move by this part of the largest of its table's quantity."""
 ONE_CLIP = 0.1
 """The same for what is said of a single clip, which hangs on one router's training."""
-COLUMNS = ["name", "value", "low", "high", "tolerance"]
+CLIPS = 1.001
+"""Clips that a share of them may always move by; a little over one, since files hold digits."""
+CLIPS_AT_ENDS = 3.001
+"""The same for an interval's ends: one clip of n more moves a bootstrap's end by up to three."""
+COLUMNS = ["name", "value", "low", "high", "tolerance", "ends"]
 _NONE = pd.DataFrame({column: pd.Series(dtype=float) for column in COLUMNS}).astype({"name": str})
 
 
@@ -44,27 +48,32 @@ def committed(profile: str, root: Path = COMMITTED) -> Path:
 def tolerances(
     table: pd.DataFrame,
     *,
-    scale: float = 1.0,
+    scale: float | pd.Series = 1.0,
     clips: bool = True,
     of: str | None = None,
     relative: float = RELATIVE,
-) -> pd.Series:
-    """How far each value of a table may lie from the one committed, in the table's unit.
+) -> pd.DataFrame:
+    """How far each value of a table may lie from the one committed, and the ends of its interval.
 
-    A quarter of the half-width of its interval, where it has one (``low``, ``high``); for a share
-    of clips (``clips``, which needs ``n``), never less than one clip, ``scale / n``. Without an
-    interval, or with one of no width: the part ``relative`` of the largest absolute value in its
-    table, or among rows of equal ``of``.
+    Columns ``tolerance`` and ``ends``, in the table's unit: a quarter of the half-width of the
+    interval, where there is one (``low``, ``high``); for a share of clips (``clips``, which needs
+    ``n``), never less than one clip, ``scale / n``, and at the ends than three, by which one clip
+    can move a bootstrap's end. Without an interval, or for other numbers with one of no width: the
+    part ``relative`` of the largest absolute value in the table, or among rows of equal ``of``.
     """
     value = table["value"].astype(float)
     largest = value.abs().groupby(table[of]).transform("max") if of else value.abs().max()
     allowed = pd.Series(relative * largest, index=table.index, dtype=float)
+    counted = clips and "n" in table
     if "low" in table:
         width = (table["high"] - table["low"]).astype(float)
-        allowed = allowed.where(~(width > 0), OF_HALF_WIDTH * width / 2)
-    if clips and "n" in table:
-        allowed = np.maximum(allowed, scale / table["n"].astype(float).clip(lower=1))
-    return allowed
+        known = width >= 0 if counted else width > 0
+        allowed = allowed.where(~known, OF_HALF_WIDTH * width / 2)
+    ends = allowed
+    if counted:
+        clip = scale / table["n"].astype(float).clip(lower=1)
+        allowed, ends = np.maximum(allowed, CLIPS * clip), np.maximum(ends, CLIPS_AT_ENDS * clip)
+    return pd.DataFrame({"tolerance": allowed, "ends": ends}, index=table.index)
 
 
 def record_values(
@@ -74,7 +83,7 @@ def record_values(
     notebook: str,
     *,
     by: Sequence[str],
-    scale: float = 1.0,
+    scale: float | pd.Series = 1.0,
     clips: bool = True,
     of: str | None = None,
     relative: float = RELATIVE,
@@ -92,16 +101,24 @@ def record_values(
     by
         Columns that together name a row.
     scale, clips, of, relative
-        As in :func:`tolerances`: ``scale`` is 100 for a table in points, ``clips`` whether a row is
-        a share of ``n`` clips (or another mean that one clip moves by about 1 / n).
+        As in :func:`tolerances`: ``scale`` is 100 for a table in points (or one a row), ``clips``
+        whether a row is a share of ``n`` clips (or another mean that one moves by about 1 / n).
 
-    Recorded again, a table replaces itself. Raises ``ValueError`` where rows share a name.
+    Recorded again, a table replaces itself. Raises ``ValueError`` where rows share a name, and for
+    a value that is infinite.
     """
-    keys = table[list(by)].astype(str).agg("/".join, axis=1)
-    rows = pd.DataFrame({"name": f"{name}/" + keys, "value": table["value"].astype(float)})
+    keys = ["/".join(map(str, key)) for key in table[list(by)].itertuples(index=False)]
+    rows = pd.DataFrame(
+        {"name": [f"{name}/{key}" for key in keys], "value": table["value"].astype(float)},
+        index=table.index,
+    )
+    if np.isinf(rows["value"]).any():
+        raise ValueError(f"values of {name!r} are infinite; say why they are not numbers, as NaN")
     for bound in ("low", "high"):
         rows[bound] = table[bound].astype(float) if bound in table else np.nan
-    rows["tolerance"] = tolerances(table, scale=scale, clips=clips, of=of, relative=relative)
+    rows[["tolerance", "ends"]] = tolerances(
+        table, scale=scale, clips=clips, of=of, relative=relative
+    )
     if repeated := rows.loc[rows["name"].duplicated(), "name"].tolist():
         raise ValueError(f"values of {name!r} share names: {repeated[:3]}; name them by more")
     path = recorded(profile) / f"{notebook}.csv"
@@ -115,7 +132,7 @@ def write_values(values: pd.DataFrame, path: Path) -> None:
     """Write a table of values, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    values[COLUMNS].to_csv(partial, index=False, float_format="%.6g", lineterminator="\n")
+    values[COLUMNS].to_csv(partial, index=False, float_format="%.9g", lineterminator="\n")
     os.replace(partial, path)
 
 
@@ -137,11 +154,11 @@ def compare_values(committed: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame
     """
     both = committed.merge(found, on="name", how="outer", suffixes=("", "_found"), indicator=True)
     far = np.zeros(len(both))
-    for column in ("value", "low", "high"):
+    for column, limit in (("value", "tolerance"), ("low", "ends"), ("high", "ends")):
         one, other = both[column].to_numpy(), both[f"{column}_found"].to_numpy()
         apart = np.abs(one - other)
         with np.errstate(divide="ignore", invalid="ignore"):
-            share = np.where(apart == 0, 0.0, apart / both["tolerance"].to_numpy())
+            share = np.where(apart == 0, 0.0, apart / both[limit].to_numpy())
         # Two missing numbers agree; one does not.
         share = np.where(np.isnan(one) & np.isnan(other), 0.0, share)
         far = np.maximum(far, np.where(np.isnan(share), np.inf, share))
@@ -181,7 +198,7 @@ class Compared:
         inside = self.table[self.table["deviation"] <= 1]
         if not len(inside):
             return f"{words}."
-        nearest = inside.loc[inside["deviation"].idxmax()]
+        nearest = inside.iloc[inside["deviation"].to_numpy().argmax()]
         if nearest["deviation"] == 0:
             return f"{words}, the others equal."
         return f"{words}; nearest to its limit: {_described(nearest)}."
@@ -273,7 +290,7 @@ def side_of_zero(table: pd.DataFrame, **options: object) -> pd.Series:
     word is the same on every machine unless it says that it need not be. ``options`` as for
     :func:`tolerances`.
     """
-    reach = tolerances(table, **options)
+    reach = tolerances(table, **options)["ends"]
     low, high = table["low"].astype(float), table["high"].astype(float)
     words = pd.Series("open", index=table.index)
     words[low > 0], words[high < 0] = "above zero", "below zero"
