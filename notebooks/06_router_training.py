@@ -130,7 +130,7 @@ figure
 # %%
 named = by_layer["layer"].astype("Int64").astype("string").fillna("all")
 by_layer = by_layer.assign(layer=named)
-record_values(by_layer, "gate by layer", profile, NOTEBOOK, by=["router", "layer", "coalition"])
+record_values(by_layer, "gate by layer", profile, NOTEBOOK, by=["router", "layer", "coalition"], trained=True)
 with_intervals(by_layer, index=["router", "layer"], columns="coalition")
 
 # %% [markdown]
@@ -144,7 +144,7 @@ with_intervals(by_layer, index=["router", "layer"], columns="coalition")
 # %%
 detection = pd.concat([detection_rates(study, kind).assign(router=NAMES[kind]) for kind in (PUBLISHED, EMBEDDED)])
 tidy = detection.melt(["router", "coalition", "n"], var_name="quantity")
-record_values(tidy, "detection", profile, NOTEBOOK, by=["router", "coalition", "quantity"])
+record_values(tidy, "detection", profile, NOTEBOOK, by=["router", "coalition", "quantity"], trained=True)
 detection.set_index(["router", "coalition"]).round(2)
 
 # %% [markdown]
@@ -160,7 +160,7 @@ detection.set_index(["router", "coalition"]).round(2)
 # %%
 published = Routed(study.router(PUBLISHED)[0])
 measured = table6_metrics(study, published)
-record_values(measured, "table 6", profile, NOTEBOOK, by=["split", "metric"])
+record_values(measured, "table 6", profile, NOTEBOOK, by=["split", "metric"], trained=True)
 table = table6(measured, profile)
 note = caption("Table 6", profile, "Conflict detection and target-modality identification", data_note)
 save_table(table, "table6", profile, Provenance("Table 6", NOTEBOOK, key, None, note), decimals=4)

@@ -150,7 +150,7 @@ print(chosen_settings(choices).to_string())
 on_test = study.report("test")
 rows = {"baseline": scored, **on_test}
 scores = pd.concat([table1_scores(part).assign(method=name) for name, part in rows.items()])
-record_values(scores, "table 1", profile, NOTEBOOK, by=["method", "subset", "metric"])
+record_values(scores, "table 1", profile, NOTEBOOK, by=["method", "subset", "metric"], trained=True)
 results = tables.published_units(scores).assign(model=bench.name)
 table1 = tables.table1(results, profile)
 note = f"{data_note} {len(test)} clips; {len(failed)} failed instances are not scored."
@@ -174,7 +174,7 @@ baseline = study.baseline(test)
 gains = pd.concat(
     [paired_frame(baseline, part, cluster="speaker_id").assign(method=name) for name, part in on_test.items()]
 )
-record_values(gains, "gains", profile, NOTEBOOK, by=["method", "subset", "metric"])
+record_values(gains, "gains", profile, NOTEBOOK, by=["method", "subset", "metric"], trained=True)
 paired_table(gains)
 
 # %%
@@ -204,7 +204,7 @@ shown = ["CHASE", "CHASE, tuned", "+ embedded gate", "+ sharpened gate", "oracle
 cross_gains = pd.concat([
     paired_frame(reference, frames[name], cluster="speaker_id").assign(method=name) for name in shown
 ])
-record_values(cross_gains, "cross-fitted gains", profile, NOTEBOOK, by=["method", "subset", "metric"])
+record_values(cross_gains, "cross-fitted gains", profile, NOTEBOOK, by=["method", "subset", "metric"], trained=True)
 paired_table(cross_gains)
 
 # %%
@@ -212,7 +212,10 @@ shares = pd.concat([
     gain_share(reference, frames[name], frames[oracle], cluster="speaker_id").assign(method=name, of=oracle)
     for name in shown[:4] for oracle in shown[4:]
 ])
-record_values(shares, "shares of an oracle's gain", profile, NOTEBOOK, by=["method", "of", "subset"], clips=False)
+whole = cross_gains[cross_gains["metric"] == "acc5"].set_index(["method", "subset"])["value"]
+gained = pd.MultiIndex.from_frame(shares[["of", "subset"]]).map(whole)
+record_values(shares, "shares of an oracle's gain", profile, NOTEBOOK, by=["method", "of", "subset"],
+              scale=pd.Series(1 / gained, shares.index), trained=True)
 tables.with_intervals(shares, index=["method", "of"], columns="subset", factor=1, digits=2)
 
 # %% [markdown]

@@ -82,7 +82,7 @@ variants = study.report("ablation")
 test = study.baseline(study.split("test"))
 results = table2_results(test, variants, bench.name)
 units = results["metric"].map({"mae": 1}).fillna(100)
-record_values(results, "table 2", profile, NOTEBOOK, by=["variant", "metric"], scale=units)
+record_values(results, "table 2", profile, NOTEBOOK, by=["variant", "metric"], scale=units, trained=True)
 table = table2(results, profile)
 note = caption("Table 2", profile, "Ablation on EmoMM-Conflict, test split", data_note)
 save_table(table, "table2", profile, Provenance("Table 2", NOTEBOOK, key, None, note), decimals=DECIMALS)
@@ -95,7 +95,7 @@ formatted(table, DECIMALS)
 conflicts = test[test["subset"] == "conflict"]
 paired = [paired_frame(conflicts, v[v["subset"] == "conflict"], cluster="speaker_id").assign(method=n) for n, v in variants.items()]
 paired = pd.concat(paired)
-record_values(paired, "paired", profile, NOTEBOOK, by=["method", "metric"])
+record_values(paired, "paired", profile, NOTEBOOK, by=["method", "metric"], trained=True)
 paired_table(paired)
 
 # %% [markdown]
@@ -109,7 +109,7 @@ paired_table(paired)
 
 # %%
 sweeps = study.sweeps()
-record_values(sweeps, "sweeps", profile, NOTEBOOK, by=["method", "parameter", "setting", "subset"])
+record_values(sweeps, "sweeps", profile, NOTEBOOK, by=["method", "parameter", "setting", "subset"], trained=True)
 for name, file in (("CHASE", "sweeps_published"), ("+ sharpened gate", "sweeps_extended")):
     title = f"One setting at a time, from {name}"
     figure = sweep_figure(sweeps[sweeps["method"] == name], profile, title=title)
@@ -125,7 +125,7 @@ for name, file in (("CHASE", "sweeps_published"), ("+ sharpened gate", "sweeps_e
 
 # %%
 readings = study.readings()
-record_values(readings, "readings", profile, NOTEBOOK, by=["method", "preference", "scope", "agreement", "subset"])
+record_values(readings, "readings", profile, NOTEBOOK, by=["method", "preference", "scope", "agreement", "subset"], trained=True)
 with_intervals(readings, index=["method", "preference", "scope", "agreement"], columns="subset")
 
 # %% [markdown]
@@ -134,7 +134,7 @@ with_intervals(readings, index=["method", "preference", "scope", "agreement"], c
 
 # %%
 importances = study.importances()
-record_values(importances, "importances", profile, NOTEBOOK, by=["importance", "subset"])
+record_values(importances, "importances", profile, NOTEBOOK, by=["importance", "subset"], trained=True)
 with_intervals(importances, index="importance", columns="subset")
 
 # %% [markdown]
@@ -165,7 +165,7 @@ accuracy = gains[gains["metric"] == "acc5"].assign(group=lambda f: f["method"].m
 accuracy = accuracy.sort_values("group", key=lambda g: g.map(
     {n: i for i, n in enumerate(["the paper's method", "extensions", "oracles", "without steering", "controls"])}),
     kind="stable")
-record_values(accuracy, "gains", profile, NOTEBOOK, by=["method", "subset"])
+record_values(accuracy, "gains", profile, NOTEBOOK, by=["method", "subset"], trained=True)
 figure = gains_forest(accuracy, profile, title="Gains over the unsteered model, cross-fitted, whole clips")
 save(figure, "chase_comparisons", profile, Provenance(
     "CHASE comparisons", NOTEBOOK, key, None, figure_caption("Gains", profile, data_note)))
@@ -186,7 +186,7 @@ figure
 # %%
 if null_clips:
     control = with_and_without_cue(study, null_clips)
-    record_values(control, "null control", profile, NOTEBOOK, by=["cue", "method", "subset"])
+    record_values(control, "null control", profile, NOTEBOOK, by=["cue", "method", "subset"], trained=True)
     display(with_intervals(control, index=["cue", "method"], columns="subset"))
 
 # %% [markdown]

@@ -99,7 +99,7 @@ pairs = case_pairs(study)
 
 # %%
 counts = pd.concat({name: rule_counts(pairs[name]) for name in METHODS}, names=["method", ""]).reset_index("method")
-record_values(counts, "fitting", profile, NOTEBOOK, by=["method", "case"])
+record_values(counts, "fitting", profile, NOTEBOOK, by=["method", "case"], trained=True)
 counts.set_index("method")[["case", "coalition", "fitting", "among", "edge"]]
 
 # %%

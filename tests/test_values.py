@@ -301,3 +301,16 @@ def test_two_machines_within_tolerance_never_name_opposite_facts(at, half, shift
     words = {side_of_zero(one).item(), side_of_zero(other).item()}
     # Either they agree, or the first (the committed one) already said that it may turn.
     assert len(words) == 1 or "borderline" in words
+
+
+@given(st.integers(0, 10**6), st.sampled_from([117, 633, 1180]))
+def test_answers_of_a_router_trained_again_lie_within_and_a_shift_of_five_points_does_not(seed, n):
+    rng = np.random.default_rng(seed)
+    frame = table(("x", 0.05, 0.05, 0.05, n))
+    one = frame.assign(**tolerances(frame, trained=True))[COLUMNS]
+    # One answer in a hundred differs, half of them for the better.
+    moved = rng.choice([-1, 1], size=rng.binomial(n, 0.01)).sum() / n
+    inside = compare_values(one, one.assign(value=0.05 + moved))["deviation"].item() <= 1
+    assert inside or abs(moved) > 3 * np.sqrt(0.01 / n)
+    shift = max(0.05, 3.1 * np.sqrt(0.01 / n))
+    assert compare_values(one, one.assign(value=0.05 + shift))["deviation"].item() > 1

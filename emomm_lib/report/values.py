@@ -29,8 +29,13 @@ ONE_CLIP = 0.1
 """The same for what is said of a single clip, which hangs on one router's training."""
 CLIPS = 1.001
 """Clips that a share of them may always move by; a little over one, since files hold digits."""
-CLIPS_AT_ENDS = 3.001
-"""The same for an interval's ends: one clip of n more moves a bootstrap's end by up to three."""
+MORE_AT_ENDS = 2.0
+"""Clips more for an interval's ends: one clip of n can move a bootstrap's end by three."""
+DIFFER = 0.01
+"""Share of the answers steered by a trained router that differ between makes of processor: training
+makes last bits large. Measured; each may become right or wrong."""
+DEVIATIONS = 3.0
+"""Standard deviations that such answers may move a share by."""
 COLUMNS = ["name", "value", "low", "high", "tolerance", "ends"]
 _NONE = pd.DataFrame({column: pd.Series(dtype=float) for column in COLUMNS}).astype({"name": str})
 
@@ -52,14 +57,17 @@ def tolerances(
     clips: bool = True,
     of: str | None = None,
     relative: float = RELATIVE,
+    trained: bool = False,
 ) -> pd.DataFrame:
     """How far each value of a table may lie from the one committed, and the ends of its interval.
 
     Columns ``tolerance`` and ``ends``, in the table's unit: a quarter of the half-width of the
     interval, where there is one (``low``, ``high``); for a share of clips (``clips``, which needs
     ``n``), never less than one clip, ``scale / n``, and at the ends than three, by which one clip
-    can move a bootstrap's end. Without an interval, or for other numbers with one of no width: the
-    part ``relative`` of the largest absolute value in the table, or among rows of equal ``of``.
+    can move a bootstrap's end. Where answers hang on a router's training (``trained``), never less
+    than what :data:`DIFFER` of them move: its standard deviation is ``sqrt(DIFFER * n)`` clips.
+    Without an interval, or for other numbers with one of no width: the part ``relative`` of the
+    largest absolute value in the table, or among rows of equal ``of``.
     """
     value = table["value"].astype(float)
     largest = value.abs().groupby(table[of]).transform("max") if of else value.abs().max()
@@ -71,8 +79,10 @@ def tolerances(
         allowed = allowed.where(~known, OF_HALF_WIDTH * width / 2)
     ends = allowed
     if counted:
-        clip = scale / table["n"].astype(float).clip(lower=1)
-        allowed, ends = np.maximum(allowed, CLIPS * clip), np.maximum(ends, CLIPS_AT_ENDS * clip)
+        count = table["n"].astype(float).clip(lower=1)
+        least = np.maximum(CLIPS, DEVIATIONS * np.sqrt(DIFFER * count) if trained else 0.0)
+        allowed = np.maximum(allowed, least * scale / count)
+        ends = np.maximum(ends, (least + MORE_AT_ENDS) * scale / count)
     return pd.DataFrame({"tolerance": allowed, "ends": ends}, index=table.index)
 
 
@@ -87,6 +97,7 @@ def record_values(
     clips: bool = True,
     of: str | None = None,
     relative: float = RELATIVE,
+    trained: bool = False,
 ) -> None:
     """Keep the estimated numbers of a table for comparison after a rerun.
 
@@ -100,9 +111,10 @@ def record_values(
         Stem of the notebook, which has a file of its own.
     by
         Columns that together name a row.
-    scale, clips, of, relative
+    scale, clips, of, relative, trained
         As in :func:`tolerances`: ``scale`` is 100 for a table in points (or one a row), ``clips``
-        whether a row is a share of ``n`` clips (or another mean that one moves by about 1 / n).
+        whether a row is a share of ``n`` clips (or another mean that one moves by about 1 / n),
+        ``trained`` whether a trained router steered its answers.
 
     Recorded again, a table replaces itself. Raises ``ValueError`` where rows share a name, and for
     a value that is infinite.
@@ -117,7 +129,7 @@ def record_values(
     for bound in ("low", "high"):
         rows[bound] = table[bound].astype(float) if bound in table else np.nan
     rows[["tolerance", "ends"]] = tolerances(
-        table, scale=scale, clips=clips, of=of, relative=relative
+        table, scale=scale, clips=clips, of=of, relative=relative, trained=trained
     )
     if repeated := rows.loc[rows["name"].duplicated(), "name"].tolist():
         raise ValueError(f"values of {name!r} share names: {repeated[:3]}; name them by more")
