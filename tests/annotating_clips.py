@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import soundfile
-from conftest import grey_frames, tone, write_mp4
+from tiny_media import grey_frames, tone, write_mp4
 
 from emomm_lib.annotation.campaign import Campaign
 

@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 import soundfile
 from annotating_clips import TEXTS, small_campaign, small_clips
-from conftest import grey_frames, tone, write_mp4
+from tiny_media import grey_frames, tone, write_mp4
 
 from emomm_lib.annotation.campaign import CALIBRATION, Answer, Campaign, CampaignError
 from emomm_lib.media.audio import AudioSettings, read_audio

@@ -18,12 +18,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-from conftest import grey_frames, tone, write_mp4
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib import pyplot as plt
 from matplotlib.colors import to_rgb
 from PIL import Image
+from tiny_media import grey_frames, tone, write_mp4
 
 from emomm_lib import paper
 from emomm_lib.evaluate.cases import RULES, Answer, Case, NoCase

@@ -19,9 +19,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from conftest import grey_frames, tone, write_mp4
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from tiny_media import grey_frames, tone, write_mp4
 
 from emomm_lib import attention
 from emomm_lib.benchmark import MANIFEST_COLUMNS

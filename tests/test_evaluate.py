@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import grey_frames, tone, write_mp4
 from crash import BATCH, COMPUTED, MEDIA, STARTED, small_model
 from crash import COALITIONS as CRASH_COALITIONS
 from crash import run as run_to_be_killed
 from sklearn.metrics import accuracy_score, f1_score, mean_absolute_error
+from tiny_media import grey_frames, tone, write_mp4
 
 from emomm_lib.evaluate.plan import make_plan
 from emomm_lib.evaluate.results import (

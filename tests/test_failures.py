@@ -17,9 +17,9 @@ import pandas as pd
 import pytest
 import soundfile
 import torch
-from conftest import grey_frames, tone, write_mp4
 from crash import MEDIA, small_model
 from safetensors import SafetensorError
+from tiny_media import grey_frames, tone, write_mp4
 
 from emomm_lib import failures
 from emomm_lib.chase.steering import SteeringConfig

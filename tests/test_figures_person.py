@@ -6,11 +6,11 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import write_mp4
 from legible import assert_legible
 from matplotlib import pyplot as plt
 from matplotlib.patches import Rectangle
 from skimage import data
+from tiny_media import write_mp4
 
 from emomm_lib.media.models import fetch_models
 from emomm_lib.media.region_store import RegionStore

@@ -13,9 +13,9 @@ import decord
 import numpy as np
 import pytest
 import soundfile
-from conftest import grey_frames, tone, write_mp4
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_media import grey_frames, tone, write_mp4
 
 from emomm_lib.corpora.checks import probe_audio, probe_video
 from emomm_lib.corpora.surrogate import render

@@ -21,7 +21,7 @@ from emomm_lib.evaluate.runner import evaluate
 from emomm_lib.evaluate.states import StateStore
 from emomm_lib.evaluate.steered import evaluate_methods
 from emomm_lib.evaluate.store import PredictionStore
-from test_media import grey_frames, tone, write_mp4  # isort: skip
+from tiny_media import grey_frames, tone, write_mp4
 
 COALITIONS = ("TAV", "TA", "AV", "V")
 

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import grey_frames, write_mp4
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 from skimage import data
+from tiny_media import grey_frames, write_mp4
 
 from emomm_lib.media import models, region_store
 from emomm_lib.media.person import FaceDetector, PersonLocator

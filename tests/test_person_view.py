@@ -9,7 +9,7 @@ import torch
 from crash import MEDIA, SMALL, small_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_media import grey_frames, tone, write_mp4
+from tiny_media import grey_frames, tone, write_mp4
 
 from emomm_lib.evaluate.inspection import Inspection
 from emomm_lib.evaluate.runner import MediaSettings, PersonOnly, Reader, evaluate, run_fingerprint

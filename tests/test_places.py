@@ -16,7 +16,7 @@ from pathlib import Path
 import nbformat
 import pytest
 import soundfile
-from conftest import tone
+from tiny_media import tone
 
 from emomm_lib import environment, paths
 from emomm_lib.environment import CACHES

@@ -17,12 +17,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import tone, write_mp4
 from crash import SMALL
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import beta as beta_distribution
 from scipy.stats import kstest
+from tiny_media import tone, write_mp4
 
 from emomm_lib.attention import record
 from emomm_lib.chase.gates import Combined, ConstantGate
