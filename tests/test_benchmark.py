@@ -276,9 +276,8 @@ def test_a_split_that_whole_speakers_cannot_make_near_is_the_nearest_and_warned_
     assert found["valid"] < found["test"]
 
 
-@FEW
-@given(SEEDS, st.integers(12, 40), st.booleans())
-def test_packed_speakers_are_as_well_mixed_as_folds_of_them(seed, speakers, skewed):
+def packed_and_folds(seed, speakers, skewed) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Reports of the same clips' split by packing whole speakers, and by stratified folds."""
     rng = np.random.default_rng(seed)
     sizes = rng.pareto(1.5, speakers) * 8 + 10 if skewed else rng.integers(10, 40, speakers)
     clips = with_speakers(sizes.astype(int).tolist(), seed)
@@ -287,11 +286,25 @@ def test_packed_speakers_are_as_well_mixed_as_folds_of_them(seed, speakers, skew
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(b, "SPLIT_BOUND", 1.0)
         folds = b.assign_splits(clips, seed=seed)
-    one, two = (b.split_report(clips.assign(split=s)) for s in (packed, folds))
-    bound = max(b.SPLIT_BOUND, two["deviation"].abs().max())
-    assert one["deviation"].abs().max() <= bound + 1e-12
-    # Of a few dozen clips in a split, chance alone mixes better or worse by a few.
-    assert one["strata_distance"].mean() <= two["strata_distance"].mean() + 0.05
+    return tuple(b.split_report(clips.assign(split=split)) for split in (packed, folds))
+
+
+@FEW
+@given(SEEDS, st.integers(12, 40), st.booleans())
+def test_packed_speakers_come_as_near_the_ratios_as_folds_of_them(seed, speakers, skewed):
+    packed, folds = packed_and_folds(seed, speakers, skewed)
+    bound = max(b.SPLIT_BOUND, folds["deviation"].abs().max())
+    assert packed["deviation"].abs().max() <= bound + 1e-12
+
+
+@pytest.mark.parametrize("skewed", [False, True])
+def test_packed_speakers_are_on_the_whole_better_mixed_than_folds_of_them(skewed):
+    # Of one corpus of a dozen speakers nothing follows: 14 clips mix well or badly by chance.
+    reports = [packed_and_folds(seed, 12 + seed, skewed) for seed in range(25)]
+    packed, folds = (
+        np.mean([r["strata_distance"].mean() for r in kind]) for kind in zip(*reports, strict=True)
+    )
+    assert packed < 0.8 * folds
 
 
 def test_folds_that_are_near_enough_stay_as_they_are(manifest):
