@@ -25,4 +25,4 @@ for argument in "$@"; do
 done
 
 source scripts/environment.sh
-exec "$PYTHON" -m emomm_lib.pipeline "$@"
+exec "$PYTHON" -m emomm_study.run.pipeline "$@"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs the tests and reruns the committed notebooks, side by side. Arguments go to pytest instead:
-# ./run_tests.sh tests/test_labels.py -k polarity
+# ./run_tests.sh tests/lib/test_labels.py -k polarity
 #
 # Tests of the widgets need chromium on PATH; without one they are skipped, or fail where
 # EMOMM_BROWSER_TESTS=1.

@@ -11,15 +11,15 @@ import torch
 
 from benchmarks.measure import Table, Timing, interleave
 from benchmarks.recording import load
-from emomm_lib.evaluate.runner import MediaSettings, evaluate
-from emomm_lib.evaluate.store import PredictionStore
 from emomm_lib.labels import COALITIONS, Corpus
-from emomm_lib.media.audio import AudioSettings, read_audio
-from emomm_lib.media.video import VideoSettings, read_video
-from emomm_lib.models.mini.heldout import FRESH_SEED, heldout_clips
-from emomm_lib.models.omni import Encoded, OmniModel, Query
-from emomm_lib.paths import cache_dir
-from emomm_lib.prompts import messages
+from emomm_study.evaluate.runner import MediaSettings, evaluate
+from emomm_study.evaluate.store import PredictionStore
+from emomm_study.media.audio import AudioSettings, read_audio
+from emomm_study.media.video import VideoSettings, read_video
+from emomm_study.mini.model.heldout import FRESH_SEED, heldout_clips
+from emomm_study.paths import cache_dir
+from emomm_study.systems.omni import Encoded, OmniModel, Query
+from emomm_study.systems.prompts import messages
 
 MEDIA = MediaSettings(VideoSettings(num_frames=4), AudioSettings(max_seconds=3.0))
 """As in the mini profile."""

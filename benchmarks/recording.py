@@ -21,9 +21,9 @@ from transformers.utils.logging import disable_progress_bar
 
 from benchmarks.measure import Table, interleave, number, size
 from emomm_lib.attention import record
-from emomm_lib.models.mini.build import MiniConfig, build_model, build_processor
-from emomm_lib.models.omni import OmniModel
-from emomm_lib.paths import ROOT
+from emomm_study.mini.model.build import MiniConfig, build_model, build_processor
+from emomm_study.paths import ROOT
+from emomm_study.systems.omni import OmniModel
 
 KINDS = ("plain", "record", "record, no states", "eager")
 CASES = ((1, 256), (1, 512), (1, 1024), (1, 2048), (1, 4096), (8, 1024))

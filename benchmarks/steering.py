@@ -33,17 +33,17 @@ from benchmarks.recording import (
     load,
 )
 from emomm_lib.attention import OTHER, record
+from emomm_lib.chase.equations import Preference, SteeringConfig
 from emomm_lib.chase.gates import RouterInput
 from emomm_lib.chase.replay import Prefill, prefill, replay
 from emomm_lib.chase.router import Router
 from emomm_lib.chase.saliency import attention_importance, gradient_importance
 from emomm_lib.chase.steer import steer
-from emomm_lib.chase.steering import Preference, SteeringConfig
 from emomm_lib.chase.training import RouterStates, RouterTargets, TrainingSettings, train_router
-from emomm_lib.evaluate.states import COALITIONS, StateStore
 from emomm_lib.labels import CLASSES, MODALITIES
-from emomm_lib.models.omni import OmniModel
-from emomm_lib.paths import cache_dir
+from emomm_study.evaluate.states import COALITIONS, StateStore
+from emomm_study.paths import cache_dir
+from emomm_study.systems.omni import OmniModel
 
 PASSES = ("plain", "record", "decision, beta = 0", "decision", "all")
 STEERED = {

@@ -9,9 +9,9 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from benchmarks.measure import Table, Timing, interleave, number, size
-from emomm_lib.evaluate.store import Prediction, PredictionStore, StoredTrace
 from emomm_lib.labels import COALITIONS, MODALITIES
-from emomm_lib.paths import cache_dir
+from emomm_study.evaluate.store import Prediction, PredictionStore, StoredTrace
+from emomm_study.paths import cache_dir
 
 BATCH = 256
 ROWS = 32_000

@@ -1,8 +1,3 @@
-"""Companion library to the EmoMM / CHASE paper: benchmark, metrics, attention and steering."""
-
-from emomm_lib import environment as _environment
+"""Hooks, metrics and router of the EmoMM / CHASE paper, for any transformers model."""
 
 __version__ = "0.1.0"
-
-# Before any library that keeps a cache is imported.
-_environment.prepare()

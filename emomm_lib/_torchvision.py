@@ -17,7 +17,7 @@ _declared: list[torch.library.Library] = []
 def _ensure_importable() -> None:
     """Import torchvision; declare its missing operators first when that is what stops it."""
     try:
-        import torchvision  # noqa: F401
+        import torchvision
     except RuntimeError as error:
         if "torchvision::" not in str(error):
             raise

@@ -37,24 +37,31 @@ seed = 0
 # %%
 import pandas as pd
 
-from emomm_lib import paper
-from emomm_lib.annotation.export import export_annotations
-from emomm_lib.annotation.simulated import SimulatedAnnotators, simulated_campaign
-from emomm_lib.benchmark import build_manifest, datasheet, split_report, subset_sizes
-from emomm_lib.benchmark import BenchmarkSettings, sample_cmu_mosi, write_manifest
-from emomm_lib.corpora.ch_sims import load_ch_sims
-from emomm_lib.corpora.checks import write_report
-from emomm_lib.corpora.cmu_mosi import load_cmu_mosi, unannotated_cmu_mosi
-from emomm_lib.corpora.surrogate.cue import CUES
-from emomm_lib.corpora.surrogate.plan import SurrogateSettings
-from emomm_lib.corpora.surrogate.render import render_corpus
 from emomm_lib.labels import Corpus
-from emomm_lib.paths import located, run_dir
-from emomm_lib.report.clips import contact_sheet, face_statistics
-from emomm_lib.report.comparison import save_comparison
-from emomm_lib.report.figures import figure2, figure_caption
-from emomm_lib.report.manifest import Provenance, frame_fingerprint
-from emomm_lib.report.style import caption, save
+from emomm_study import paper
+from emomm_study.annotation.export import export_annotations
+from emomm_study.corpora.ch_sims import load_ch_sims
+from emomm_study.corpora.checks import write_report
+from emomm_study.corpora.cmu_mosi import load_cmu_mosi, unannotated_cmu_mosi
+from emomm_study.corpora.manifest import (
+    BenchmarkSettings,
+    build_manifest,
+    datasheet,
+    sample_cmu_mosi,
+    split_report,
+    subset_sizes,
+    write_manifest,
+)
+from emomm_study.mini.annotators import SimulatedAnnotators, simulated_campaign
+from emomm_study.mini.surrogate.cue import CUES
+from emomm_study.mini.surrogate.plan import SurrogateSettings
+from emomm_study.mini.surrogate.render import render_corpus
+from emomm_study.paths import located, run_dir
+from emomm_study.report.clips import contact_sheet, face_statistics
+from emomm_study.report.comparison import save_comparison
+from emomm_study.report.figures.statistics import figure2, figure_caption
+from emomm_study.report.manifest import Provenance, frame_fingerprint
+from emomm_study.report.style import caption, save
 
 # %% [markdown]
 # ## The corpora

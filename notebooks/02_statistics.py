@@ -35,13 +35,14 @@ same_clips = True
 # %%
 import pandas as pd
 
-from emomm_lib import paper
-from emomm_lib.benchmark import read_manifest
-from emomm_lib.paths import run_dir
-from emomm_lib.report import figures, tables
-from emomm_lib.report.comparison import save_comparison
-from emomm_lib.report.manifest import Provenance, frame_fingerprint
-from emomm_lib.report.style import caption, save
+from emomm_study import paper
+from emomm_study.corpora.manifest import read_manifest
+from emomm_study.paths import run_dir
+from emomm_study.report import tables
+from emomm_study.report.comparison import save_comparison
+from emomm_study.report.figures import statistics as figures
+from emomm_study.report.manifest import Provenance, frame_fingerprint
+from emomm_study.report.style import caption, save
 
 NOTEBOOK = "02_statistics"
 manifest = read_manifest(run_dir(profile) / "manifest.parquet")

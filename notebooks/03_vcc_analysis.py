@@ -43,17 +43,17 @@ keep_encodings = True
 # %%
 import pandas as pd
 
-from emomm_lib import paper
-from emomm_lib.evaluate.experiment import open_experiment
-from emomm_lib.evaluate.results import baselines, outcomes
 from emomm_lib.labels import COALITIONS
 from emomm_lib.metrics import accuracy_drops, coalition_accuracy, psmv_frame, vcc
-from emomm_lib.report.comparison import save_comparison
-from emomm_lib.report.figures_vcc import figure3, figure_caption
-from emomm_lib.report.manifest import Provenance, frame_fingerprint
-from emomm_lib.report.style import save
-from emomm_lib.report.tables import with_intervals
-from emomm_lib.report.values import record_values
+from emomm_study import paper
+from emomm_study.evaluate.experiment import open_experiment
+from emomm_study.evaluate.results import baselines, outcomes
+from emomm_study.report.comparison import save_comparison
+from emomm_study.report.figures.collapse import figure3, figure_caption
+from emomm_study.report.manifest import Provenance, frame_fingerprint
+from emomm_study.report.style import save
+from emomm_study.report.tables import with_intervals
+from emomm_study.report.values import record_values
 
 NOTEBOOK = "03_vcc_analysis"
 

@@ -41,22 +41,22 @@ least_cover = 0.5
 # %%
 import pandas as pd
 
-from emomm_lib.evaluate.experiment import open_experiment
-from emomm_lib.evaluate.results import outcomes
-from emomm_lib.media.regions import KINDS
 from emomm_lib.metrics import attention_by_modality, nmas_by_layer, score_frame
 from emomm_lib.metrics.marginal import compare_views
-from emomm_lib.report.figures_person import (
+from emomm_study.evaluate.experiment import open_experiment
+from emomm_study.evaluate.results import outcomes
+from emomm_study.media.regions import KINDS
+from emomm_study.report.figures.person import (
     figure11,
     figure_caption,
     overlay_sheet,
     person_frames,
     token_figure,
 )
-from emomm_lib.report.manifest import Provenance, frame_fingerprint
-from emomm_lib.report.style import save
-from emomm_lib.report.tables import with_intervals
-from emomm_lib.report.values import record_values, side_of_zero
+from emomm_study.report.manifest import Provenance, frame_fingerprint
+from emomm_study.report.style import save
+from emomm_study.report.tables import with_intervals
+from emomm_study.report.values import record_values, side_of_zero
 
 NOTEBOOK = "05_person_masking"
 

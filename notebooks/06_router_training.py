@@ -40,30 +40,31 @@ search_budget = 16
 router_seeds = 3
 
 # %%
-import numpy as np
 import pandas as pd
 
-from emomm_lib import paper
-from emomm_lib.evaluate.chase import EMBEDDED, PUBLISHED, ChaseStudy
-from emomm_lib.evaluate.experiment import open_experiment
-from emomm_lib.evaluate.methods import Routed
-from emomm_lib.evaluate.routing import (
+from emomm_study import paper
+from emomm_study.evaluate.experiment import open_experiment
+from emomm_study.evaluate.methods import Routed
+from emomm_study.evaluate.protocol import EMBEDDED, PUBLISHED, ChaseStudy
+from emomm_study.evaluate.routing import (
     conflict_reliability,
     detection_rates,
     gate_by_layer,
     table6_metrics,
 )
-from emomm_lib.report.comparison import save_comparison
-from emomm_lib.report.figures_chase import (
+from emomm_study.report.comparison import save_comparison
+from emomm_study.report.figures.chase import (
     figure_caption,
-    gate_by_layer as gate_by_layer_figure,
     reliability_diagram,
     training_curves,
 )
-from emomm_lib.report.manifest import Provenance, frame_fingerprint
-from emomm_lib.report.style import caption, save
-from emomm_lib.report.tables import save_table, table6, with_intervals
-from emomm_lib.report.values import record_values
+from emomm_study.report.figures.chase import (
+    gate_by_layer as gate_by_layer_figure,
+)
+from emomm_study.report.manifest import Provenance, frame_fingerprint
+from emomm_study.report.style import caption, save
+from emomm_study.report.tables import save_table, table6, with_intervals
+from emomm_study.report.values import record_values
 
 NOTEBOOK = "06_router_training"
 NAMES = {PUBLISHED: "published router", EMBEDDED: "embedded router"}

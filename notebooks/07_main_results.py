@@ -48,19 +48,19 @@ search_budget = 16
 import pandas as pd
 from IPython.display import display
 
-from emomm_lib import paper
-from emomm_lib.evaluate.chase import ChaseStudy
-from emomm_lib.evaluate.experiment import open_experiment
-from emomm_lib.evaluate.reading import beside_card, reading_accuracy
-from emomm_lib.evaluate.results import instances, join, table1_scores
 from emomm_lib.metrics.paired import gain_share, paired_frame
-from emomm_lib.report import tables
-from emomm_lib.report.chase import choices_table, chosen_settings, paired_table
-from emomm_lib.report.comparison import save_comparison
-from emomm_lib.report.figures_chase import figure_caption, gains_forest
-from emomm_lib.report.manifest import Provenance, frame_fingerprint
-from emomm_lib.report.style import caption, save
-from emomm_lib.report.values import record_values
+from emomm_study import paper
+from emomm_study.evaluate.experiment import open_experiment
+from emomm_study.evaluate.protocol import ChaseStudy
+from emomm_study.evaluate.reading import beside_card, reading_accuracy
+from emomm_study.evaluate.results import instances, join, table1_scores
+from emomm_study.report import tables
+from emomm_study.report.choices import choices_table, chosen_settings, paired_table
+from emomm_study.report.comparison import save_comparison
+from emomm_study.report.figures.chase import figure_caption, gains_forest
+from emomm_study.report.manifest import Provenance, frame_fingerprint
+from emomm_study.report.style import caption, save
+from emomm_study.report.values import record_values
 
 NOTEBOOK = "07_main_results"
 

@@ -40,18 +40,18 @@ null_clips = 250
 import pandas as pd
 from IPython.display import display
 
-from emomm_lib import paper
-from emomm_lib.evaluate.chase import ChaseStudy
-from emomm_lib.evaluate.controls import trust_from_labels, with_and_without_cue
-from emomm_lib.evaluate.experiment import open_experiment
 from emomm_lib.metrics.paired import paired_frame
-from emomm_lib.report.chase import choices_table, chosen_settings, paired_table, table2_results
-from emomm_lib.report.comparison import save_comparison
-from emomm_lib.report.figures_chase import figure_caption, gains_forest, sweep_figure
-from emomm_lib.report.manifest import Provenance, frame_fingerprint
-from emomm_lib.report.style import caption, save
-from emomm_lib.report.tables import DECIMALS, formatted, save_table, table2, with_intervals
-from emomm_lib.report.values import record_values
+from emomm_study import paper
+from emomm_study.evaluate.controls import trust_from_labels, with_and_without_cue
+from emomm_study.evaluate.experiment import open_experiment
+from emomm_study.evaluate.protocol import ChaseStudy
+from emomm_study.report.choices import choices_table, chosen_settings, paired_table, table2_results
+from emomm_study.report.comparison import save_comparison
+from emomm_study.report.figures.chase import figure_caption, gains_forest, sweep_figure
+from emomm_study.report.manifest import Provenance, frame_fingerprint
+from emomm_study.report.style import caption, save
+from emomm_study.report.tables import DECIMALS, formatted, save_table, table2, with_intervals
+from emomm_study.report.values import record_values
 
 NOTEBOOK = "08_steering_ablations"
 

@@ -47,7 +47,7 @@ seed = 0
 # %%
 import pandas as pd
 
-from emomm_lib.evaluate.cases import (
+from emomm_study.evaluate.cases import (
     METHODS,
     RULES,
     case_pairs,
@@ -55,10 +55,10 @@ from emomm_lib.evaluate.cases import (
     first_with_video,
     rule_counts,
 )
-from emomm_lib.evaluate.chase import ChaseStudy
-from emomm_lib.evaluate.experiment import open_experiment
-from emomm_lib.report import tables
-from emomm_lib.report.cards import (
+from emomm_study.evaluate.experiment import open_experiment
+from emomm_study.evaluate.protocol import ChaseStudy
+from emomm_study.report import tables
+from emomm_study.report.cards import (
     budget_frame,
     case_name,
     case_table,
@@ -66,10 +66,10 @@ from emomm_lib.report.cards import (
     make_card,
     usual_cues,
 )
-from emomm_lib.report.figures_cases import figure12, figure13, figure_caption
-from emomm_lib.report.manifest import Provenance, frame_fingerprint
-from emomm_lib.report.style import caption, save
-from emomm_lib.report.values import ONE_CLIP, record_values
+from emomm_study.report.figures.cases import figure12, figure13, figure_caption
+from emomm_study.report.manifest import Provenance, frame_fingerprint
+from emomm_study.report.style import caption, save
+from emomm_study.report.values import ONE_CLIP, record_values
 
 NOTEBOOK, METHOD = "09_case_studies", "CHASE, tuned"
 
@@ -164,7 +164,7 @@ budgets.round(2)
 
 # %% tags=["nbval-check-output"]
 # Which clips the rules name is the same on every machine.
-print("\n".join(f"{rule.title}: {case_name(case)}" for rule, case in zip(RULES, cases)))
+print("\n".join(f"{rule.title}: {case_name(case)}" for rule, case in zip(RULES, cases, strict=True)))
 
 # %% [markdown]
 # ## Tables 7 and 8

@@ -33,15 +33,16 @@ import hashlib
 import numpy as np
 import pandas as pd
 
-from emomm_lib import paper
-from emomm_lib.audit import attainable, collapse, gains, joint, kappa, mix, preference, sampling
-from emomm_lib.audit.consistency import consistency
-from emomm_lib.corpora.surrogate.joint import MOSI_CONFLICTS, joint_counts
 from emomm_lib.labels import Corpus
-from emomm_lib.paths import PAPER_DATA
-from emomm_lib.report import figures_audit_kappa, figures_audit_labels, figures_audit_results
-from emomm_lib.report.manifest import Provenance
-from emomm_lib.report.style import save
+from emomm_study.audit import attainable, collapse, gains, joint, kappa, mix, preference, sampling
+from emomm_study.audit.consistency import consistency
+from emomm_study.mini.surrogate.joint import MOSI_CONFLICTS, joint_counts
+from emomm_study.paths import PAPER_DATA
+from emomm_study.report.figures import audit_kappa as figures_audit_kappa
+from emomm_study.report.figures import audit_labels as figures_audit_labels
+from emomm_study.report.figures import audit_results as figures_audit_results
+from emomm_study.report.manifest import Provenance
+from emomm_study.report.style import save
 
 NOTEBOOK = "10_paper_audit"
 NOTE = "From the published tables alone: no clip and no model of this profile has a part in it."

@@ -42,12 +42,12 @@ search_budget = 16
 # %%
 from dataclasses import replace
 
-from emomm_lib.evaluate.chase import EMBEDDED, PUBLISHED, ChaseStudy
-from emomm_lib.evaluate.experiment import open_experiment
-from emomm_lib.report.explorer import BY_HAND, compared, explore, explorer_figure, numbers
-from emomm_lib.report.manifest import Provenance, frame_fingerprint
-from emomm_lib.report.style import caption, save
-from emomm_lib.report.values import ONE_CLIP, record_values
+from emomm_study.evaluate.experiment import open_experiment
+from emomm_study.evaluate.protocol import EMBEDDED, PUBLISHED, ChaseStudy
+from emomm_study.report.explorer import BY_HAND, compared, explore, explorer_figure, numbers
+from emomm_study.report.manifest import Provenance, frame_fingerprint
+from emomm_study.report.style import caption, save
+from emomm_study.report.values import ONE_CLIP, record_values
 
 NOTEBOOK = "11_steering_explorer"
 

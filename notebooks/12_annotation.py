@@ -37,21 +37,21 @@ from pathlib import Path
 
 import pandas as pd
 
-from emomm_lib import paper
-from emomm_lib.annotation import agreement
-from emomm_lib.annotation.campaign import Answer, Campaign, CampaignError
-from emomm_lib.annotation.export import export_annotations, export_votes
-from emomm_lib.annotation.simulated import is_simulated, simulated_campaign
-from emomm_lib.audit.kappa import band, kappa_ranges
-from emomm_lib.benchmark import read_manifest
 from emomm_lib.labels import Corpus, polarity
-from emomm_lib.paths import located, run_dir
-from emomm_lib.report import figures_annotation as figures
-from emomm_lib.report import tables
-from emomm_lib.report.annotating import GUIDELINE, NAMES, annotate
-from emomm_lib.report.comparison import save_comparison
-from emomm_lib.report.manifest import Provenance, frame_fingerprint
-from emomm_lib.report.style import save
+from emomm_study import paper
+from emomm_study.annotation import agreement
+from emomm_study.annotation.campaign import Answer, Campaign, CampaignError
+from emomm_study.annotation.export import export_annotations, export_votes
+from emomm_study.audit.kappa import band, kappa_ranges
+from emomm_study.corpora.manifest import read_manifest
+from emomm_study.mini.annotators import is_simulated, simulated_campaign
+from emomm_study.paths import located, run_dir
+from emomm_study.report import tables
+from emomm_study.report.annotating import GUIDELINE, NAMES, annotate
+from emomm_study.report.comparison import save_comparison
+from emomm_study.report.figures import annotation as figures
+from emomm_study.report.manifest import Provenance, frame_fingerprint
+from emomm_study.report.style import save
 
 NOTEBOOK = "12_annotation"
 root, scratch = located(cmu_mosi_root), Path(tempfile.mkdtemp())

@@ -7,13 +7,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from emomm_lib.pairing import declared_parameters, read_source
-from emomm_lib.report.values import (
+from emomm_study.report.values import (
     Compared,
     committed,
     compare_notebooks,
     recorded,
 )
+from emomm_study.run.pairing import declared_parameters, read_source
 
 STARTED = pytest.StashKey[set[Path]]()
 FOUND = pytest.StashKey[list[Compared]]()

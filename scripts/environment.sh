@@ -20,7 +20,7 @@ venv_is_ready() { [ -x "$venv/bin/python" ] && venv_wants | cmp -s - "$venv/emom
 # Any Python 3.11 can say this, before a package is installed.
 prepare_places() {
     local settings
-    settings=$("$1" -m emomm_lib) || exit 1
+    settings=$("$1" -m emomm_study) || exit 1
     eval "$settings"
 }
 
@@ -108,4 +108,4 @@ find_environment
 [ "$PYTHON" != "$venv/bin/python" ] || unset PYTHONDONTWRITEBYTECODE
 # Notebook kernels start in folders of their own.
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
-"$PYTHON" -m emomm_lib.media.models fetch >/dev/null
+"$PYTHON" -m emomm_study.media.models fetch >/dev/null

@@ -34,13 +34,13 @@ import numpy as np
 import pandas as pd
 import soundfile
 
-from emomm_lib.corpora.ch_sims import load_ch_sims
-from emomm_lib.corpora.checks import CorpusError, probe_audio, probe_video
-from emomm_lib.corpora.clips import CorpusTable
-from emomm_lib.corpora.cmu_mosi import load_cmu_mosi
-from emomm_lib.media.audio import read_audio
-from emomm_lib.media.playback import film
-from emomm_lib.media.video import MediaError, read_video
+from emomm_study.corpora.ch_sims import load_ch_sims
+from emomm_study.corpora.checks import CorpusError, probe_audio, probe_video
+from emomm_study.corpora.clips import CorpusTable
+from emomm_study.corpora.cmu_mosi import load_cmu_mosi
+from emomm_study.media.audio import read_audio
+from emomm_study.media.playback import film
+from emomm_study.media.video import MediaError, read_video
 
 SECONDS = 20
 """A process that takes longer hangs."""

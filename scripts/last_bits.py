@@ -13,8 +13,8 @@ import sys
 import numpy as np
 import torch
 
-from emomm_lib.models.omni import Encoded, OmniModel, Query
-from emomm_lib.paths import ROOT
+from emomm_study.paths import ROOT
+from emomm_study.systems.omni import Encoded, OmniModel, Query
 
 
 def computed() -> dict[str, list[float]]:

@@ -9,7 +9,7 @@ import pandas as pd
 import soundfile
 from tiny_media import grey_frames, tone, write_mp4
 
-from emomm_lib.annotation.campaign import Campaign
+from emomm_study.annotation.campaign import Campaign
 
 TEXTS = {
     "v0/1": "A remark to warm up with.",

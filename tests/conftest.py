@@ -12,7 +12,7 @@ import soundfile
 from hypothesis import settings
 from tiny_media import grey_frames, tone, write_mp4
 
-from emomm_lib.paths import PAPER_DATA
+from emomm_study.paths import PAPER_DATA
 
 # The same generated inputs on every machine; --hypothesis-profile=search draws others.
 settings.register_profile("search", settings.get_profile("default"), derandomize=False)

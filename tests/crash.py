@@ -9,12 +9,12 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from emomm_lib.evaluate.runner import MediaSettings, evaluate
-from emomm_lib.evaluate.store import PredictionStore
-from emomm_lib.media.audio import AudioSettings
-from emomm_lib.media.video import VideoSettings
-from emomm_lib.models.mini.build import MiniConfig, build_model, build_processor
-from emomm_lib.models.omni import OmniModel
+from emomm_study.evaluate.runner import MediaSettings, evaluate
+from emomm_study.evaluate.store import PredictionStore
+from emomm_study.media.audio import AudioSettings
+from emomm_study.media.video import VideoSettings
+from emomm_study.mini.model.build import MiniConfig, build_model, build_processor
+from emomm_study.systems.omni import OmniModel
 
 SMALL = MiniConfig(hidden=32, layers=1, heads=2, kv_heads=1, ffn=32, vision_hidden=32,
                    vision_layers=1, vision_heads=2, vision_ffn=32, audio_hidden=32,

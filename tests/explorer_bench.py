@@ -9,17 +9,17 @@ import pandas as pd
 import torch
 
 from emomm_lib.chase.router import Router
-from emomm_lib.corpora.surrogate.plan import SurrogateSettings, corpus_plan
-from emomm_lib.corpora.surrogate.render import clip_paths, write_clip
-from emomm_lib.evaluate.experiment import Experiment
-from emomm_lib.evaluate.runner import MediaSettings
-from emomm_lib.evaluate.store import PredictionStore
 from emomm_lib.labels import Corpus
-from emomm_lib.media.audio import AudioSettings
-from emomm_lib.media.video import VideoSettings
-from emomm_lib.models.omni import OmniModel
-from emomm_lib.paths import ROOT
-from emomm_lib.report.explorer import Explored, ExplorerState, Shown
+from emomm_study.evaluate.experiment import Experiment
+from emomm_study.evaluate.runner import MediaSettings
+from emomm_study.evaluate.store import PredictionStore
+from emomm_study.media.audio import AudioSettings
+from emomm_study.media.video import VideoSettings
+from emomm_study.mini.surrogate.plan import SurrogateSettings, corpus_plan
+from emomm_study.mini.surrogate.render import clip_paths, write_clip
+from emomm_study.paths import ROOT
+from emomm_study.report.explorer import Explored, ExplorerState, Shown
+from emomm_study.systems.omni import OmniModel
 
 CLIPS = {
     Corpus.CH_SIMS: (("video_0094", "0010"), ("aqgy1_0080", "0010"), ("video_0023", "0002")),

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from emomm_lib.paths import PAPER_DATA
+from emomm_study.paths import PAPER_DATA
 
 
 def edit(

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from emomm_lib.attention import OTHER
-from emomm_lib.models.mini.build import MiniConfig, build_model, build_processor
+from emomm_study.mini.model.build import MiniConfig, build_model, build_processor
 
-# Imported here: beside a CPU build of torch they need emomm_lib.models to be imported first.
+# Imported here: beside a CPU build of torch they need emomm_study.systems to be imported first.
 from transformers.masking_utils import eager_mask  # isort: skip
 from transformers import (  # isort: skip
     AttentionInterface,

@@ -12,9 +12,9 @@ import emomm_lib._torchvision  # noqa: F401
 
 # isort: split
 from emomm_lib.attention.hook import decoder_attention
+from emomm_lib.attention.record import Trace, modality_ids, record
 from emomm_lib.attention.replay import Replayed, check_replayable, replay_decision
 from emomm_lib.attention.rows import OTHER, Bias, DecisionRow, Intervention, decision_scores
-from emomm_lib.attention.trace import Trace, modality_ids, record
 
 __all__ = [
     "OTHER",

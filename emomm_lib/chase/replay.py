@@ -11,10 +11,10 @@ from transformers import Cache
 from transformers.modeling_utils import PreTrainedModel
 
 from emomm_lib.attention import Replayed, Trace, check_replayable, record, replay_decision
+from emomm_lib.chase.equations import SteeringConfig
 from emomm_lib.chase.gates import Gate
 from emomm_lib.chase.saliency import attention_importance
 from emomm_lib.chase.steer import Decisions, Steerer
-from emomm_lib.chase.steering import SteeringConfig
 
 
 @dataclass(frozen=True)

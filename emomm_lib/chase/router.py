@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers.modeling_utils import PreTrainedModel
 
+from emomm_lib.chase.equations import Preference, masked_softmax, preference
 from emomm_lib.chase.gates import RouterInput
-from emomm_lib.chase.steering import Preference, masked_softmax, preference
 from emomm_lib.labels import MODALITIES
 
 Inputs = Literal["layer", "embedded"]

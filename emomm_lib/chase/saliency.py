@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import GradientCheckpointingLayer
 from transformers.modeling_utils import PreTrainedModel
 
-from emomm_lib.chase.steering import checked_importance
+from emomm_lib.chase.equations import checked_importance
 from emomm_lib.labels import MODALITIES
 
 

@@ -12,8 +12,7 @@ from torch import Tensor
 from transformers.modeling_utils import PreTrainedModel
 
 from emomm_lib.attention import Bias, DecisionRow, Trace, record
-from emomm_lib.chase.gates import Gate, RouterInput
-from emomm_lib.chase.steering import (
+from emomm_lib.chase.equations import (
     SteeringConfig,
     checked_route,
     first_bias,
@@ -27,6 +26,7 @@ from emomm_lib.chase.steering import (
     target_preference,
     top_heads,
 )
+from emomm_lib.chase.gates import Gate, RouterInput
 from emomm_lib.labels import MODALITIES
 
 

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn import functional
 from tqdm.auto import tqdm
 
+from emomm_lib.chase.equations import Preference, masked_softmax, preference
 from emomm_lib.chase.router import Inputs, Router, layer_input
-from emomm_lib.chase.steering import Preference, masked_softmax, preference
 from emomm_lib.chase.targets import Agreement, conflict_target, correctness, gate_target
 
 

@@ -34,7 +34,7 @@ from emomm_lib.metrics.psmv import (
     psmv_shares,
     vcc,
 )
-from emomm_lib.metrics.readers import READERS, pooled_outcomes, reader_outcomes
+from emomm_lib.metrics.reference import READERS, pooled_outcomes, reader_outcomes
 from emomm_lib.metrics.scores import (
     METRICS,
     N_CLASSES,

@@ -1,0 +1,83 @@
+"""The null control: the same labels on surrogates without the cue, and what labels alone tell."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+from sklearn.ensemble import RandomForestClassifier
+
+from emomm_lib.metrics import N_CLASSES
+from emomm_lib.metrics.bootstrap import counted, interval_of, means
+from emomm_lib.metrics.paired import paired_frame
+from emomm_study.evaluate.experiment import null_control
+from emomm_study.evaluate.protocol import ChaseStudy
+
+METHODS = ("CHASE, tuned", "+ embedded gate", "+ sharpened gate", "oracle")
+
+
+def with_and_without_cue(study: ChaseStudy, clips: int) -> pd.DataFrame:
+    """Gains of the chosen methods, cross-fitted on ``clips`` of each corpus, with the cue and not.
+
+    Configurations are the study's; routers are trained anew on these few clips in both, and asked
+    about whole clips. Columns
+    ``cue`` (``informative, null``)``, method, subset, value, low, high, n``.
+    """
+    without = null_control(study.bench, clips)
+    few = set(without.clips["sample_id"])
+    own = study.bench.clips
+    benches = {
+        "informative": replace(study.bench, clips=own[own["sample_id"].isin(few)]),
+        "null": without,
+    }
+    frames = []
+    for cue, bench in benches.items():
+        small = study.on(bench)
+        wanted = [m for m in small.cross_fitted() if m.name.split(" | ")[0] in METHODS]
+        scored = small.evaluate(wanted, ("TAV",))
+        baseline = small.baseline(small.crossed_clips, ("TAV",))
+        for method in wanted:
+            part = scored[scored["method"] == method.name]
+            gain = paired_frame(baseline, part, metrics=("acc5",))
+            frames.append(gain.assign(cue=cue, method=method.name.split(" | ")[0]))
+    columns = ["cue", "method", "subset", "value", "low", "high", "n"]
+    return pd.concat(frames, ignore_index=True)[columns]
+
+
+def trust_from_labels(clips: pd.DataFrame, fold: pd.Series, seed: int = 0) -> pd.DataFrame:
+    """How often whom to trust can be told from the labels of T, A and V alone, without a clip.
+
+    On clips in which some modality has GT's class and some has not. ``any``: a present modality
+    at random. ``corpus``: the one that is right most often in the corpus. ``labels``: a random
+    forest on the three classes, which of them agree, and the corpus. All cross-fitted by ``fold``
+    (by sample_id); a router that reads classes and language perfectly could do as well as the
+    last. Columns ``knows, value, low, high, n``.
+    """
+    clips = clips[clips["sample_id"].isin(fold.index)].reset_index(drop=True)
+    labels = clips[["label_t", "label_a", "label_v"]].to_numpy()
+    right = labels == clips["label_gt"].to_numpy()[:, None]
+    corpus = pd.get_dummies(clips["corpus"]).to_numpy(float)
+    pairs = ((0, 1), (0, 2), (1, 2))
+    seen = np.hstack(
+        [
+            *(np.eye(N_CLASSES)[labels[:, k]] for k in range(3)),
+            np.column_stack([np.abs(labels[:, i] - labels[:, j]) for i, j in pairs]),
+            corpus,
+        ]
+    )
+    hits = {name: np.full(len(clips), np.nan) for name in ("corpus", "labels")}
+    own = clips["sample_id"].map(fold).to_numpy()
+    for k in np.unique(own):
+        train, test = own != k, own == k
+        for name, inputs in (("corpus", corpus), ("labels", seen)):
+            forest = RandomForestClassifier(200, min_samples_leaf=5, random_state=seed)
+            forest.fit(inputs[train], right[train])
+            chance = np.column_stack([p[:, 1] for p in forest.predict_proba(inputs[test])])
+            hits[name][test] = right[test][np.arange(test.sum()), chance.argmax(1)]
+    mixed = right.any(1) & ~right.all(1)
+    rows = []
+    for name, value in {"any": right.mean(1), **hits}.items():
+        interval = interval_of(counted(value[mixed, None]), lambda s: means(s)[..., 0])
+        rows.append((name, interval.value, interval.low, interval.high, interval.n))
+    return pd.DataFrame(rows, columns=["knows", "value", "low", "high", "n"])

@@ -1,0 +1,98 @@
+"""What can be had without steering: late fusion of single modalities, and a probe of the states."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.special import log_softmax, logsumexp
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from emomm_lib.chase.training import RouterStates
+from emomm_lib.labels import MODALITIES
+from emomm_lib.metrics.reference import LOGITS
+
+
+def _answers(keys: pd.DataFrame, log_p: NDArray) -> pd.DataFrame:
+    frame = pd.DataFrame(log_p, columns=list(LOGITS), index=keys.index)
+    frame = pd.concat([keys[["sample_id", "coalition"]], frame], axis=1)
+    return frame.assign(label=log_p.argmax(1), score=np.nan, failure=None, reply=None)
+
+
+def late_fusion(
+    single: pd.DataFrame,
+    keys: pd.DataFrame,
+    gate: NDArray,
+    *,
+    pooling: str = "linear",
+    sharpness: float = 1.0,
+) -> pd.DataFrame:
+    """Answers by weighting what the model says to each modality alone with a gate.
+
+    Parameters
+    ----------
+    single
+        Predictions under ``T``, ``A`` and ``V`` with letter logits.
+    keys
+        The prompts to answer: ``sample_id, coalition``; the gate is zero for what they lack.
+    gate
+        ``(N, 3)``, a row a prompt.
+    pooling
+        ``linear`` mixes probabilities, ``log`` their logarithms.
+
+    Returns predictions without scores. Raises ``ValueError`` for a modality without an answer.
+    """
+    if pooling not in ("linear", "log"):
+        raise ValueError(f"pooling is 'linear' or 'log'; got {pooling!r}")
+    if not sharpness > 0:
+        raise ValueError(f"sharpness is positive; got {sharpness}")
+    weights = np.asarray(gate, float) ** sharpness
+    weights = weights / weights.sum(1, keepdims=True)
+    table = single.set_index(["sample_id", "coalition"])[list(LOGITS)].astype(float)
+    parts = []
+    for modality in MODALITIES:
+        wanted = pd.MultiIndex.from_product([keys["sample_id"].unique(), [modality]])
+        found = table.reindex(wanted).droplevel(1).loc[keys["sample_id"]]
+        parts.append(log_softmax(found.to_numpy(), axis=1))
+    log_p = np.stack(parts, 1)
+    used = weights > 0
+    if np.isnan(log_p[used]).any():
+        raise ValueError("a clip has no answer for a modality that the gate weighs; ask it first")
+    log_p = np.where(used[..., None], log_p, 0.0)
+    if pooling == "log":
+        mixed = log_softmax((weights[..., None] * log_p).sum(1), axis=1)
+    else:
+        with np.errstate(divide="ignore"):
+            mixed = logsumexp(np.log(weights)[..., None] + log_p, axis=1)
+    return _answers(keys.reset_index(drop=True), mixed)
+
+
+def probe_inputs(states: RouterStates, kind: str, first_layer: int = 1) -> NDArray:
+    """What a probe sees: a router's states in layer l_r, or the embedded means.
+
+    ``(N, F)`` float32; modalities that are absent are zero.
+    """
+    if kind == "embedded":
+        return states.modality_states[:, 0].flatten(1).numpy()
+    at = first_layer - 1
+    parts = states.query_state[:, at], states.modality_states[:, at].flatten(1)
+    return np.hstack([x.numpy() for x in parts])
+
+
+def fit_probe(inputs: NDArray, label_gt: Sequence[int], strength: float, seed: int = 0):
+    """Logistic regression of GT's class, L2 of the given ``strength`` (scikit-learn's 1 / C)."""
+    return make_pipeline(
+        StandardScaler(),
+        LogisticRegression(C=1 / strength, max_iter=300, random_state=seed),
+    ).fit(inputs, label_gt)
+
+
+def probe_answers(probe, inputs: NDArray, keys: pd.DataFrame) -> pd.DataFrame:
+    """Predictions of a fitted probe, without scores."""
+    full = np.full((len(keys), len(LOGITS)), -np.inf)
+    full[:, probe.classes_] = probe.predict_log_proba(inputs)
+    return _answers(keys.reset_index(drop=True), full)

@@ -1,0 +1,121 @@
+"""Independent pieces of work in several processes, their results in order."""
+
+from __future__ import annotations
+
+import gc
+import os
+import pickle
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from emomm_study.failures import named, place_of
+
+Piece = TypeVar("Piece")
+Result = TypeVar("Result")
+
+
+def processes_for(device: torch.device | str) -> int:
+    """One a core where the model runs on the CPU under Linux; 1 elsewhere.
+
+    Small operations gain little from a second thread. A GPU is one for all, and forking is not
+    safe on other systems.
+    """
+    if torch.device(device).type != "cpu" or sys.platform != "linux":
+        return 1
+    return len(os.sched_getaffinity(0))
+
+
+class _Work(Dataset):
+    def __init__(self, work: Callable[[Any], Any], pieces: Sequence[Any]) -> None:
+        self._work, self._pieces = work, pieces
+
+    def __len__(self) -> int:
+        return len(self._pieces)
+
+    def __getitem__(self, index: int) -> Any:
+        try:
+            return self._work(self._pieces[index])
+        except Exception as error:
+            return _Raised.by(error)
+
+
+class _There(Exception):
+    """Stands for where in another process an exception was raised: its message is the traceback."""
+
+
+@dataclass(frozen=True)
+class _Raised:
+    """An exception on its way from a process, and its traceback, which cannot travel."""
+
+    error: Exception
+    there: str
+
+    @classmethod
+    def by(cls, error: Exception) -> _Raised:
+        there = "".join(traceback.format_exception(error))
+        error.add_note(f"in a process of the run, at {place_of(error)}")
+        try:
+            pickle.loads(pickle.dumps(error))
+        except Exception:
+            # Some types cannot be made again from what they hold.
+            error = RuntimeError(named(error))
+        return cls(error, there)
+
+
+@contextmanager
+def _nothing_to_collect() -> Iterator[None]:
+    """While forking: children find no garbage of their parent, and never look for it.
+
+    Garbage can hold threads, as FFmpeg's pictures do. A child does not have them, and would wait
+    for their end when it frees what holds them.
+    """
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
+def _as_is(result: Any) -> Any:
+    return result
+
+
+def in_order(
+    work: Callable[[Piece], Result], pieces: Sequence[Piece], processes: int
+) -> Iterator[Result]:
+    """``work`` of every piece, in the order of the pieces, whichever is done first.
+
+    Processes are forked, so that a model in memory is shared and nothing is loaded again; each
+    computes with one thread. Results travel by pickling. With one process, or one piece, the work
+    is done here. An exception in a process is raised here in its turn, with its type and message;
+    its cause shows where it came from.
+    """
+    processes = min(processes, len(pieces))
+    if processes <= 1:
+        for piece in pieces:
+            # Not by map, which takes a StopIteration for the end of the pieces.
+            yield work(piece)
+        return
+    # The tokenizers' own threads do not survive a fork, of which they warn in every process.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    loader = DataLoader(
+        _Work(work, pieces),
+        batch_size=None,
+        num_workers=processes,
+        collate_fn=_as_is,
+        multiprocessing_context="fork",
+    )
+    with _nothing_to_collect():
+        results = iter(loader)
+    for result in results:
+        if isinstance(result, _Raised):
+            raise result.error from _There(f"\n{result.there}")
+        yield result

@@ -1,0 +1,78 @@
+"""How well a model reads each coalition of held-out aligned clips, where nothing conflicts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from emomm_lib.labels import COALITIONS, Corpus
+from emomm_lib.metrics import score_frame
+from emomm_study.evaluate.runner import MediaSettings, evaluate
+from emomm_study.evaluate.store import PredictionStore
+from emomm_study.mini.model.heldout import FRESH_SEED, heldout_clips
+from emomm_study.systems.omni import OmniModel
+
+CARD_SCORES = "reading.csv"
+"""File beside a model's weights that holds the accuracies of its card."""
+
+
+def reading_accuracy(
+    model: OmniModel,
+    clips: int,
+    store: PredictionStore,
+    *,
+    media: MediaSettings,
+    seed: int = FRESH_SEED,
+    batch_size: int = 32,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Accuracy on ``clips`` freshly rendered aligned clips, read from their mp4 and wav files.
+
+    Returns one row a coalition and metric: ``coalition, metric, value, low, high, n`` as by
+    ``metrics.score_frame`` (``acc5``, ``acc2``, ``mae``), coalitions in the usual order. A failed
+    answer is not scored: ``n`` shows it. Raises ``ValueError`` where all failed.
+    """
+    root, plan = heldout_clips(clips, seed, progress=progress)
+    predictions = evaluate(
+        model,
+        plan,
+        {corpus.value: root for corpus in Corpus},
+        COALITIONS,
+        store,
+        media=media,
+        batch_size=batch_size,
+        progress=progress,
+    )
+    known = predictions[predictions["failure"].isna()]
+    if known.empty:
+        raise ValueError(f"none of {clips} clips was answered: {predictions['failure'].iloc[0]}")
+    joined = plan[["sample_id", "label_gt", "score_gt"]].merge(known, on="sample_id")
+    joined = joined.rename(columns={"label": "label_pred", "score": "score_pred"})
+    joined["label_pred"] = joined["label_pred"].astype("int64")
+    scores = score_frame(joined, ["coalition"], ("acc5", "acc2", "mae"))
+    order = {name: i for i, name in enumerate(COALITIONS)}
+    return scores.sort_values(
+        ["metric", "coalition"], key=lambda c: c.map(order) if c.name == "coalition" else c
+    ).reset_index(drop=True)
+
+
+def beside_card(scores: pd.DataFrame, folder: Path) -> pd.DataFrame:
+    """Five-class accuracies in percent by coalition, beside those of the model card in ``folder``.
+
+    Columns ``accuracy, 95% interval, clips``, and the same for the card where the folder holds its
+    scores.
+    """
+    measured = {"": scores}
+    if (folder / CARD_SCORES).is_file():
+        measured["card "] = pd.read_csv(folder / CARD_SCORES, keep_default_na=False)
+    columns = {}
+    for prefix, frame in measured.items():
+        acc5 = frame[frame["metric"] == "acc5"].set_index("coalition")
+        columns[prefix.strip() or "accuracy"] = (100 * acc5["value"]).round(1)
+        columns[f"{prefix}95% interval"] = [
+            f"[{100 * low:.1f}, {100 * high:.1f}]"
+            for low, high in zip(acc5["low"], acc5["high"], strict=True)
+        ]
+        columns[f"{prefix}clips"] = acc5["n"]
+    return pd.DataFrame(columns)

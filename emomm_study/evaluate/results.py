@@ -1,0 +1,131 @@
+"""From predictions to what is measured: instances, outcomes, what failed, scores by subset."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from emomm_lib.labels import COALITIONS, MODALITIES, polarity
+from emomm_lib.metrics import pooled_outcomes, reader_outcomes, score_frame
+from emomm_lib.metrics.reference import LOGITS
+from emomm_study.corpora.manifest import expand_missing
+from emomm_study.paths import resolve_media
+
+
+def with_media(
+    manifest: pd.DataFrame, roots: Mapping[str, Path], *, partial: bool = False
+) -> pd.DataFrame:
+    """The clips whose files are on disk.
+
+    ``partial`` says that not all are expected there, as when only some surrogates were rendered;
+    otherwise a missing one raises ``FileNotFoundError``, so that no result silently covers less.
+    """
+    there = [
+        all(resolve_media(roots[c["corpus"]], c[k]).is_file() for k in ("video_path", "audio_path"))
+        for c in manifest.to_dict("records")
+    ]
+    if not any(there) or not (partial or all(there)):
+        absent = manifest[[not t for t in there]].iloc[0]
+        raise FileNotFoundError(
+            f"{len(there) - sum(there)} of {len(there)} clips are not on disk, the first is "
+            f"{absent['video_path']} under {roots[absent['corpus']]}; check the corpus roots, or "
+            "run notebook 01 again"
+        )
+    return manifest[there].reset_index(drop=True)
+
+
+def instances(manifest: pd.DataFrame) -> pd.DataFrame:
+    """The instances of Table 1: every clip whole (``TAV``) and with one modality masked.
+
+    Columns of the manifest and ``coalition``; ``subset`` is ``align`` or ``conflict`` for whole
+    clips and ``missing_align`` or ``missing_conflict`` for masked ones (Appendix A.3).
+    """
+    whole = manifest.assign(coalition="TAV")
+    return pd.concat([whole, expand_missing(manifest)], ignore_index=True)
+
+
+def join(rows: pd.DataFrame, predictions: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Instances with ``label_pred`` and ``score_pred``, and those that cannot be scored.
+
+    The second frame has ``outcome``: ``failed``, with its reason in ``failure``, or
+    ``unparseable``, with what the model wrote in ``reply``. Such an instance is scored neither
+    right nor wrong. Raises ``ValueError`` for instances without any prediction.
+    """
+    answers = predictions.rename(columns={"label": "label_pred", "score": "score_pred"})
+    keys = ["sample_id", "coalition"]
+    values = ["label_pred", "score_pred", *LOGITS, "failure", "reply"]
+    joined = rows.merge(
+        answers[keys + values], "left", on=["sample_id", "coalition"], indicator=True
+    )
+    absent = joined[joined["_merge"] == "left_only"]
+    if len(absent):
+        some = (absent["sample_id"] + " " + absent["coalition"]).head(3).tolist()
+        raise ValueError(f"{len(absent)} instances have no prediction, among them {some}; run them")
+    joined = joined.drop(columns="_merge")
+    answered = joined["label_pred"].notna()
+    scored = joined[answered].drop(columns=["failure", "reply"])
+    # A table in which no answer has a score comes as objects.
+    scored = scored.astype({"label_pred": "int64", "score_pred": "float64"})
+    lost = joined[~answered]
+    outcome = lost["failure"].isna().map({True: "unparseable", False: "failed"})
+    return scored.reset_index(drop=True), lost.assign(outcome=outcome).reset_index(drop=True)
+
+
+def outcomes(
+    clips: pd.DataFrame, predictions: pd.DataFrame, coalitions: Sequence[str] = COALITIONS
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Every clip under every coalition, for PSMV, GTAR and nMAS; and what cannot be scored.
+
+    Columns of ``clips`` (``subset`` is the whole clip's), ``coalition, label_pred, score_pred``,
+    and ``right`` and ``right_polarity``, 1.0 where the answer has GT's class, or its polarity (c_x
+    of Eq. 3). The second frame as by :func:`join`.
+    """
+    rows = clips.merge(pd.DataFrame({"coalition": list(coalitions)}), how="cross")
+    scored, lost = join(rows, predictions)
+    truth, answer = scored["label_gt"], scored["label_pred"]
+    right = (truth == answer).astype(float)
+    same = (polarity(truth) == polarity(answer)).astype(float)
+    return scored.assign(right=right, right_polarity=same), lost
+
+
+def baselines(outcomes: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Readers without a preference on the same clips, to stand beside a model's outcomes.
+
+    Two read the labels without error, and follow one present modality at random, or the mean of
+    all. Two others read as the model does: one follows at random the answers that it gives to each
+    modality alone, one averages the probabilities that it gives then, and so follows whatever the
+    model reads most surely (``metrics.readers``). The last needs letter logits, which free replies
+    lack.
+    """
+    clips = outcomes.drop_duplicates("sample_id").drop(columns="coalition")
+    alone = outcomes[outcomes["coalition"].isin(["none", *MODALITIES])].pivot(
+        index="sample_id", columns="coalition", values="label_pred"
+    )
+    answers = alone.rename(columns=lambda name: f"answer_{name.lower()}")
+    clips = clips.merge(answers.dropna(), on="sample_id")
+    found = {
+        "random label": reader_outcomes(clips, "random"),
+        "mean label": reader_outcomes(clips, "average"),
+        "random own answer": reader_outcomes(clips, "random", "answer", none="answer_none"),
+    }
+    if outcomes[list(LOGITS)].notna().all(axis=None):
+        found["mean own probability"] = pooled_outcomes(outcomes)
+    return found
+
+
+def table1_scores(scored: pd.DataFrame, **bootstrap: int) -> pd.DataFrame:
+    """Metrics of Table 1 with 95% intervals: ``subset, metric, value, low, high, n``.
+
+    ``subset`` is ``overall, align, conflict`` or ``missing`` (both kinds). The bootstrap draws
+    whole clips, since one clip gives several instances. An answer without a readable score counts
+    for the classes and not for MAE, whose ``n`` shows it.
+    """
+    group = scored["subset"].str.split("_").str[0]
+    both = pd.concat([scored.assign(group="overall"), scored.assign(group=group)])
+    options = {"cluster": "sample_id", **bootstrap}
+    classes = score_frame(both, ["group"], ("acc5", "acc2", "f1"), **options)
+    errors = score_frame(both[both["score_pred"].notna()], ["group"], ("mae",), **options)
+    scores = pd.concat([classes, errors], ignore_index=True)
+    return scores.rename(columns={"group": "subset"})

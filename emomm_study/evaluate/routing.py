@@ -1,0 +1,112 @@
+"""How routers do on an experiment's prompts: by layer, Table 6, calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import roc_auc_score
+
+from emomm_lib.chase.router import Router
+from emomm_lib.chase.training import RouterStates, RouterTargets, routed
+from emomm_lib.metrics.bootstrap import counted, intervals_of, means
+from emomm_lib.metrics.routing import TABLE6, gate_top1, reliability, routing_metrics
+from emomm_study.evaluate.methods import GateSource, Method
+from emomm_study.evaluate.protocol import ChaseStudy
+from emomm_study.evaluate.states import COALITIONS
+
+
+def gate_by_layer(
+    routers: Mapping[str, Sequence[Router]], states: RouterStates, targets: RouterTargets
+) -> pd.DataFrame:
+    """How often a gate puts a right modality first, by layer: mean over seeds, 95% over clips.
+
+    Columns ``router, coalition, layer, value, low, high, n, chance``; ``layer`` is missing for
+    routers that say the same in all. ``chance`` is that of a modality drawn at random.
+    """
+    rows = []
+    right, present = targets.right.numpy(), states.present.numpy()
+    for name, group in routers.items():
+        hits = np.mean(
+            [gate_top1(routed(r, states)[1].numpy(), right, present) for r in group], axis=0
+        )
+        same = group[0].inputs == "embedded"
+        for coalition in COALITIONS:
+            own = (states.index["coalition"] == coalition).to_numpy()
+            decided = own & ~np.isnan(hits[:, 0])
+            if not decided.any():
+                continue
+            chance = float((right.sum(1) / present.sum(1))[decided].mean())
+            found = intervals_of(
+                counted(hits[decided]), means, clusters=states.index["sample_id"][decided]
+            )
+            for offset, interval in enumerate(found):
+                layer = pd.NA if same else group[0].first_layer + offset
+                rows.append(
+                    (name, coalition, layer, interval.value, interval.low, interval.high,
+                     interval.n, chance)
+                )  # fmt: skip
+    columns = ["router", "coalition", "layer", "value", "low", "high", "n", "chance"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def table6_metrics(study: ChaseStudy, source: GateSource) -> pd.DataFrame:
+    """Table 6 under the published configuration: ``split, metric, value, low, high, n``."""
+    clips = study.bench.clips[study.bench.clips["split"].isin(["valid", "test"])]
+    # The paper's psi-hat and P are unknown; they move attention, and p in later layers a little.
+    method = Method("CHASE, default psi-hat | table 6", source, study.base, scored=True)
+    study.bench.steered(clips, ("TAV",), [method])
+    index, conflict, gate = study.bench.routes(method)
+    states, targets = study.targets(clips)
+    place = {key: i for i, key in enumerate(zip(*states.index.to_numpy().T, strict=True))}
+    asked = list(zip(index["sample_id"], index["coalition"], strict=True))
+    kept = [n for n, key in enumerate(asked) if key in place and key[1] == "TAV"]
+    order = [place[asked[n]] for n in kept]
+    right, present = targets.right.numpy()[order], states.present.numpy()[order]
+    split = clips.set_index("sample_id")["split"].loc[index["sample_id"].iloc[kept]].to_numpy()
+    rows = []
+    for name in ("valid", "test"):
+        own = np.flatnonzero(split == name)
+        chosen = np.array(kept)[own]
+        found = routing_metrics(
+            conflict[chosen], gate[chosen], right[own], present[own], study.base.tau
+        )
+        rows += [
+            (name, metric, found[metric].value, found[metric].low, found[metric].high,
+             found[metric].n)
+            for metric in TABLE6
+        ]  # fmt: skip
+    return pd.DataFrame(rows, columns=["split", "metric", "value", "low", "high", "n"])
+
+
+def conflict_reliability(study: ChaseStudy, kind: str) -> pd.DataFrame:
+    """Reliability of a router's p, averaged over layers, on validation and test prompts."""
+    router = study.router(kind)[0]
+    frames = []
+    for name in ("valid", "test"):
+        states, targets = study.targets(study.split(name))
+        p = routed(router, states)[0].mean(1).numpy()
+        frames.append(reliability(p, targets.conflict.numpy()).assign(split=name))
+    return pd.concat(frames, ignore_index=True)
+
+
+def detection_rates(study: ChaseStudy, kind: str) -> pd.DataFrame:
+    """How a router finds conflicts among test prompts, by coalition, on unsteered states.
+
+    ``conflicts`` is their share, ``recall`` and ``false_alarms`` the shares of conflicts and of the
+    rest in which p exceeds the published tau in some layer, ``auc`` of p averaged over layers, and
+    ``n`` the prompts.
+    """
+    states, targets = study.targets(study.split("test"))
+    p = routed(study.router(kind)[0], states)[0].numpy()
+    true = targets.conflict.numpy() > 0
+    rows = []
+    for coalition in COALITIONS:
+        own = (states.index["coalition"] == coalition).to_numpy()
+        steered = (p[own] > study.base.tau).any(1)
+        auc = float(roc_auc_score(true[own], p[own].mean(1)))
+        rates = true[own].mean(), steered[true[own]].mean(), steered[~true[own]].mean(), auc
+        rows.append((coalition, *rates, int(own.sum())))
+    columns = ["coalition", "conflicts", "recall", "false_alarms", "auc", "n"]
+    return pd.DataFrame(rows, columns=columns)

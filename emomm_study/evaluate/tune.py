@@ -1,0 +1,244 @@
+"""Choosing configurations on the validation split, with the same budget for every method."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+
+import numpy as np
+import pandas as pd
+from scipy.special import softmax
+
+from emomm_lib.chase.equations import SteeringConfig
+from emomm_lib.metrics.reference import LOGITS
+from emomm_study.evaluate.methods import GateSource, Method
+from emomm_study.evaluate.results import instances, join
+
+CRITERION = ("conflict", "missing")
+"""Subsets that count equally where methods are compared, among what does not lower Align."""
+NEGLIGIBLE = 1e-4
+"""Differences of probability below this are none: a hundredth of a point."""
+
+
+def search(
+    base: SteeringConfig, space: Mapping[str, Sequence], budget: int, seed: int = 0
+) -> list[SteeringConfig]:
+    """A base, and ``budget - 1`` other configurations drawn without repetition around it.
+
+    ``space`` maps fields of the configuration to values; they are drawn from the grid of these. The
+    whole grid where it is smaller.
+    """
+    names, grid = list(space), itertools.product(*space.values())
+    around = [replace(base, **dict(zip(names, values, strict=True))) for values in grid]
+    others = [config for config in around if config != base]
+    rng = np.random.default_rng(seed)
+    chosen = sorted(rng.permutation(len(others))[: budget - 1])
+    return [base, *(others[i] for i in chosen)]
+
+
+def fractions(total: int, *parts: float) -> list[int]:
+    """Distinct counts from 1 to ``total`` at fractions of it: layers or heads of any model."""
+    return sorted({min(total, max(1, round(total * part))) for part in parts})
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A method whose configuration is still to be chosen.
+
+    Attributes
+    ----------
+    source
+        The gate, of routers that have not seen the validation clips.
+    configs
+        What it may become; the first is its default.
+    """
+
+    name: str
+    source: GateSource
+    configs: Sequence[SteeringConfig]
+
+    def methods(self) -> list[Method]:
+        """One a configuration, named ``<name>/<number>``."""
+        return [
+            Method(f"{self.name}/{i}", self.source, config) for i, config in enumerate(self.configs)
+        ]
+
+    def simplest_first(self) -> list[int]:
+        """Places in ``configs``: the default, then by how little is changed of it.
+
+        That is by how many parameters differ from the default's, then by how many steps they are
+        away from it among the values tried, then by place.
+        """
+        rows = [asdict(config) for config in self.configs]
+        changed = np.zeros(len(rows), int)
+        steps = np.zeros(len(rows), int)
+        for name, default in rows[0].items():
+            values = [row[name] for row in rows]
+            tried = sorted(set(values), key=str if isinstance(default, str | None) else None)
+            away = np.array([abs(tried.index(v) - tried.index(default)) for v in values])
+            changed, steps = changed + (away > 0), steps + away
+        return sorted(range(len(rows)), key=lambda i: (changed[i], steps[i], i))
+
+
+def subset_hits(clips: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
+    """How near each method came to the ground truth, by clip and subset.
+
+    Columns ``method, sample_id, subset, asked, right, truth``: instances scored, how many of them
+    have the ground truth's class, and the sum of the probabilities of that class among A..E.
+    ``subset`` is ``align``, ``conflict`` or ``missing`` (both kinds). ``predictions`` have
+    ``method``; raises ``ValueError`` for an answer without letter logits.
+    """
+    frames, rows = [], instances(clips)
+    for name, own in predictions.groupby("method", sort=False):
+        scored, _ = join(rows, own)
+        logits = scored[[*LOGITS]].to_numpy(float)
+        if np.isnan(logits).any():
+            raise ValueError(
+                f"{name}: answers without letter logits have no probability to choose by"
+            )
+        label = scored["label_gt"].to_numpy()
+        each = pd.DataFrame(
+            {
+                "method": name,
+                "sample_id": scored["sample_id"],
+                "subset": scored["subset"].str.split("_").str[0],
+                "asked": 1,
+                "right": (scored["label_pred"].to_numpy() == label).astype(int),
+                "truth": softmax(logits, axis=1)[np.arange(len(scored)), label],
+            }
+        )
+        frames.append(each.groupby(["method", "sample_id", "subset"], as_index=False).sum())
+    return pd.concat(frames, ignore_index=True)
+
+
+def subset_means(hits: pd.DataFrame, column: str = "right") -> pd.DataFrame:
+    """Acc-5, or mean ``truth``, by method (rows) and subset (columns), of :func:`subset_hits`."""
+    total = hits.groupby(["method", "subset"], sort=False)[[column, "asked"]].sum()
+    return (total[column] / total["asked"]).unstack("subset")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A configuration chosen on validation.
+
+    Attributes
+    ----------
+    config
+        What was chosen.
+    table
+        Acc-5 of every configuration that was tried, by subset.
+    tied
+        How many of them could not be told from the best: within one standard error of it.
+    edge
+        Whether standard errors a tenth larger or smaller would have changed the choice.
+    """
+
+    config: SteeringConfig
+    table: pd.DataFrame = field(repr=False)
+    tied: int = 1
+    edge: bool = False
+
+
+def choose(
+    candidates: Iterable[Candidate], hits: pd.DataFrame, baseline: str = "baseline"
+) -> dict[str, Choice]:
+    """Each candidate's configuration by :func:`simplest_tied`, Align not lowered.
+
+    ``hits`` is by :func:`subset_hits` of the candidates' methods and of ``baseline``, the unsteered
+    model, all on the same validation clips.
+    """
+    accuracy = subset_means(hits)
+    chosen = {}
+    for candidate in candidates:
+        names = [method.name for method in candidate.methods()]
+        place, tied, edge = simplest_tied(hits, names, candidate.simplest_first(), baseline)
+        chosen[candidate.name] = Choice(candidate.configs[place], accuracy.loc[names], tied, edge)
+    return chosen
+
+
+def simplest_tied(
+    hits: pd.DataFrame, names: Sequence[str], order: Sequence[int], baseline: str | None = None
+) -> tuple[int, int, bool]:
+    """Which of some methods to take: the simplest that cannot be told from the best.
+
+    Judged by the mean probability of the ground truth's class: what accuracy would be if answers
+    were drawn from it. Few clips tell more by it than by accuracy, which jumps where an answer at a
+    tie flips. The best has the highest mean over Conflict and Missing, among those that do not
+    lower the ``baseline``'s on Align by more than a standard error of that difference (all where
+    none does, or without a baseline). Tied with it is what lies within one standard error of the
+    difference behind it; of these the first in ``order`` is taken. So neither the order of a grid
+    nor the last bits of a processor decide. Differences are paired, their errors over clips; less
+    than a hundredth of a point is none.
+
+    Returns the place in ``names``, how many are tied, and whether the choice is on the edge:
+    standard errors a tenth larger or smaller would have changed it.
+    """
+    measured = _Measured.of(hits[hits["method"].isin({*names, baseline})])
+    if not set(CRITERION) & set(measured.subsets):
+        raise ValueError(
+            f"there is nothing to choose by: validation clips are of {measured.subsets}, none of "
+            f"{CRITERION}"
+        )
+    (place, tied), *others = (
+        measured.simplest(names, order, baseline, times) for times in (1.0, 0.9, 1.1)
+    )
+    return place, tied, any(other != place for other, _ in others)
+
+
+@dataclass(frozen=True, eq=False)
+class _Measured:
+    """Means of methods, and how each clip moves them (the influence of its answers).
+
+    ``mean`` is (methods, subsets), ``influence`` (methods, clips, subsets) and sums to 0 over
+    clips; ``asked`` counts the instances of each.
+    """
+
+    methods: Mapping[str, int]
+    subsets: Sequence[str]
+    mean: np.ndarray
+    influence: np.ndarray
+    asked: np.ndarray
+
+    @classmethod
+    def of(cls, hits: pd.DataFrame) -> _Measured:
+        means = subset_means(hits, "truth")
+        parts = ["truth", "asked"]
+        wide = hits.pivot(index=["method", "sample_id"], columns="subset", values=parts)
+        clips, subsets = wide.index.unique("sample_id"), list(means.columns)
+        wide = wide.reindex(pd.MultiIndex.from_product([means.index, clips])).fillna(0.0)
+        shape = (len(means), len(clips), len(subsets))
+        truth, asked = (wide[part][subsets].to_numpy().reshape(shape) for part in parts)
+        own = means.to_numpy()
+        influence = (truth - own[:, None] * asked) / asked.sum(1, keepdims=True)
+        return cls({name: i for i, name in enumerate(means.index)}, subsets, own, influence, asked)
+
+    def _over(self, values: np.ndarray, subsets: Sequence[str]) -> np.ndarray:
+        return values[..., [i for i, s in enumerate(self.subsets) if s in subsets]].mean(-1)
+
+    def _behind(
+        self, rows: np.ndarray, leader: int, subsets: Sequence[str], times: float
+    ) -> np.ndarray:
+        """Which methods lie no more than ``times`` a standard error behind another."""
+        mean, moved = self._over(self.mean, subsets), self._over(self.influence, subsets)
+        apart = moved[leader] - moved[rows]
+        count = int(self._over(self.asked, subsets).any(0).sum())
+        # Of one clip nothing is known; none is told apart by it.
+        error = np.sqrt((apart**2).sum(1) * count / (count - 1)) if count > 1 else np.inf
+        return mean[leader] - mean[rows] <= np.maximum(times * error, NEGLIGIBLE)
+
+    def simplest(
+        self, names: Sequence[str], order: Sequence[int], baseline: str | None, times: float
+    ) -> tuple[int, int]:
+        """As :func:`simplest_tied`, with ``times`` a standard error."""
+        rows = np.array([self.methods[name] for name in names])
+        allowed = np.ones(len(rows), bool)
+        if baseline is not None and "align" in self.subsets:
+            safe = self._behind(rows, self.methods[baseline], ["align"], times)
+            allowed = safe if safe.any() else allowed
+        mean = np.where(allowed, self._over(self.mean, CRITERION)[rows], -np.inf)
+        # Of leaders that are equal but for last bits, what is tied with any is tied.
+        leaders = rows[mean >= mean.max() - times * NEGLIGIBLE]
+        tied = [self._behind(rows, leader, CRITERION, times) for leader in leaders]
+        tied = allowed & np.any(tied, axis=0)
+        return next(i for i in order if tied[i]), int(tied.sum())

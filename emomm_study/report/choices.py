@@ -1,0 +1,99 @@
+"""Tables of steering results: what was chosen, and paired gains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+
+import pandas as pd
+
+from emomm_lib.chase.equations import SteeringConfig
+from emomm_study.evaluate.protocol import ChaseStudy
+from emomm_study.evaluate.results import table1_scores
+from emomm_study.evaluate.tune import subset_means
+from emomm_study.report.style import fixed
+from emomm_study.report.tables import published_units
+
+_SYMBOLS = {
+    "first_layer": "l_r", "top_k": "K", "psi_hat": "psi-hat", "percentile": "P",
+}  # fmt: skip
+
+
+def choices_table(study: ChaseStudy) -> pd.DataFrame:
+    """Each candidate's chosen configuration: the parameters in which any differs from the paper's.
+
+    First the published configuration; ``tried`` is how many each could choose from, ``tied`` how
+    many of these could not be told from the best, ``edge`` says ``yes`` where slightly other
+    standard errors would have changed the choice, and the last columns are the gains in Acc-5 on
+    validation by subset, in points.
+    """
+    baseline = subset_means(study.validation).loc["baseline"]
+    configs = {"as published": study.base}
+    configs |= {name: choice.config for name, choice in study.choices.items()}
+    differing = [
+        field.name
+        for field in fields(SteeringConfig)
+        if len({getattr(config, field.name) for config in configs.values()}) > 1
+    ]
+    rows = {}
+    for name, config in configs.items():
+        entry = {_SYMBOLS.get(k, k): _shown(getattr(config, k)) for k in differing}
+        rows[name] = entry | dict.fromkeys(["tried", "tied", "edge", *baseline.index], "")
+    for candidate in study.candidates():
+        choice = study.choices[candidate.name]
+        number = list(candidate.configs).index(choice.config)
+        gain = 100 * (choice.table.iloc[number] - baseline)
+        shown = {subset: fixed(value, 1) for subset, value in gain.items()}
+        edge = "yes" if choice.edge else ""
+        counts = {"tried": len(candidate.configs), "tied": choice.tied, "edge": edge}
+        rows[candidate.name] |= counts | shown
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
+
+
+def chosen_settings(choices: pd.DataFrame) -> pd.DataFrame:
+    """The configurations of :func:`choices_table` alone, without what was measured."""
+    return choices.loc[:, : choices.columns[list(choices).index("tried") - 1]]
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, tuple):
+        return f"{len(value)} fixed"
+    if value is None:
+        return "by JSD"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def paired_table(gains: pd.DataFrame) -> pd.DataFrame:
+    """Gains by ``method`` and subset as text: Acc, F1 (points) and MAE with intervals, McNemar.
+
+    ``gains`` is by :func:`emomm_lib.metrics.paired.paired_frame` with ``method``.
+    """
+    rows = {}
+    for (method, subset, metric), part in gains.groupby(["method", "subset", "metric"], sort=False):
+        [row] = part.itertuples()
+        factor, digits = (1, 3) if metric == "mae" else (100, 1)
+        value, low, high = (fixed(factor * x, digits) for x in (row.value, row.low, row.high))
+        entry = rows.setdefault((method, subset), {})
+        entry[{"acc5": "Acc", "f1": "F1", "mae": "MAE"}[metric]] = f"{value} [{low}, {high}]"
+        if metric == "acc5":
+            entry["became right / wrong"] = f"{int(row.gained)} / {int(row.lost)}"
+            entry["McNemar p"] = f"{row.p:.2g}"
+    table = pd.DataFrame.from_dict(rows, orient="index").fillna("")
+    table.index = pd.MultiIndex.from_tuples(table.index, names=["method", "subset"])
+    order = ["Acc", "became right / wrong", "McNemar p", "F1", "MAE"]
+    return table[[name for name in order if name in table]]
+
+
+def table2_results(
+    baseline: pd.DataFrame, variants: Mapping[str, pd.DataFrame], model: str
+) -> pd.DataFrame:
+    """Table 2's numbers: ``model, variant, metric, value, low, high`` on Conflict, published units.
+
+    Frames are scored instances with ``subset``.
+    """
+    frames = []
+    for name, scored in {**variants, "baseline": baseline}.items():
+        scores = published_units(table1_scores(scored[scored["subset"] == "conflict"]))
+        frames.append(scores[scores["subset"] == "conflict"].assign(model=model, variant=name))
+    columns = ["model", "variant", "metric", "value", "low", "high", "n"]
+    return pd.concat(frames, ignore_index=True)[columns]

@@ -1,0 +1,218 @@
+"""Figures of the paper audit: attainable kappas, and what Eq. 6's softmax makes of nMAS."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from emomm_lib.labels import MODALITIES
+from emomm_study.audit.kappa import BANDS
+from emomm_study.report.frames import need
+from emomm_study.report.style import COLOURS, CORPUS_NAMES, PUBLISHED, caption, context, titled
+
+_DARK, _GREY, _FAINT = "#333333", "#7A7A7A", "#D0D0D0"
+_ROWS = {
+    "T": "text",
+    "A": "audio",
+    "V": "video",
+    "mean": "mean of the three",
+    "all": "all votes, one kappa",
+}
+_READINGS = {
+    "bound": ("largest possible", _DARK, "-"),
+    "mass": ("printed shares as mass", "#332288", "--"),
+    "nmas": ("printed shares as nMAS", "#D55E00", "-."),
+}
+_METHODS = ("baseline", "CHASE")
+_TEXTS = {
+    "Attainable kappa": "Fleiss' kappas that five votes a clip can have when their means fall into "
+    "Table 3's CMU-MOSI classes, by modality, as the mean of three kappas, and over all votes; "
+    "full bars use CMU-MOSI's mapping of means to classes, light ones CH-SIMS v2.0's. The black "
+    "line is the published value, the bands are Landis and Koch's",
+    "Literal preference": "Left: largest distance of Eq. 6's preference from uniform as inputs "
+    "grow, whatever the attention, and that of the baseline budgets printed in Table 7, the "
+    "layer farthest from uniform, read as shares of attention mass or of nMAS; curves begin flat "
+    "where text has its least, one token. Right: the "
+    "budgets of Table 7 as printed, and Eq. 6's softmax of the nMAS behind them",
+}
+
+
+def figure_caption(item: str, profile: str, note: str = "") -> str:
+    """Caption of a figure (``Attainable kappa``, ``Literal preference``) with its profile."""
+    return caption(item, profile, _TEXTS[item], note)
+
+
+def attainable_kappa(ranges: pd.DataFrame, published: float, profile: str) -> Figure:
+    """The attainable range of each kappa as a bar, with the published value across.
+
+    Parameters
+    ----------
+    ranges
+        ``modality`` (T, A, V, mean, all), ``mapping`` (names of corpora), ``low, high``, as by
+        :func:`emomm_study.audit.kappa.kappa_ranges`.
+    published
+        The paper's kappa.
+
+    Raises ``ValueError`` for a missing column, an unknown modality or mapping, or two rows of one
+    modality and mapping.
+    """
+    keys = ("modality", "mapping")
+    need(ranges, "ranges", *keys, "low", "high", once=keys)
+    for column, allowed in (("modality", _ROWS), ("mapping", CORPUS_NAMES)):
+        if unknown := sorted(set(ranges[column]) - set(allowed)):
+            raise ValueError(f"ranges: {column} is one of {[*allowed]}, got also {unknown}")
+    modalities = [m for m in _ROWS if m in set(ranges["modality"])]
+    mappings = [m for m in CORPUS_NAMES if m in set(ranges["mapping"])]
+    with context():
+        fig, ax = plt.subplots(figsize=(7.2, 1.7 + 0.62 * len(modalities)), layout="constrained")
+        left = min(-0.2, ranges["low"].min() - 0.05)
+        for k, (name, (low, high)) in enumerate(BANDS.items()):
+            ax.axvspan(max(low, left), high, color=_DARK, alpha=0.03 + 0.035 * (k % 2), lw=0)
+            ax.text(
+                (max(low, left) + high) / 2,
+                1.015,
+                name.replace(" ", "\n"),
+                transform=ax.get_xaxis_transform(),
+                ha="center",
+                va="bottom",
+                fontsize=7.5,
+                color=_DARK,
+            )
+        height = 0.36
+        for row in ranges.itertuples(index=False):
+            y = modalities.index(row.modality) + height * (mappings.index(row.mapping) - 0.5)
+            colour = COLOURS.get(row.modality.lower(), _GREY)
+            alpha = 1.0 if row.mapping == mappings[0] else 0.4
+            ax.barh(y, row.high - row.low, height * 0.86, row.low, color=colour, alpha=alpha, lw=0)
+            # Inside the bar, since the published value's line may pass beside its end.
+            colour = "white" if alpha == 1 and row.modality != "A" else "black"
+            text = f"{row.high:.2f}"
+            ax.text(row.high - 0.008, y, text, ha="right", va="center", fontsize=7.5, color=colour)
+        ax.axvline(published, color=PUBLISHED, lw=1.4)
+        ax.set_yticks(range(len(modalities)), [_ROWS[m] for m in modalities])
+        ax.tick_params(axis="y", length=0)
+        ax.set_ylim(len(modalities) - 0.45, -0.55)
+        ax.set_xlim(left, 1)
+        ax.set_xlabel("Fleiss' kappa")
+        ax.spines["left"].set_visible(False)
+        handles = [
+            Line2D([], [], color=PUBLISHED, lw=1.4, label=f"published, {published:.2f}"),
+            *(
+                Patch(color=_GREY, alpha=alpha, lw=0, label=f"mapping of {CORPUS_NAMES[m]}")
+                for m, alpha in zip(mappings, (1.0, 0.4), strict=False)
+            ),
+        ]
+        fig.legend(handles=handles, loc="outside lower center", ncols=3)
+        titled(
+            fig,
+            "Kappas that Table 3 allows",
+            profile,
+            "five votes a clip, 2,000 clips of CMU-MOSI; from the published counts alone",
+        )
+        return fig
+
+
+def _distances(ax: Axes, rows: pd.DataFrame, printed: float) -> None:
+    for reading, (_, colour, ls) in _READINGS.items():
+        line = rows[rows["reading"] == reading].sort_values("length")
+        ax.plot(line["length"], line["distance"], color=colour, ls=ls, lw=1.8)
+    ax.axhline(printed, color=_GREY, lw=1.4, ls=":")
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    ax.set_xlim(rows["length"].min(), rows["length"].max())
+    ax.set_ylim(2e-4, 1)
+    ax.xaxis.set_major_locator(LogLocator(10))
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+    ax.set_xlabel("tokens of T, A and V together")
+    ax.grid(color=_FAINT, lw=0.5)
+
+
+def _stacks(ax: Axes, rows: pd.DataFrame, value: str) -> None:
+    layers = sorted(rows["layer"].unique())
+    for method, shift in zip(_METHODS, (-0.21, 0.21), strict=True):
+        own = rows[rows["method"] == method].set_index(["modality", "layer"])[value]
+        base = np.zeros(len(layers))
+        for modality in MODALITIES:
+            heights = own[modality].loc[layers].to_numpy()
+            ax.bar(
+                np.arange(len(layers)) + shift,
+                heights,
+                0.36,
+                base,
+                color=COLOURS[modality.lower()],
+                edgecolor="white",
+                lw=0.4,
+                hatch="////" if method == "CHASE" else None,
+            )
+            base += heights
+    ax.set_xticks(range(len(layers)), [str(layer) for layer in layers])
+    ax.set_xlabel("layer")
+    ax.set_ylim(0, 1.0005)
+    ax.tick_params(axis="x", length=0)
+
+
+def literal_preference(distances: pd.DataFrame, budgets: pd.DataFrame, profile: str) -> Figure:
+    """Eq. 6's distance from uniform by length, and Table 7's budgets beside their softmax.
+
+    Parameters
+    ----------
+    distances
+        ``table, reading`` (``bound, mass, nmas``), ``length, distance``, as by
+        :func:`emomm_study.audit.preference.distance_by_length`; a panel for Table 7.
+    budgets
+        ``table, method, layer, reading, modality, printed, preference``, as by
+        :func:`emomm_study.audit.preference.literal_budgets`; Table 7's rows read as nMAS are drawn.
+
+    Raises ``ValueError`` for a missing column, repeated rows, or no row of Table 7.
+    """
+    keys = ("table", "reading", "length")
+    need(distances, "distances", *keys, "distance", once=keys)
+    keys = ("table", "method", "layer", "reading", "modality")
+    need(budgets, "budgets", *keys, "printed", "preference", once=keys)
+    shown = budgets[(budgets["table"] == 7) & (budgets["reading"] == "nmas")]
+    curves = distances[distances["table"] == 7]
+    if shown.empty or curves.empty:
+        raise ValueError("distances and budgets need rows of Table 7, budgets also read as nmas")
+    before = shown[shown["method"] == "baseline"]
+    gaps = (before["printed"] - 1 / len(MODALITIES)).abs().groupby(before["layer"]).sum() / 2
+    with context():
+        fig, axes = plt.subplots(
+            1, 3, figsize=(9.6, 3.9), layout="constrained", width_ratios=[1.25, 1, 1]
+        )
+        _distances(axes[0], curves, gaps.max())
+        axes[0].set_ylabel("distance from uniform (total variation)")
+        axes[0].set_title("Eq. 6 on longer inputs")
+        for ax, value, title in zip(
+            axes[1:],
+            ("printed", "preference"),
+            ("Table 7 as printed", "softmax of the nMAS behind it"),
+            strict=True,
+        ):
+            _stacks(ax, shown, value)
+            ax.set_title(title)
+        axes[1].set_ylabel("share")
+        lines = [
+            *(Line2D([], [], color=c, ls=ls, lw=1.8, label=n) for n, c, ls in _READINGS.values()),
+            Line2D([], [], color=_GREY, lw=1.4, ls=":", label="the printed shares themselves"),
+        ]
+        bars = [
+            *(Patch(color=COLOURS[m.lower()], label=m) for m in MODALITIES),
+            Patch(facecolor=_GREY, edgecolor="white", label="baseline"),
+            Patch(facecolor=_GREY, edgecolor="white", hatch="////", label="CHASE"),
+        ]
+        fig.legend(handles=[*lines, *bars], loc="outside lower center", ncols=5)
+        titled(
+            fig,
+            "The preference of Eq. 6 as printed",
+            profile,
+            "from Tables 7-8 and assumed numbers of tokens alone",
+        )
+        return fig

@@ -1,0 +1,282 @@
+"""Figures of what the published label tables leave open: kinds of clips, and readers' shares."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from numpy.typing import NDArray
+
+from emomm_lib.labels import MODALITIES, Corpus
+from emomm_lib.metrics.psmv import SUBSETS
+from emomm_study import paper
+from emomm_study.audit.joint import KINDS, published_quotas
+from emomm_study.report.frames import need
+from emomm_study.report.style import COLOURS, CORPUS_NAMES, PUBLISHED, caption, context, titled
+
+_WIDE, _NARROW, _DARK = "#D5DAE3", "#8C98AD", "#333333"
+_SETS = ("tables", "tables and quotas")
+_PARTS = {
+    "tables": "Tables 3 and 4",
+    "quotas": "CH-SIMS's quotas",
+    "mix": "CMU-MOSI's conflicts",
+}
+_READERS = {"random": "follows one at random", "average": "follows the average"}
+_DRAWN = {"random": ("-", "D"), "average": ("--", "o")}
+_SUBSETS = {"align": "Align", "conflict": "Conflict"}
+_WINDOW = (-100.0, 150.0)
+"""Shares in percent that the figure shows; what lies beyond is an arrow."""
+
+
+_MARKS = "Diamonds: the labels of this companion's surrogates"
+_TEXTS = {
+    "Kinds of clips": "Clips of each kind that Tables 3 and 4, and CH-SIMS's quotas (App. A.1), "
+    "allow: the least and greatest whole numbers, proved by the dual of a linear program. "
+    f"{_MARKS}",
+    "Shares of readers": "PSMV shares (Eq. 2) that readers without preference can have over all "
+    "label tables that fit the published numbers and in which they gain; arrows go on beyond the "
+    f"axis. Black: published shares of V, of a model. {_MARKS}",
+    "Gain and PSMV": "PSMV of V (Eq. 2) against V(TAV) - V(none) for readers without preference: "
+    "areas hold all label tables that fit the published numbers; a share is a slope, lines have "
+    "the published ones. Marks: the labels of this companion's surrogates",
+}
+
+
+def figure_caption(item: str, profile: str, note: str = "") -> str:
+    """Caption of a figure (``Kinds of clips``, ``Shares of readers``, ``Gain and PSMV``)."""
+    return caption(item, profile, _TEXTS[item], note)
+
+
+def _published() -> dict[str, float]:
+    """The paper's share of V by subset, a fraction (Sec. 4.2)."""
+    facts = paper.claims().set_index("id")["value"] / 100
+    return {subset: facts[f"vcc_share_v_{subset}"] for subset in SUBSETS}
+
+
+def _together(committed: pd.DataFrame) -> pd.Series:
+    """Values of both corpora together, by reader, subset, modality and quantity."""
+    both = committed[committed["corpus"] == "both"]
+    return both.set_index(["reader", "subset", "modality", "quantity"])["value"]
+
+
+def kinds_figure(
+    ranges: pd.DataFrame,
+    committed: Mapping[Corpus, NDArray[np.integer]],
+    profile: str,
+) -> Figure:
+    """How many clips of each kind the published numbers allow, for each corpus.
+
+    Parameters
+    ----------
+    ranges
+        ``corpus, constraints, kind, low, high, exact`` as by ``audit.joint.kind_ranges``.
+    committed
+        Clips per cell, (5, 5, 5, 5), of the labels that the surrogates have, by corpus.
+
+    Raises ``ValueError`` that names missing columns.
+    """
+    need(ranges, "ranges", "corpus", "constraints", "kind", "low", "high", "exact")
+    kinds, quotas = list(KINDS), published_quotas()
+    printed = {"conflict": quotas.conflict, "equal": quotas.equal}
+    printed["same polarity"] = quotas.same_polarity
+    with context():
+        fig, axes = plt.subplots(1, 2, figsize=(9.6, 4.0), layout="constrained", sharey=True)
+        for ax, corpus in zip(axes, Corpus, strict=True):
+            for constraints, colour, height in zip(
+                _SETS, (_WIDE, _NARROW), (0.62, 0.3), strict=True
+            ):
+                chosen = ranges["corpus"].eq(corpus.value) & ranges["constraints"].eq(constraints)
+                for row in ranges[chosen].itertuples():
+                    place = kinds.index(row.kind)
+                    # A single number is a bar, too.
+                    width = max(row.high - row.low, 12)
+                    left = (row.low + row.high - width) / 2
+                    ax.barh(place, width, height, left=left, color=colour)
+                    if constraints == "tables" or row.low < row.high:
+                        _ends(ax, place, row.low, row.high, constraints == "tables")
+            for kind, cells in KINDS.items():
+                number = np.ravel(committed[corpus]) @ cells
+                ax.plot(number, kinds.index(kind), "D", mfc="white", mec=_DARK, ms=5, zorder=4)
+            if corpus is Corpus.CH_SIMS:
+                for kind, number in printed.items():
+                    middle = kinds.index(kind)
+                    ax.vlines(number, middle - 0.36, middle + 0.36, color=PUBLISHED, lw=2, zorder=3)
+            ax.set_title(CORPUS_NAMES[corpus.value])
+            ax.set_xlim(-20, 2420)
+            ax.set_ylim(len(kinds) - 0.4, -0.6)
+            ax.set_xticks(range(0, 2001, 500))
+            ax.set_xlabel("clips, of 2,000")
+        axes[0].set_yticks(range(len(kinds)), kinds)
+        handles = [
+            Patch(color=_WIDE, label="allowed by Tables 3 and 4"),
+            Patch(color=_NARROW, label="and by CH-SIMS's quotas"),
+            Line2D([], [], color=PUBLISHED, lw=2, label="published quota"),
+            Line2D([], [], ls="", marker="D", mfc="white", mec=_DARK, ms=5, label="surrogates"),
+        ]
+        fig.legend(handles=handles, loc="outside lower center", ncols=4)
+        reached = "and reached" if ranges["exact"].all() else "and, but for some, reached"
+        below = f"ends proved {reached} by integers; about the published tables, not a model"
+        titled(fig, "What the published label tables leave open", profile, below)
+        return fig
+
+
+def _ends(ax: Axes, place: float, low: int, high: int, wide: bool) -> None:
+    """The two ends in figures: beside a wide bar, under a narrow one."""
+    if wide:
+        ax.text(max(high, 0) + 25, place, f"{low:,} to {high:,}", va="center", fontsize=7)
+    else:
+        ax.text(
+            (low + high) / 2,
+            place + 0.17,
+            f"{low:,} to {high:,}",
+            ha="center",
+            va="top",
+            fontsize=7,
+        )
+
+
+def shares_figure(
+    ranges: pd.DataFrame,
+    committed: pd.DataFrame,
+    profile: str,
+) -> Figure:
+    """PSMV shares that readers without preference can have, on Align and on Conflict.
+
+    Parameters
+    ----------
+    ranges
+        ``corpus, constraints, reader, subset, modality, quantity, low, high`` as by
+        ``audit.collapse.share_ranges``. Of it the shares are drawn of both corpora together, under
+        the last, narrowest constraints.
+    committed
+        ``corpus, reader, subset, modality, quantity, value`` as by ``audit.collapse.shares_of``.
+
+    Shares in percent. A bar that leaves the window ends in an arrow. Raises ``ValueError`` for
+    missing columns or where both corpora together are missing.
+    """
+    need(ranges, "ranges", "corpus", "constraints", "reader", "subset", "modality", "low", "high")
+    need(committed, "committed", "corpus", "reader", "subset", "modality", "value")
+    shares = ranges[ranges["quantity"].eq("share") & ranges["corpus"].eq("both")]
+    if shares.empty:
+        raise ValueError("ranges: no shares of both corpora together; give all of collapse.allowed")
+    constraints = shares["constraints"].iloc[-1]
+    shares = shares[shares["constraints"] == constraints]
+    points, published = _together(committed), _published()
+    with context():
+        fig, axes = plt.subplots(1, 2, figsize=(9.6, 3.9), layout="constrained", sharey=True)
+        low, high = _WINDOW
+        for ax, reader in zip(axes, _READERS, strict=True):
+            for place, subset in enumerate(SUBSETS):
+                for k, modality in enumerate(MODALITIES):
+                    x, colour = 4 * place + k, COLOURS[modality.lower()]
+                    row = shares[
+                        shares["reader"].eq(reader)
+                        & shares["subset"].eq(subset)
+                        & shares["modality"].eq(modality)
+                    ].squeeze()
+                    bottom, top = np.clip([100 * row["low"], 100 * row["high"]], low, high)
+                    ax.bar(x, top - bottom, 0.7, bottom, color=colour, alpha=0.35)
+                    for end, edge, marker in ((row["low"], low, "v"), (row["high"], high, "^")):
+                        if (100 * end < low) or (100 * end > high):
+                            ax.plot(x, edge, marker, color=colour, ms=7, clip_on=False, zorder=5)
+                    value = 100 * points[reader, subset, modality, "share"]
+                    ax.plot(x, value, "D", mfc="white", mec=_DARK, ms=5.5, zorder=4)
+                line = 4 * place + 2
+                ax.hlines(100 * published[subset], line - 0.45, line + 0.45, color=PUBLISHED, lw=2)
+            ax.axhline(0, color="black", lw=0.8)
+            ax.set_title(f"reader {_READERS[reader]}")
+            names = [f"{m}\n{_SUBSETS[s]}" if m == "A" else m for s in SUBSETS for m in MODALITIES]
+            ax.set_xticks([4 * p + k for p in range(2) for k in range(3)], names)
+            ax.set_ylim(low, high)
+        axes[0].set_ylabel("PSMV share (%)")
+        handles = [
+            *(
+                Patch(color=COLOURS[m.lower()], alpha=0.35, label=f"{m}: allowed")
+                for m in MODALITIES
+            ),
+            Line2D([], [], ls="", marker="D", mfc="white", mec=_DARK, ms=5.5, label="surrogates"),
+            Line2D([], [], color=PUBLISHED, lw=2, label="published, of a model"),
+            Line2D([], [], ls="", marker="^", color=_DARK, ms=6, label="beyond the axis"),
+        ]
+        fig.legend(handles=handles, loc="outside lower center", ncols=6)
+        least = ranges.attrs.get("least", 0)
+        asked = f"; gains of {100 * least:g} points or more" if least else ""
+        below = f"both corpora; {_listed(constraints)}{asked}"
+        titled(fig, "Shares that labels alone allow without any preference", profile, below)
+        return fig
+
+
+def _listed(constraints: str) -> str:
+    """The constraints in words: each set includes those before it."""
+    names = list(_PARTS)
+    return ", ".join(_PARTS[name] for name in names[: names.index(constraints) + 1])
+
+
+def outlines_figure(
+    outlines: pd.DataFrame,
+    committed: pd.DataFrame,
+    profile: str,
+) -> Figure:
+    """V's PSMV against the total gain: all that the labels of readers without preference allow.
+
+    Parameters
+    ----------
+    outlines
+        ``reader, subset, gain, psmv``: corners in order as by ``audit.collapse.outline``, of V and
+        of both corpora together.
+    committed
+        As for :func:`shares_figure`.
+
+    The published share is the slope of a line. Raises ``ValueError`` for missing columns.
+    """
+    need(outlines, "outlines", "reader", "subset", "gain", "psmv")
+    points, published = _together(committed), _published()
+    with context():
+        fig, axes = plt.subplots(
+            1, 2, figsize=(9.6, 4.3), layout="constrained", sharex=True, sharey=True
+        )
+        for ax, subset in zip(axes, SUBSETS, strict=True):
+            for reader, (style, marker) in _DRAWN.items():
+                chosen = outlines["reader"].eq(reader) & outlines["subset"].eq(subset)
+                corners = 100 * outlines.loc[chosen, ["gain", "psmv"]].to_numpy()
+                ax.fill(*corners.T, facecolor=COLOURS["v"], alpha=0.16, lw=0)
+                ax.plot(*np.vstack([corners, corners[:1]]).T, ls=style, color=COLOURS["v"], lw=1.2)
+                gain, psmv = (
+                    100 * points[reader, subset, "TAV", "gain"],
+                    100 * points[reader, subset, "V", "psmv"],
+                )
+                ax.plot(gain, psmv, marker, mfc="white", mec=_DARK, ms=5.5, zorder=5)
+            for other in SUBSETS:
+                ends, own = np.array([0, 100]), other == subset
+                line = {"lw": 1.6, "ls": "-"} if own else {"lw": 0.7, "ls": ":"}
+                ax.plot(ends, ends * published[other], color=PUBLISHED, **line)
+            x, share = 9, published[subset]
+            ax.text(x, x * share + 2, f"{100 * share:.1f}%", ha="right", fontsize=8)
+            ax.axhline(0, color="black", lw=0.6)
+            ax.axvline(0, color="black", lw=0.6)
+            ax.set_title(_SUBSETS[subset])
+            ax.set_xlabel("total gain V(TAV) \N{MINUS SIGN} V(none) (points)")
+        axes[0].set_xlim(-25, 85)
+        axes[0].set_ylim(-42, 52)
+        axes[0].set_ylabel("PSMV of V (points)")
+        look = {"color": COLOURS["v"], "mfc": "white", "mec": _DARK, "ms": 5}
+        handles = [
+            *(
+                Line2D([], [], ls=style, marker=marker, label=_READERS[reader], **look)
+                for reader, (style, marker) in _DRAWN.items()
+            ),
+            Line2D([], [], color=PUBLISHED, lw=1.6, label="published share (slope)"),
+            Line2D([], [], color=PUBLISHED, lw=0.7, ls=":", label="that of the other subset"),
+        ]
+        fig.legend(handles=handles, loc="outside lower center", ncols=4)
+        below = (
+            "area: all label tables that fit the published numbers; marks: the surrogates' table"
+        )
+        titled(fig, "V's PSMV and the total gain of readers without preference", profile, below)
+        return fig

@@ -1,0 +1,295 @@
+"""Figures of the audit of Tables 1, 2 and 6: mixes, attainable sizes, sampling error, routing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch, Polygon
+from matplotlib.ticker import MaxNLocator, MultipleLocator
+
+from emomm_study.audit.attainable import Windows
+from emomm_study.audit.sampling import DEPENDS, EXCEEDS, WITHIN
+from emomm_study.paper import claims
+from emomm_study.report.frames import need
+from emomm_study.report.style import caption, context, titled
+
+_SUBSETS = {"overall": "Overall", "align": "Align", "conflict": "Conflict", "missing": "Missing"}
+_METRICS = {
+    "acc": ("accuracy", "#332288"),
+    "mae": ("MAE", "#5FBFD3"),
+    "f1": ("F1, which need not mix", "#D55E00"),
+}
+_VARIANTS = {
+    "no_router": "w/o router",
+    "no_inter_bias": "w/o inter-modality bias",
+    "no_intra_bias": "w/o intra-modality bias",
+}
+_VERDICT_COLOURS = {EXCEEDS: "#332288", DEPENDS: "#D55E00", WITHIN: "#7A7A7A"}
+_DARK, _GREY, _BAND, _WINDOW = "#333333", "#7A7A7A", "#E4E4E4", "#D6DBE4"
+
+_TEXTS = {
+    "Mix": "Left: Table 1's Overall less the best mix of its subsets, in units of what rounding "
+    "can explain (shaded), with one mix by accuracy and MAE for all rows; macro F1 is not linear "
+    "and need not follow. Right: all weights that rounding cannot exclude, light by MAE and dark "
+    "by accuracy (also enlarged); the dashed line is three Missing instances a clip",
+    "Sizes": "Numbers of clips at which some number of right answers prints the accuracy of each "
+    "row. The line is the size that Table 1's mix and a fifth of 4,000 clips imply; the band is a "
+    "window in which every row of Align finds a size",
+    "Differences": "Differences of accuracy in Tables 1 and 2 with 95% intervals at the implied "
+    "sizes: thick where the two systems differ on as few instances as their accuracies allow, thin "
+    "on as many. Hollow marks count a clip once",
+    "Routing": "Joint success of Table 6 beside recall times top-1; rounding explains a difference "
+    "of 0.0001",
+}
+
+
+def figure_caption(item: str, profile: str, note: str = "") -> str:
+    """Caption of a figure (``Mix``, ``Sizes``, ``Differences``, ``Routing``) with its profile."""
+    return caption(item, profile, _TEXTS[item], note)
+
+
+def _systems(frame: pd.DataFrame) -> list[str]:
+    """Names of rows of Tables 1 and 2: the system, or Table 2's variant."""
+    plus = {"baseline": "", "CHASE": " + CHASE"}
+    return [
+        f"{row.model}{plus[row.method]}" if row.method in plus else _VARIANTS[row.method]
+        for row in frame.itertuples()
+    ]
+
+
+def _rows(ax: Axes, names: list[str]) -> None:
+    ax.set_yticks(range(len(names)), names)
+    ax.set_ylim(len(names) - 0.4, -0.6)
+    ax.tick_params(axis="y", length=0)
+
+
+def _area(ax: Axes, corners: pd.DataFrame, metric: str) -> None:
+    if len(corners):
+        points = corners[["missing", "conflict"]].to_numpy(float)
+        colour = _METRICS[metric][1]
+        ax.add_patch(Polygon(points, fc=colour, ec=colour, alpha=0.45, lw=1))
+        ax.update_datalim(points)
+
+
+def mix_figure(residuals: pd.DataFrame, polygons: dict[str, pd.DataFrame], profile: str) -> Figure:
+    """Residuals of the best mix against rounding, and the weights that rounding cannot exclude.
+
+    Parameters
+    ----------
+    residuals
+        As by :func:`emomm_study.audit.mix.residuals`.
+    polygons
+        Corners by metric, ``acc`` and ``mae``, as by :func:`emomm_study.audit.mix.compatible`; a
+        polygon without corners is not drawn.
+
+    The weight of Missing by Appendix A.3, three instances beside each full-modality clip, is
+    marked. Raises ``ValueError`` for a missing column or no rows.
+    """
+    need(residuals, "residuals", "model", "method", "metric", "residual", "bound")
+    instances = claims().set_index("id").at["missing_per_clip", "value"]
+    three = instances / (instances + 1)
+    with context():
+        fig, (left, right, close) = plt.subplots(
+            1, 3, figsize=(10.4, 3.7), layout="constrained", width_ratios=(1.25, 1, 1)
+        )
+        left.axvspan(-1, 1, color=_BAND, lw=0)
+        left.axvline(0, color=_GREY, lw=0.8)
+        for shift, (metric, (_, colour)) in zip((-0.2, 0, 0.2), _METRICS.items(), strict=True):
+            rows = residuals[residuals["metric"] == metric]
+            values = rows["residual"] / rows["bound"]
+            left.plot(values, np.arange(len(rows)) + shift, "o", ms=4.5, color=colour)
+        _rows(left, _systems(residuals[residuals["metric"] == residuals["metric"].iloc[0]]))
+        left.set_title("Overall less the best mix", fontsize=9)
+        left.set_xlabel("residual / what rounding explains")
+        for ax in (right, close):
+            for metric in ("mae", "acc"):
+                _area(ax, polygons[metric], metric)
+            ax.axvline(three, color=_DARK, lw=1, ls="--")
+            ax.set_xlabel("weight of Missing")
+            ax.set_ylabel("weight of Conflict")
+            ax.xaxis.set_major_locator(MaxNLocator(4))
+            ax.yaxis.set_major_locator(MaxNLocator(5))
+        right.autoscale_view()
+        right.margins(0.1)
+        right.set_title("weights left by rounding", fontsize=9)
+        if len(acc := polygons["acc"]):
+            low, high = min(three, acc["missing"].min()), max(three, acc["missing"].max())
+            pad = 0.25 * (high - low)
+            close.set_xlim(low - pad, high + pad)
+            span = max(np.ptp(acc["conflict"]), 1e-4)
+            close.set_ylim(acc["conflict"].min() - span, acc["conflict"].max() + span)
+        close.set_title("the same, enlarged", fontsize=9)
+        handles = [
+            *(
+                Line2D([], [], ls="", marker="o", color=colour, label=name)
+                for name, colour in _METRICS.values()
+            ),
+            Line2D([], [], color=_DARK, lw=1, ls="--", label="three Missing instances a clip"),
+        ]
+        fig.legend(handles=handles, loc="outside lower center", ncols=4)
+        titled(fig, "One mix of subsets behind Overall", profile, "published Table 1, eight rows")
+        return fig
+
+
+def sizes_figure(rows: pd.DataFrame, window: Windows, profile: str) -> Figure:
+    """Sizes near the implied one that print each accuracy of Align and of Conflict.
+
+    ``rows`` is as by :func:`emomm_study.audit.attainable.row_sizes`; ``window`` marks the runs in
+    which all rows of its subset find a size. Raises ``ValueError`` for a missing column or no rows.
+    """
+    need(rows, "rows", "model", "method", "subset", "implied", "sizes", "below", "above")
+    with context():
+        fig, axes = plt.subplots(1, 2, figsize=(10.4, 4.1), layout="constrained")
+        for ax, subset in zip(axes, ("align", "conflict"), strict=True):
+            part = rows[rows["subset"] == subset].reset_index(drop=True)
+            for start in window.starts if subset == window.subset else ():
+                # Overlapping runs have one opaque colour, and so make one band.
+                ax.axvspan(start - 0.5, start + window.width - 0.5, color=_WINDOW, lw=0, zorder=-1)
+            implied = part["implied"].iloc[0]
+            ax.axvline(implied, color=_DARK, lw=1, ls="--")
+            for place, row in enumerate(part.itertuples()):
+                ax.axhline(place, color=_BAND, lw=0.8, zorder=0)
+                ax.plot(row.sizes, [place] * len(row.sizes), "|", ms=11, mew=2, color="#332288")
+                if not row.sizes:
+                    ax.text(
+                        implied * 1.01,
+                        place,
+                        f"none from {row.below + 1:.0f} to {row.above - 1:.0f}",
+                        va="center",
+                        fontsize=8,
+                        color="#D55E00",
+                        bbox={"fc": "white", "ec": "none", "pad": 1},
+                    )
+            _rows(ax, _systems(part))
+            ax.set_xlim(implied * 0.89, implied * 1.11)
+            ax.xaxis.set_major_locator(MultipleLocator(10 if implied < 400 else 20))
+            ax.set_title(f"EmoMM-{_SUBSETS[subset]}", fontsize=9)
+            ax.set_xlabel("number of clips n")
+        handles = [
+            Line2D(
+                [],
+                [],
+                ls="",
+                marker="|",
+                ms=9,
+                mew=2,
+                color="#332288",
+                label="some k/n prints the accuracy",
+            ),
+            Line2D([], [], color=_DARK, lw=1, ls="--", label="implied by the mix and the split"),
+        ]
+        if window.starts:
+            name = f"a run of {window.width} in which every row finds one"
+            handles.append(Patch(color=_WINDOW, lw=0, label=name))
+        fig.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+        below = "accuracies of published Tables 1 and 2 as shares of n clips"
+        titled(fig, "Which numbers of clips can print an accuracy", profile, below)
+        return fig
+
+
+def _interval(ax: Axes, place: float, row: tuple, hollow: bool) -> None:
+    colour = _VERDICT_COLOURS[row.verdict]
+    ax.plot([row.low_worst, row.high_worst], [place] * 2, color=colour, lw=0.9)
+    ax.plot([row.low_best, row.high_best], [place] * 2, color=colour, lw=3.2)
+    face = "white" if hollow else colour
+    ax.plot([row.difference], [place], "o", ms=5.5, mfc=face, mec=colour, mew=1.2)
+
+
+def differences_figure(bounds: pd.DataFrame, profile: str) -> Figure:
+    """Forest of differences of accuracy with the narrowest and the widest 95% intervals.
+
+    ``bounds`` is as by :func:`emomm_study.audit.sampling.difference_bounds`, or rows of it; every
+    kind has a panel. Raises ``ValueError`` for a missing column, another verdict, or no rows.
+    """
+    ends = ("low_best", "high_best", "low_worst", "high_worst")
+    need(
+        bounds, "bounds", "kind", "comparison", "subset", "counted", "difference", *ends, "verdict"
+    )
+    if unknown := set(bounds["verdict"]) - set(_VERDICT_COLOURS):
+        raise ValueError(f"bounds: verdicts are {tuple(_VERDICT_COLOURS)}; got {sorted(unknown)}")
+    kinds = [*dict.fromkeys(bounds["kind"])]
+    groups = {
+        kind: bounds[bounds["kind"] == kind].groupby(["comparison", "subset"], sort=False)
+        for kind in kinds
+    }
+    heights = [groups[kind].ngroups + 0.6 for kind in kinds]
+    with context():
+        fig, axes = plt.subplots(
+            len(kinds),
+            1,
+            figsize=(8.6, 1.7 + 0.3 * sum(heights)),
+            layout="constrained",
+            height_ratios=heights,
+            sharex=True,
+            squeeze=False,
+        )
+        for ax, kind in zip(axes[:, 0], kinds, strict=True):
+            names = []
+            for place, ((comparison, subset), rows) in enumerate(groups[kind]):
+                for row in rows.itertuples():
+                    clips = row.counted == "clips"
+                    shift = 0.0 if len(rows) == 1 else (0.17 if clips else -0.17)
+                    _interval(ax, place + shift, row, clips)
+                for code, name in _VARIANTS.items():
+                    comparison = comparison.replace(code, name)
+                name = comparison.replace(" - ", " \N{MINUS SIGN} ")
+                names.append(f"{name}, {_SUBSETS[subset]}")
+            _rows(ax, names)
+            ax.axvline(0, color=_GREY, lw=0.9, zorder=0)
+            ax.grid(axis="x", color=_BAND, lw=0.6)
+            ax.set_axisbelow(True)
+        axes[-1, 0].set_xlabel("difference of accuracy, points")
+        handles = [
+            *(
+                Line2D([], [], color=colour, lw=3, marker="o", ms=5, label=verdict)
+                for verdict, colour in _VERDICT_COLOURS.items()
+                if verdict in set(bounds["verdict"])
+            ),
+            Line2D([], [], ls="", marker="o", mfc="white", mec=_DARK, label="a clip counts once"),
+        ]
+        fig.legend(handles=handles, loc="outside lower center", ncols=2)
+        below = "95% intervals: thick at the most favourable pairing, thin at the least"
+        titled(fig, "Differences of accuracy and the size of the test set", profile, below)
+        return fig
+
+
+def routing_figure(product: pd.DataFrame, profile: str) -> Figure:
+    """Table 6: recall times top-1 beside the printed joint success, by split.
+
+    ``product`` is as by :func:`emomm_study.audit.gains.routing_product`. Raises ``ValueError`` for a
+    missing column or no rows.
+    """
+    need(product, "product", "split", "joint", "product", "difference", "bound")
+    with context():
+        fig, ax = plt.subplots(figsize=(5.6, 2.5), layout="constrained")
+        for place, row in enumerate(product.itertuples()):
+            ax.plot([row.product, row.joint], [place] * 2, color=_GREY, lw=1, zorder=1)
+            ax.errorbar(row.product, place, xerr=row.bound, fmt="o", color="#332288", capsize=4)
+            ax.plot([row.joint], [place], "D", color="#D55E00")
+            middle = (row.product + row.joint) / 2
+            text = f"{row.difference:+.4f}, {abs(row.difference) / row.bound:.0f} times rounding"
+            ax.annotate(
+                text, (middle, place), (0, 7), textcoords="offset points", ha="center", fontsize=8
+            )
+        names = {"valid": "validation", "test": "test"}
+        _rows(ax, [names[split] for split in product["split"]])
+        ax.margins(x=0.25)
+        ax.set_xlabel("share of true conflicts")
+        handles = [
+            Line2D(
+                [],
+                [],
+                ls="",
+                marker="o",
+                color="#332288",
+                label="recall \N{MULTIPLICATION SIGN} top-1",
+            ),
+            Line2D([], [], ls="", marker="D", color="#D55E00", label="joint success as printed"),
+        ]
+        fig.legend(handles=handles, loc="outside lower center", ncols=2)
+        titled(fig, "Table 6: a product, and what is printed", profile, "published values")
+        return fig

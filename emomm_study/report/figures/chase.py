@@ -1,0 +1,460 @@
+"""Figures of CHASE: its router, what steering gains over the unsteered model, and sweeps."""
+
+from __future__ import annotations
+
+from textwrap import fill
+
+import numpy as np
+import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from emomm_lib.metrics.routing import expected_calibration_error
+from emomm_study.report.frames import need
+from emomm_study.report.style import SUBSET_COLOURS, caption, context, fixed, titled
+
+ROUTER_COLOURS = ("#332288", "#D55E00", "#5FBFD3", "#7A7A7A")
+"""Routers in order; apart in lightness, and none is a modality's colour."""
+_SUBSETS = {"align": "Align", "conflict": "Conflict", "missing": "Missing"}
+# Lines and small marks need more contrast with white than style.SUBSET_COLOURS gives Align.
+_COLOURS = {"align": "#5F6B80", "conflict": SUBSET_COLOURS["conflict"], "missing": "#3B1F5C"}
+_LINES = {"align": ("--", "s"), "conflict": ("-", "o"), "missing": ("-.", "^")}
+_COALITIONS = ("TAV", "TA", "TV", "AV")
+_SPLITS = {"valid": "validation", "test": "test"}
+_GROUP_MARKERS = "oDs^v"
+_SYMBOLS = {
+    "tau": r"$\tau$",
+    "eta": r"$\eta$",
+    "gamma": r"$\gamma$",
+    "beta": r"$\beta$",
+    "K": r"$K$",
+    "psi_hat": r"$\hat{\psi}$",
+    "P": r"$P$",
+    "l_r": r"$l_r$",
+    "sharpness": "sharpness",
+}
+_DARK, _GREY, _FAINT = "#333333", "#7A7A7A", "#D0D0D0"
+
+_GAIN = (
+    "points of five-class accuracy over the unsteered model on the same instances, with 95% "
+    "bootstrap intervals"
+)
+_TEXTS = {
+    "Router curves": "Training of the router: loss of Eq. 10 on training clips (dashed) and on "
+    "validation clips (solid), and on validation clips the area under the ROC curve of p and the "
+    "share of conflicts in which the gate's first modality is right; thin lines are seeds, bold "
+    "ones their mean",
+    "Reliability": "Observed share of conflicts against the predicted probability p (Eq. 7), by "
+    "bins of equal width; areas of marks and the bars beneath are numbers of prompts. ECE is the "
+    "mean distance from the diagonal over prompts",
+    "Gate by layer": "Share of conflicts in which the gate's first modality (Eq. 8) is right, by "
+    "layer and coalition, with 95% bootstrap intervals over clips; a level, dashed line is a "
+    "router that reads only what enters the first layer and so has one gate for all layers",
+    "Gains": f"Gains by method: {_GAIN}",
+    "Sweeps": f"Gains while one setting is varied and all others keep the base's: {_GAIN}. A "
+    "dotted line marks the base's setting",
+    "Null control": "Gains where no cue tells a right modality from a wrong one, so that a router "
+    f"has nothing to learn: {_GAIN}",
+}
+
+
+def figure_caption(item: str, profile: str, note: str = "") -> str:
+    """Caption of a figure (``Gains``, ``Router curves``) with its profile; ``note`` says what the
+    data are."""
+    return caption(item, profile, _TEXTS[item], note)
+
+
+def _known(column: pd.Series, what: str, allowed: dict | tuple) -> list[str]:
+    """Values of a column in the order of those allowed."""
+    present = set(column)
+    if unknown := sorted(present - set(allowed), key=str):
+        raise ValueError(f"{what}: {column.name} is one of {tuple(allowed)}, got also {unknown}")
+    return [name for name in allowed if name in present]
+
+
+def _order(column: pd.Series) -> list[str]:
+    """Categories that occur, or values in order of appearance."""
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        return [*column.cat.categories[column.cat.categories.isin(column)]]
+    return [*dict.fromkeys(column)]
+
+
+def _router_colours(column: pd.Series) -> dict[str, str]:
+    """Colours by router; of categories also those that do not occur have their own."""
+    categories = isinstance(column.dtype, pd.CategoricalDtype)
+    places = [*column.cat.categories] if categories else _order(column)
+    if len(places) > len(ROUTER_COLOURS):
+        raise ValueError(f"at most {len(ROUTER_COLOURS)} routers have a colour, got {places}")
+    colours = dict(zip(places, ROUTER_COLOURS, strict=False))
+    return {router: colours[router] for router in _order(column)}
+
+
+def _points(value: float, *, sign: bool = False) -> str:
+    """Points with one digit: ``2.3``, with sign ``+2.3``; zero has none."""
+    if not np.isfinite(value):
+        return "n/a"
+    # Adding zero makes the -0.0 of a small loss a zero without sign.
+    value = float(np.round(100 * value, 1)) + 0.0
+    text = fixed(value, 1).replace("-", "\N{MINUS SIGN}")
+    return f"+{text}" if sign and value > 0 else text
+
+
+def _band(ax: Axes, x: np.ndarray, rows: pd.DataFrame, colour: str, factor: float = 1) -> None:
+    low, high = (factor * rows[end].to_numpy(float) for end in ("low", "high"))
+    ax.fill_between(x, low, high, color=colour, alpha=0.2, lw=0)
+
+
+def _legend(fig: Figure, handles: list[Artist]) -> None:
+    """A legend beneath, on one line where that is wide enough for all names."""
+    widths = [0.5 + 0.065 * len(handle.get_label()) for handle in handles]
+    columns = len(handles)
+    if sum(widths) > fig.get_figwidth():
+        columns = max(1, int(fig.get_figwidth() / max(widths)))
+    fig.legend(handles=handles, loc="outside lower center", ncols=columns)
+
+
+def _seeds(ax: Axes, rows: pd.DataFrame, quantity: str, colour: str, ls: str = "-") -> None:
+    """A thin line a seed, and their mean bold."""
+    wide = rows.pivot(index="epoch", columns="seed", values=quantity)
+    for seed in wide:
+        ax.plot(wide.index, wide[seed], color=colour, alpha=0.4, lw=0.8, ls=ls)
+    ax.plot(wide.index, wide.mean(axis=1), color=colour, lw=2.0 if ls == "-" else 1.4, ls=ls)
+
+
+def training_curves(history: pd.DataFrame, profile: str) -> Figure:
+    """Loss of each router by epoch, and on validation clips AUC of p and top-1 of the gate.
+
+    Parameters
+    ----------
+    history
+        ``router, seed, epoch, loss, valid_loss, conflict_auc, gate_top1``, the last two in 0..1;
+        histories of :func:`emomm_lib.chase.training.train_router`. Routers in order of appearance
+        or of their categories, which also give them their colours.
+
+    Raises ``ValueError`` for a missing column, two rows of one epoch, or more than four routers.
+    """
+    keys = ("router", "seed", "epoch")
+    quantities = {"conflict_auc": "AUC of $p$", "gate_top1": "gate top-1"}
+    need(history, "history", *keys, "loss", "valid_loss", *quantities, once=keys)
+    colours = _router_colours(history["router"])
+    seeds = history.groupby("router", observed=True)["seed"].nunique()
+    with context():
+        count = len(colours) + len(quantities)
+        fig, axes = plt.subplots(
+            1, count, figsize=(min(9.6, 2.5 * count), 3.3), layout="constrained"
+        )
+        for ax, (router, colour) in zip(axes, colours.items(), strict=False):
+            rows = history[history["router"] == router]
+            _seeds(ax, rows, "loss", colour, "--")
+            _seeds(ax, rows, "valid_loss", colour)
+            ax.set_title(fill(str(router), 24), fontsize=9)
+            for other, name in zip(axes[len(colours) :], quantities, strict=True):
+                _seeds(other, rows, name, colour)
+        axes[0].set_ylabel("loss (Eq. 10)")
+        auc = axes[len(colours)]
+        auc.axhline(0.5, color=_GREY, lw=1, ls=":")
+        for ax, title in zip(axes[len(colours) :], quantities.values(), strict=True):
+            ax.set_title(title, fontsize=9)
+        for ax in axes:
+            ax.set_xlabel("epoch")
+            ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        handles = [
+            *(Line2D([], [], color=c, lw=2, label=router) for router, c in colours.items()),
+            Line2D([], [], color=_DARK, lw=1.4, ls="--", label="training"),
+            Line2D([], [], color=_DARK, lw=2, label="validation"),
+            Line2D([], [], color=_DARK, lw=0.8, alpha=0.6, label="one seed"),
+            Line2D([], [], color=_GREY, lw=1, ls=":", label="chance"),
+        ]
+        _legend(fig, handles)
+        few, many = seeds.min(), seeds.max()
+        number = f"{many}" if few == many else f"{few} to {many}"
+        titled(fig, "Training of the router", profile, f"seeds a router: {number}")
+        return fig
+
+
+def reliability_diagram(table: pd.DataFrame, profile: str) -> Figure:
+    """Observed share of conflicts against predicted p, and beneath the prompts in each bin.
+
+    ``table`` has ``split`` (``valid, test``) and ``low, high, predicted, observed, n`` as by
+    :func:`emomm_lib.metrics.routing.reliability`, all but n in 0..1. Raises ``ValueError`` for a
+    missing column, another split, or two rows of one bin.
+    """
+    columns = ("low", "high", "predicted", "observed", "n")
+    need(table, "table", "split", *columns, once=("split", "low"))
+    splits = _known(table["split"], "table", _SPLITS)
+    colour = ROUTER_COLOURS[0]
+    with context():
+        fig, axes = plt.subplots(
+            2,
+            len(splits),
+            figsize=(1.2 + 3.3 * len(splits), 4.6),
+            layout="constrained",
+            height_ratios=[4, 1],
+            sharex=True,
+            squeeze=False,
+        )
+        for (ax, strip), split in zip(axes.T, splits, strict=True):
+            rows = table[table["split"] == split].sort_values("low")
+            ax.plot([0, 1], [0, 1], color=_GREY, lw=1, ls=":")
+            ax.plot(rows["predicted"], rows["observed"], color=colour, lw=1, alpha=0.5)
+            areas = np.maximum(260 * rows["n"] / table["n"].max(), 8)
+            ax.scatter(
+                rows["predicted"], rows["observed"], areas, color=colour, alpha=0.85, lw=0, zorder=3
+            )
+            width = rows["high"] - rows["low"]
+            bars = {"color": colour, "edgecolor": "white", "lw": 0.8, "align": "edge"}
+            strip.bar(rows["low"], rows["n"], width, **bars)
+            ax.set_xlim(-0.03, 1.03)
+            ax.set_ylim(-0.03, 1.03)
+            ax.set_title(f"{_SPLITS[split]}, {int(rows['n'].sum()):,} prompts")
+            error = f"ECE {fixed(expected_calibration_error(rows), 3)}"
+            ax.text(0.97, 0.04, error, transform=ax.transAxes, ha="right", fontsize=8)
+            strip.set_xlabel("predicted probability $p$")
+            strip.yaxis.set_major_locator(MaxNLocator(2, integer=True))
+            strip.yaxis.set_major_formatter("{x:,.0f}")
+        axes[0, 0].set_ylabel("observed share of conflicts")
+        axes[1, 0].set_ylabel("prompts")
+        handles = [
+            Line2D([], [], marker="o", color=colour, lw=1, label="bin of p, area by prompts"),
+            Line2D([], [], color=_GREY, lw=1, ls=":", label="predicted = observed"),
+        ]
+        _legend(fig, handles)
+        titled(fig, "Reliability of the conflict probability", profile, "bins of equal width")
+        return fig
+
+
+def _is_level(rows: pd.DataFrame) -> bool:
+    """Whether a router says the same in every layer of a panel, which is drawn dashed."""
+    return (len(rows) > 1 and rows["value"].nunique() == 1) or bool(rows["layer"].isna().any())
+
+
+def _gate_line(ax: Axes, rows: pd.DataFrame, colour: str, last: int) -> None:
+    rows = rows.sort_values("layer")
+    if _is_level(rows):
+        edges = np.array([0.5, last + 0.5])
+        _band(ax, edges, rows.iloc[[0, 0]], colour)
+        ax.plot(edges, rows["value"].iloc[[0, 0]], color=colour, lw=1.8, ls="--")
+        return
+    _band(ax, rows["layer"].to_numpy(), rows, colour)
+    marker = "o" if len(rows) <= 12 else None
+    ax.plot(rows["layer"], rows["value"], color=colour, lw=1.8, marker=marker, ms=3.5)
+
+
+def gate_by_layer(frame: pd.DataFrame, profile: str) -> Figure:
+    """Share of conflicts in which the gate's first modality is right, by layer and coalition.
+
+    Parameters
+    ----------
+    frame
+        ``router, coalition, layer, value, low, high``, values 0..1, layers counted from 1. A router
+        with one gate for all layers has equal values, or one row with no layer (NaN or NA), and is
+        drawn level and dashed. An optional ``chance`` (one a coalition, or NaN) is drawn dotted.
+
+    Raises ``ValueError`` for a missing column, two rows of one layer, an unknown coalition, more
+    than four routers, or two chances of one coalition.
+    """
+    keys = ("router", "coalition", "layer")
+    need(frame, "frame", *keys, "value", "low", "high", once=keys)
+    coalitions = _known(frame["coalition"], "frame", _COALITIONS)
+    colours = _router_colours(frame["router"])
+    # Integers beside pd.NA are a column of objects, which cannot be drawn.
+    layers = frame["layer"].astype("Float64").to_numpy(float, na_value=np.nan)
+    frame = frame.assign(layer=layers)
+    finite = frame["layer"].dropna()
+    last = int(finite.max()) if len(finite) else 1
+    with context():
+        fig, axes = plt.subplots(
+            1,
+            len(coalitions),
+            figsize=(min(9.6, 1.6 + 2.4 * len(coalitions)), 3.2),
+            layout="constrained",
+            sharey=True,
+            squeeze=False,
+        )
+        chances = False
+        for ax, coalition in zip(axes[0], coalitions, strict=True):
+            panel = frame[frame["coalition"] == coalition]
+            if "chance" in panel:
+                chance = panel["chance"].dropna().unique()
+                if len(chance) > 1:
+                    raise ValueError(f"frame: {coalition} has several chances {chance.tolist()}")
+                chances |= bool(len(chance))
+                for level in chance:
+                    ax.axhline(level, color=_GREY, lw=1, ls=":")
+            for router, colour in colours.items():
+                rows = panel[panel["router"] == router]
+                if len(rows):
+                    _gate_line(ax, rows, colour, last)
+            step = -(-last // 8)
+            ax.set_xticks(sorted({1, *range(step, last + 1, step)}))
+            ax.set_xlim(0.5, last + 0.5)
+            ax.set_ylim(0, 1)
+            ax.set_xlabel("layer")
+            ax.set_title(coalition)
+        axes[0, 0].set_ylabel("gate's first modality is right")
+        handles = []
+        for router, colour in colours.items():
+            panels = frame[frame["router"] == router].groupby("coalition")
+            style = "--" if all(_is_level(rows) for _, rows in panels) else "-"
+            handles.append(Line2D([], [], color=colour, lw=2, ls=style, label=router))
+        if chances:
+            handles.append(Line2D([], [], color=_GREY, lw=1, ls=":", label="chance"))
+        _legend(fig, handles)
+        titled(fig, "Gate by layer", profile, "conflicts, 95% intervals over clips")
+        return fig
+
+
+def _forest(ax: Axes, rows: pd.DataFrame, places: dict, colour: str, markers: dict) -> None:
+    text = {"transform": ax.get_yaxis_transform(), "fontsize": 6.5, "va": "center"}
+    for row in rows.itertuples(index=False):
+        y = places[row.group, row.method]
+        ax.hlines(y, 100 * row.low, 100 * row.high, color=colour, lw=1.2)
+        ax.plot(100 * row.value, y, markers[row.group], color=colour, ms=4.5, mew=0)
+        words = f"{_points(row.value, sign=True)} [{_points(row.low)}, {_points(row.high)}]"
+        ax.text(1.02, y, words, **text)
+
+
+def gains_forest(
+    gains: pd.DataFrame,
+    profile: str,
+    reference: str | None = None,
+    *,
+    title: str = "Gains over the unsteered model",
+) -> Figure:
+    """Gain of each method with its interval, a panel a subset, methods under their groups.
+
+    Parameters
+    ----------
+    gains
+        ``method, group, subset`` (``align, conflict, missing``) and ``value, low, high``: accuracy
+        less the unsteered model's, as fractions; shown in points. Groups and methods are in order
+        of appearance or of their categories. Further columns are ignored.
+    reference
+        A method whose gain is drawn through each panel as a dashed line.
+
+    Raises ``ValueError`` for a missing column, another subset, two rows of one method, group and
+    subset, or a reference that is not exactly one of the methods.
+    """
+    keys = ("group", "method", "subset")
+    need(gains, "gains", *keys, "value", "low", "high", once=keys)
+    subsets = _known(gains["subset"], "gains", _SUBSETS)
+    groups, places, ticks = _order(gains["group"]), {}, {}
+    if len(groups) > len(_GROUP_MARKERS):
+        raise ValueError(f"gains: at most {len(_GROUP_MARKERS)} groups have a marker, got {groups}")
+    for group in groups:
+        ticks[len(ticks)] = group
+        own = gains.loc[gains["group"] == group, "method"]
+        for method in _order(own):
+            places[group, method] = len(ticks)
+            ticks[len(ticks)] = method
+    headers = [y for y in ticks if y not in places.values()]
+    methods = [method for _, method in places]
+    if reference is not None and methods.count(reference) != 1:
+        raise ValueError(
+            f"gains: the reference {reference!r} is {methods.count(reference)} of the methods "
+            f"{methods}; name one"
+        )
+    with context():
+        fig, axes = plt.subplots(
+            1,
+            len(subsets),
+            figsize=(2.7 + 2.3 * len(subsets), 1.5 + 0.225 * len(ticks)),
+            layout="constrained",
+            sharey=True,
+            squeeze=False,
+        )
+        markers = dict(zip(groups, _GROUP_MARKERS, strict=False))
+        for ax, subset in zip(axes[0], subsets, strict=True):
+            rows = gains[gains["subset"] == subset]
+            ax.axvline(0, color="black", lw=0.8, zorder=1)
+            for y in headers[1:]:
+                ax.axhline(y - 0.5, color=_FAINT, lw=0.8, zorder=0)
+            for value in rows.loc[rows["method"] == reference, "value"]:
+                ax.axvline(100 * value, color=_GREY, lw=1, ls="--", zorder=0.5)
+            _forest(ax, rows, places, _COLOURS[subset], markers)
+            ax.set_title(_SUBSETS[subset])
+            ax.set_xlabel("gain in Acc-5 (points)")
+            ax.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+            ax.spines["left"].set_visible(False)
+            ax.tick_params(axis="y", length=0)
+        first = axes[0, 0]
+        first.set_yticks([*ticks], [*ticks.values()])
+        first.set_ylim(len(ticks) - 0.4, -0.6)
+        for y in headers:
+            first.get_yticklabels()[y].set_fontweight("bold")
+        if reference is not None:
+            line = Line2D([], [], color=_GREY, lw=1, ls="--", label=reference)
+            _legend(fig, [line])
+        titled(fig, title, profile, "95% intervals; each panel has its own scale")
+        return fig
+
+
+def sweep_figure(
+    frame: pd.DataFrame, profile: str, *, title: str = "One setting at a time"
+) -> Figure:
+    """Gain by subset while one setting varies and all others keep the base's, a panel a setting.
+
+    Parameters
+    ----------
+    frame
+        ``parameter`` (``tau, eta, gamma, beta, K, psi_hat, P, l_r, sharpness``), ``setting`` (a
+        number), ``subset`` (``align, conflict, missing``), ``value, low, high`` (gain over the
+        unsteered model, a fraction; shown in points) and ``base`` (bool: the setting that is kept
+        elsewhere).
+
+    Raises ``ValueError`` for a missing column, another parameter or subset, two rows of one
+    parameter, setting and subset, or a parameter without exactly one base setting.
+    """
+    keys = ("parameter", "setting", "subset")
+    need(frame, "frame", *keys, "value", "low", "high", "base", once=keys)
+    parameters = _known(frame["parameter"], "frame", _SYMBOLS)
+    subsets = _known(frame["subset"], "frame", _SUBSETS)
+    lines, columns = -(-len(parameters) // 4), min(4, len(parameters))
+    with context():
+        fig, axes = plt.subplots(
+            lines,
+            columns,
+            figsize=(max(5.0, 1.2 + 2.1 * columns), 1.4 + 2.0 * lines),
+            layout="constrained",
+            sharey=True,
+            squeeze=False,
+        )
+        for ax in axes.flat[len(parameters) :]:
+            ax.remove()
+        for ax, parameter in zip(axes.flat, parameters, strict=False):
+            panel = frame[frame["parameter"] == parameter]
+            base = panel.loc[panel["base"].astype(bool), "setting"].unique()
+            if len(base) != 1:
+                raise ValueError(
+                    f"frame: {parameter} has base settings {base.tolist()}, expected one of "
+                    f"{sorted(panel['setting'].unique().tolist())}"
+                )
+            ax.axhline(0, color="black", lw=0.8, zorder=1)
+            ax.axvline(base[0], color=_DARK, lw=1.1, ls=":", zorder=1)
+            for subset in subsets:
+                rows = panel[panel["subset"] == subset].sort_values("setting")
+                colour, (ls, marker) = _COLOURS[subset], _LINES[subset]
+                _band(ax, rows["setting"].to_numpy(), rows, colour, 100)
+                ax.plot(
+                    rows["setting"], 100 * rows["value"], color=colour, ls=ls, marker=marker, ms=3.5
+                )
+            whole = bool((panel["setting"] % 1 == 0).all())
+            ax.xaxis.set_major_locator(MaxNLocator(6, integer=whole, steps=[1, 2, 5, 10]))
+            ax.set_xlabel(f"{_SYMBOLS[parameter]} (base {base[0]:g})")
+            ax.margins(x=0.07)
+        for ax in axes[:, 0]:
+            ax.set_ylabel("gain (points)")
+        handles = [
+            Line2D(
+                [], [], color=_COLOURS[s], ls=_LINES[s][0], marker=_LINES[s][1], label=_SUBSETS[s]
+            )
+            for s in subsets
+        ]
+        handles.append(Line2D([], [], color=_DARK, lw=1.1, ls=":", label="base setting"))
+        _legend(fig, handles)
+        titled(fig, title, profile, "gain over the unsteered model, 95% intervals")
+        return fig

@@ -1,0 +1,433 @@
+"""Figures of video contribution collapse and of modality preference: Figure 3, 9 and 10."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from textwrap import fill
+
+import numpy as np
+import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator
+
+from emomm_lib.labels import COALITIONS, MODALITIES, coalition_modalities
+from emomm_study import paper
+from emomm_study.report.frames import need
+from emomm_study.report.style import COLOURS, PUBLISHED, caption, context, fixed, titled
+
+_MODEL = "model"
+_SUBSETS = {"align": "Align", "conflict": "Conflict"}
+_SEVERAL, _DARK = "#8C8C8C", "#333333"
+_READERS = "osdhp8"
+_SHAPES = {"TA": "^", "TV": "v", "AV": "P", "TAV": "D"}
+"""Apart from the readers' markers, which stand in the same figure."""
+_HALO = [withStroke(linewidth=2.4, foreground="white")]
+"""Black lines must stay visible on dark bars."""
+
+_BLACK = "Black: published values, for which the paper names no model; intervals are 95% bootstrap"
+_HOLLOW = "hollow, to the right of a bar: readers without preference"
+_TEXTS = {
+    "Figure 3 (left, middle)": "Video contribution collapse. Left: five-class accuracy by "
+    "coalition, with the drop from Align to Conflict. Middle: PSMV shares (Eq. 2) under accuracy; "
+    f"{_HOLLOW}. {_BLACK}",
+    "Figure 3 (right)": "GTAR (Eq. 4) against nMAS share (Eq. 5), a point for each modality of "
+    "each coalition, on target-conflict cases where the modality agrees with the ground truth",
+    "Figure 9": "(a) GTAR (Eq. 4) on Missing-Conflict (left) and Conflict (right), n the "
+    f"target-conflict cases where the modality agrees with the ground truth; {_HOLLOW}. "
+    "(b) nMAS (Eq. 5), normalised over the modalities to sum 1, by layer, on the target-conflict "
+    "cases (exactly one modality wrong). "
+    f"{_BLACK}",
+    "Figure 10": "nMAS (Eq. 5) of the two present modalities, normalised to sum 1, by layer, where "
+    f"one of the two is wrong. {_BLACK}",
+}
+
+
+def figure_caption(item: str, profile: str, note: str = "") -> str:
+    """Caption of a figure (``Figure 3 (right)``, ``Figure 9``) with its profile; ``note`` says
+    what the data are."""
+    return caption(item, profile, _TEXTS[item], note)
+
+
+def _row(frame: pd.DataFrame, what: str, **keys: str) -> pd.Series:
+    need(frame, what, *keys, "value", "low", "high")
+    rows = frame[np.logical_and.reduce([frame[key] == value for key, value in keys.items()])]
+    if len(rows) != 1:
+        raise ValueError(
+            f"{what}: expected one row with {keys}, got {len(rows)}; "
+            "make the frame with emomm_lib.metrics, on clips that have it"
+        )
+    return rows.iloc[0]
+
+
+def _scaled(row: pd.Series, factor: float = 1.0) -> tuple[float, float, float]:
+    return tuple(factor * float(row[name]) for name in ("value", "low", "high"))
+
+
+def _number(value: float, digits: int) -> str:
+    return fixed(value, digits).replace("-", "\N{MINUS SIGN}") if np.isfinite(value) else "n/a"
+
+
+def _interval(low: float, high: float, digits: int) -> str:
+    return f"[{_number(low, digits)}, {_number(high, digits)}]"
+
+
+def _published() -> pd.Series:
+    return paper.claims().set_index("id")["value"]
+
+
+def _names(column: Iterable[str]) -> list[str]:
+    """Readers in order of appearance; each has the marker of its place."""
+    names = [name for name in dict.fromkeys(column) if name != _MODEL]
+    if len(names) > len(_READERS):
+        raise ValueError(f"at most {len(_READERS)} readers have a marker, got {names}")
+    return names
+
+
+def _paint(colour: str, subset: str) -> dict[str, object]:
+    """Full colour for Align, a hatched tint of the same for Conflict."""
+    if subset == "align":
+        return {"facecolor": colour, "edgecolor": colour}
+    tint = 1 - 0.35 * (1 - np.array(to_rgb(colour)))
+    return {"facecolor": tuple(tint), "edgecolor": colour, "hatch": "/////"}
+
+
+def _bar(
+    ax: Axes,
+    x: float,
+    width: float,
+    model: tuple[float, float, float],
+    paint: dict[str, object],
+    readers: Iterable[tuple[float, float, float]] = (),
+    published: float | None = None,
+) -> list[tuple[float, float, float]]:
+    """A bar with interval and published tick, readers to its right; the intervals' x, low, high."""
+    readers = list(readers)
+    own = width / (1 + 0.38 * len(readers))
+    left, step = x - width / 2, (width - own) / max(1, len(readers))
+    centres = [left + own / 2, *(left + own + (k + 0.5) * step for k in range(len(readers)))]
+    drawn = [(centre, *bar[1:]) for centre, bar in zip(centres, [model, *readers], strict=True)]
+    ax.bar(centres[0], model[0], 0.94 * own, linewidth=0.8, **paint)
+    ax.vlines(*drawn[0], color=_DARK, lw=1.3, path_effects=_HALO, zorder=3)
+    for marker, centre, (value, low, high) in zip(_READERS, centres[1:], readers, strict=False):
+        ax.vlines(centre, low, high, color=_DARK, lw=0.7, zorder=3)
+        ax.plot(centre, value, marker, mfc="white", mec="black", ms=4.5, mew=0.9, zorder=4)
+    if published is not None:
+        line = {"color": PUBLISHED, "lw": 1.8, "path_effects": _HALO, "zorder": 5}
+        ax.hlines(published, left, left + own, **line)
+    return drawn
+
+
+def _limit(ax: Axes, values: Iterable[float], drawn: list[tuple[float, float, float]]) -> None:
+    """Limits that hold zero, all values, and of the intervals no more than leaves bars legible."""
+    values = [0.0, *(v for v in values if np.isfinite(v))]
+    ends = [*values, *(e for _, *pair in drawn for e in pair if np.isfinite(e))]
+    slack = 0.6 * ((max(values) - min(values)) or 1.0)
+    low = max(min(ends), min(values) - slack)
+    high = min(max(ends), max(values) + slack)
+    pad = 0.05 * ((high - low) or 1.0)
+    low, high = low - pad * (low < 0), high + pad
+    ax.set_ylim(low, high)
+    for x, lower, upper in drawn:
+        for beyond, edge, marker in ((lower < low, low, "v"), (upper > high, high, "^")):
+            if beyond:
+                ax.plot(x, edge, marker, color=_DARK, ms=4, mew=0, clip_on=False, zorder=6)
+
+
+def _modality_handles() -> list[Artist]:
+    return [Patch(facecolor=COLOURS[m.lower()], label=m) for m in MODALITIES]
+
+
+def _mark_handles(readers: list[str]) -> list[Artist]:
+    hollow = {"color": "none", "mfc": "white", "mec": "black", "ms": 4.5, "mew": 0.9}
+    return [
+        Line2D([], [], color=PUBLISHED, lw=1.8, label="published"),
+        *(
+            Line2D([], [], marker=marker, label=f"reader: {name}", **hollow)
+            for marker, name in zip(_READERS, readers, strict=False)
+        ),
+    ]
+
+
+def _accuracy_panel(ax: Axes, accuracy: pd.DataFrame, drops: pd.DataFrame) -> None:
+    facts, coalitions = _published(), COALITIONS[1:]
+    # Wider places for T, A and V leave room for the numbers above them.
+    places = np.cumsum([0, 1.9, 1.9, 1.75, 1, 1, 1])
+    top = 0.0
+    for place, coalition in zip(places, coalitions, strict=True):
+        colour = COLOURS.get(coalition.lower(), _SEVERAL)
+        for side, subset in zip((-0.2, 0.2), _SUBSETS, strict=True):
+            row = _row(accuracy, "accuracy", subset=subset, coalition=coalition)
+            bar = _scaled(row, 100)
+            _bar(ax, place + side, 0.4, bar, _paint(colour, subset))
+            top = np.nanmax([top, bar[0], bar[2]])
+    for subset, style in zip(_SUBSETS, ("--", ":"), strict=True):
+        chance = _row(accuracy, "accuracy", subset=subset, coalition="none")
+        ax.axhline(100 * chance["value"], ls=style, lw=1, color=_DARK, zorder=0.5)
+        top = np.nanmax([top, 100 * chance["value"]])
+    height = top / 0.8 or 1.0
+    ax.set_ylim(0, height)
+    ticks = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(0, top)
+    ax.set_yticks(ticks[(ticks >= 0) & (ticks <= min(100, height))])
+    lines = [("drop, Align to Conflict (points)", 0.965), ("95% interval", 0.915)]
+    lines.append(("published drop", 0.865))
+    text = {"transform": ax.get_xaxis_transform(), "fontsize": 6.5, "va": "center"}
+    for place, modality in zip(places, MODALITIES, strict=False):
+        value, low, high = _scaled(_row(drops, "drops", coalition=modality), 100)
+        known = facts[f"vcc_drop_{modality.lower()}"]
+        for words, weight, (_, y) in zip(
+            (_number(value, 1), _interval(low, high, 1), _number(known, 1)),
+            ("bold", "normal", "normal"),
+            lines,
+            strict=True,
+        ):
+            ax.text(place, y, words, ha="center", fontweight=weight, **text)
+    for words, y in lines:
+        ax.text(places[3] - 0.6, y, words, ha="left", color="#555555", **text)
+    ax.set_xticks(places, coalitions)
+    ax.set_xlim(places[0] - 1, places[-1] + 0.5)
+    ax.set_ylabel("five-class accuracy (%)")
+    ax.set_title("accuracy by coalition")
+
+
+def _share_panel(ax: Axes, shares: pd.DataFrame, vcc: pd.DataFrame, readers: list[str]) -> None:
+    facts = _published()
+    known = {("V", s): facts[f"vcc_share_v_{s}"] for s in _SUBSETS}
+    values, drawn = list(known.values()), []
+    for place, modality in enumerate(MODALITIES):
+        for side, subset in zip((-0.21, 0.21), _SUBSETS, strict=True):
+            keys = {"subset": subset, "modality": modality}
+            bars = [
+                _scaled(_row(shares, "shares", source=source, **keys), 100)
+                for source in (_MODEL, *readers)
+            ]
+            paint, tick = _paint(COLOURS[modality.lower()], subset), known.get((modality, subset))
+            drawn += _bar(ax, place + side, 0.42, bars[0], paint, bars[1:], tick)
+            values += [bar[0] for bar in bars]
+    ax.axhline(0, color="black", lw=0.8)
+    _limit(ax, values, drawn)
+    ax.set_xticks(range(len(MODALITIES)), MODALITIES)
+    ax.set_xlim(-0.55, len(MODALITIES) - 0.45)
+    ax.set_ylabel("PSMV share (%)")
+    ax.set_title("PSMV share")
+    fall = {
+        source: _scaled(_row(vcc, "vcc", source=source, quantity="collapse"), 100)
+        for source in (_MODEL, *readers)
+    }
+    published = _number(known["V", "align"] - known["V", "conflict"], 1)
+    others = ", ".join(f"{name} {_number(fall[name][0], 1)}" for name in readers)
+    value, low, high = fall[_MODEL]
+    lines = ["collapse of V", f"model {_number(value, 1)} {_interval(low, high, 1)}"]
+    lines += [fill(f"readers: {others}", 60)] * bool(readers)
+    ax.set_xlabel("\n".join([*lines, f"published {published} points"]), fontsize=7.5)
+
+
+def _correlation_panel(ax: Axes, points: pd.DataFrame, correlation: pd.DataFrame) -> None:
+    need(points, "points", "coalition", "modality", "gtar", "share")
+    if unknown := set(points["coalition"]) - set(_SHAPES):
+        raise ValueError(f"points: coalitions are {tuple(_SHAPES)}, got also {sorted(unknown)}")
+    for point in points.itertuples(index=False):
+        colour, shape = COLOURS[point.modality.lower()], _SHAPES[point.coalition]
+        ax.plot(point.share, point.gtar, shape, color=colour, ms=8, mec="white", mew=0.7)
+    ax.margins(0.1)
+    low, high = ax.get_ylim()
+    ax.set_yticks([t for t in ax.get_yticks() if low <= t <= min(high, 1)])
+    ax.set_ylim(low, high + 0.22 * (high - low))
+    legend = {"color": _SEVERAL, "ls": "none", "ms": 6, "mew": 0}
+    handles = [Line2D([], [], marker=s, label=c, **legend) for c, s in _SHAPES.items()]
+    ax.legend(handles=handles, ncols=4, loc="upper center", columnspacing=0.9, handletextpad=0.1)
+    ax.set_ylabel("GTAR")
+    ax.set_title("GTAR against nMAS share")
+    lines = ["nMAS share", "", "Pearson r"]
+    names = {
+        "between": "over the points",
+        "adjusted": "less each coalition's mean",
+        "within": "clip by clip, within points",
+    }
+    for quantity, name in names.items():
+        value, *ends = _scaled(_row(correlation, "correlation", quantity=quantity))
+        lines.append(f"{name} {_number(value, 2)} {_interval(*ends, 2)}")
+    ax.set_xlabel("\n".join(lines), fontsize=7.5)
+
+
+def figure3(
+    accuracy: pd.DataFrame,
+    drops: pd.DataFrame,
+    vcc: pd.DataFrame,
+    shares: pd.DataFrame,
+    profile: str,
+) -> Figure:
+    """Figure 3, left and middle: accuracy by coalition, and PSMV shares (Sec. 4.2).
+
+    All quantities are fractions; the figure shows them in percent. An interval that would dwarf the
+    bars is cut at the axis with an arrow.
+
+    Parameters
+    ----------
+    accuracy
+        ``subset, coalition, value, low, high, n`` for Align and Conflict, all eight coalitions;
+        the empty one is drawn as a line.
+    drops
+        ``coalition, value, low, high``: accuracy on Align minus that on Conflict for T, A, V
+        (published 0.104, 0.098, 0.160).
+    vcc
+        ``source, quantity, value, low, high``; of it the rows ``collapse`` (published 0.125).
+    shares
+        PSMV shares ``source, subset, modality, value, low, high``; ``source`` is ``model`` or the
+        name of a label-only reader.
+
+    Raises ``ValueError`` that names the frame and the missing column or row.
+    """
+    need(shares, "shares", "source")
+    need(accuracy, "accuracy", "n")
+    readers = _names(shares["source"])
+    with context():
+        fig, axes = plt.subplots(
+            1, 2, figsize=(9.6, 4.6), layout="constrained", width_ratios=[1.5, 1.3]
+        )
+        _accuracy_panel(axes[0], accuracy, drops)
+        _share_panel(axes[1], shares, vcc, readers)
+        line = {"color": _DARK, "lw": 1}
+        handles = [
+            *_modality_handles(),
+            Patch(facecolor=_SEVERAL, label="several modalities"),
+            *(Patch(label=name, **_paint(_SEVERAL, s)) for s, name in _SUBSETS.items()),
+            Line2D([], [], ls="--", label="no modality, Align", **line),
+            Line2D([], [], ls=":", label="no modality, Conflict", **line),
+            *_mark_handles(readers),
+        ]
+        fig.legend(handles=handles, loc="outside lower center", ncols=5)
+        clips = [_row(accuracy, "accuracy", subset=s, coalition="TAV")["n"] for s in _SUBSETS]
+        below = f"{int(clips[0]):,} Align and {int(clips[1]):,} Conflict clips, 95% intervals"
+        title = "Figure 3 (left, middle). Video contribution collapse"
+        titled(fig, title, profile, below)
+        return fig
+
+
+def figure3_right(points: pd.DataFrame, correlation: pd.DataFrame, profile: str) -> Figure:
+    """Figure 3, right: GTAR against nMAS share, a point for each modality of each coalition.
+
+    Parameters
+    ----------
+    points
+        ``coalition, modality, gtar, share`` as by ``metrics.preference_points``.
+    correlation
+        ``quantity, value, low, high`` with ``between`` (over the points), ``adjusted`` (less each
+        coalition's mean) and ``within`` (over clips within each point).
+
+    Raises ``ValueError`` that names the frame and the missing column or row.
+    """
+    with context():
+        fig, ax = plt.subplots(figsize=(5.4, 4.4), layout="constrained")
+        _correlation_panel(ax, points, correlation)
+        fig.legend(handles=_modality_handles(), loc="outside lower center", ncols=3)
+        titled(fig, "Figure 3 (right). Attention and adoption", profile, "95% intervals over clips")
+        return fig
+
+
+def _layers(ax: Axes, by_layer: pd.DataFrame, coalition: str) -> None:
+    columns = ("coalition", "layer", "modality", "quantity", "value", "low", "high")
+    need(by_layer, "by_layer", *columns)
+    chosen = by_layer["coalition"].eq(coalition) & by_layer["quantity"].eq("share")
+    last = 1
+    for modality in coalition_modalities(coalition):
+        line = by_layer[chosen & by_layer["modality"].eq(modality)].sort_values("layer")
+        if line.empty:
+            raise ValueError(
+                f"by_layer: no share of {modality} in {coalition}; trace that coalition, too"
+            )
+        colour, layer = COLOURS[modality.lower()], line["layer"].to_numpy()
+        ax.fill_between(layer, line["low"], line["high"], color=colour, alpha=0.25, lw=0)
+        marker = "o" if len(line) <= 12 else None
+        ax.plot(layer, line["value"], color=colour, lw=1.6, marker=marker, ms=3.5, label=modality)
+        last = max(last, int(layer[-1]))
+    step = -(-last // 8)
+    ax.set_xticks(sorted({1, *range(step, last + 1, step)}))
+    ax.set_xlim(0.5, last + 0.5)
+    ax.set_ylim(0, 1)
+    ax.set_xlabel("layer")
+
+
+def figure9(
+    gtar: pd.DataFrame, reader_gtar: pd.DataFrame, by_layer: pd.DataFrame, profile: str
+) -> Figure:
+    """Figure 9: (a) GTAR on Missing-Conflict and on Conflict, (b) nMAS share by layer.
+
+    Parameters
+    ----------
+    gtar
+        ``setting, modality, value, low, high, n`` with settings ``missing_conflict`` (published
+        T 0.806, V 0.578) and ``conflict`` (T 0.857, V 0.706).
+    reader_gtar
+        The same with a column ``reader``: label-only baselines; may have no rows.
+    by_layer
+        ``coalition, layer, modality, quantity, value, low, high`` of conflict clips; of it the
+        rows ``TAV, share``.
+
+    Raises ``ValueError`` that names the frame and the missing column or row.
+    """
+    facts, settings = _published(), {"missing_conflict": "Missing-Conflict", "conflict": "Conflict"}
+    need(gtar, "gtar", "n")
+    need(reader_gtar, "reader_gtar", "reader", empty=True)
+    readers = _names(reader_gtar["reader"])
+    with context():
+        fig, axes = plt.subplots(
+            1, 3, figsize=(9.6, 4.1), layout="constrained", width_ratios=[1, 1, 1.35]
+        )
+        for ax, (setting, name) in zip(axes, settings.items(), strict=False):
+            labels = []
+            for x, modality in enumerate(MODALITIES):
+                keys = {"setting": setting, "modality": modality}
+                row = _row(gtar, "gtar", **keys)
+                others = [
+                    _scaled(_row(reader_gtar, "reader_gtar", reader=reader, **keys))
+                    for reader in readers
+                ]
+                paint = _paint(COLOURS[modality.lower()], "align")
+                tick = facts.get(f"gtar_{modality.lower()}_{setting}")
+                _bar(ax, x, 0.84, _scaled(row), paint, others, tick)
+                labels.append(f"{modality}\n{_number(row['value'], 3)}\nn={int(row['n']):,}")
+            ax.set_xticks(range(len(MODALITIES)), labels)
+            ax.set_ylim(0, 1.02)
+            ax.set_title(f"(a) {name}")
+        axes[0].set_ylabel("GTAR")
+        _layers(axes[2], by_layer, "TAV")
+        axes[2].set_ylabel("nMAS share")
+        axes[2].set_title("(b) one of three modalities wrong")
+        handles = [*_modality_handles(), *_mark_handles(readers)]
+        fig.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 4))
+        title = "Figure 9. Modality preference and attention under conflict"
+        titled(fig, title, profile, "95% intervals over clips")
+        return fig
+
+
+def figure10(by_layer: pd.DataFrame, profile: str) -> Figure:
+    """Figure 10: nMAS share by layer on Missing-Conflict, a panel for each pair of modalities.
+
+    ``by_layer`` has ``coalition, layer, modality, quantity, value, low, high``; of it the rows
+    ``share`` of TA, TV and AV, layers counted from 1, values 0..1. A dotted line marks the
+    published limit of video, 0.2 in almost all layers. Raises ``ValueError`` that names the missing
+    column, or the coalition and modality without rows.
+    """
+    limit = _published()["nmas_v_limit"]
+    with context():
+        fig, axes = plt.subplots(1, 3, figsize=(9.6, 3.5), layout="constrained", sharey=True)
+        for ax, coalition in zip(axes, ("TA", "TV", "AV"), strict=True):
+            _layers(ax, by_layer, coalition)
+            if "V" in coalition:
+                ax.axhline(limit, color=PUBLISHED, ls=":", lw=1.4)
+            first, second = coalition
+            ax.set_title(f"{first} and {second} present")
+        axes[0].set_ylabel("nMAS share")
+        mark = Line2D([], [], color=PUBLISHED, ls=":", lw=1.4, label=f"published: V < {limit:g}")
+        handles = [*_modality_handles(), mark]
+        fig.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+        title = "Figure 10. Attention with one modality missing"
+        titled(fig, title, profile, "Missing-Conflict, 95% intervals over clips")
+        return fig

@@ -1,0 +1,329 @@
+"""Figures of person masking (Appendix C.2): what is masked, Figure 11, tokens and attention."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator
+
+from emomm_lib.labels import MODALITIES
+from emomm_study.media.region_store import RegionStore
+from emomm_study.media.regions import suppress, token_cover
+from emomm_study.media.video import read_frames
+from emomm_study.paths import resolve_media
+from emomm_study.report.frames import need
+from emomm_study.report.style import COLOURS, CORPUS_NAMES, caption, context, fixed, titled
+
+_DARK, _GREY = "#333333", "#9A9A9A"
+_METRICS = {"acc5": "ACC-5", "acc2": "ACC-2", "f1": "F1"}
+_PAINTS = (
+    {"facecolor": _GREY, "edgecolor": _GREY},
+    {"facecolor": COLOURS["v"], "edgecolor": COLOURS["v"]},
+    {"facecolor": "#BFE6D6", "edgecolor": COLOURS["v"], "hatch": "/////"},
+    {"facecolor": "white", "edgecolor": COLOURS["v"]},
+)
+"""Views in order; the first is the unchanged video."""
+_LINES = (("-", "o"), ("-", "s"), ("--", "^"), (":", "D"))
+_HALO = [withStroke(linewidth=3, foreground="white")]
+_TEXTS = {
+    "Person regions": "Middle frames of clips chosen at random, above with the outline of the "
+    "person's region, below as the model sees them: with the pixels outside replaced by the "
+    "processor's mean colour, or without the tokens of which too little lies inside",
+    "Figure 11": "Marginal gain of video on conflict clips, Perf(TAV) - Perf(TA) (Eq. 18), for the "
+    "original video and for video of which only the person is left, and its change against the "
+    "original, with 95% paired bootstrap intervals. The paper prints no numbers for it, only that "
+    "the gain turns from negative to positive",
+    "Person tokens": "Tokens of each modality before and after (left), and video's share of nMAS "
+    "(Eq. 5) by layer, normalised over the three modalities (right), on conflict clips with all "
+    "modalities; 95% bootstrap intervals over clips",
+}
+
+
+def figure_caption(item: str, profile: str, note: str = "") -> str:
+    """Caption of ``Person regions``, ``Figure 11`` or ``Person tokens`` with its profile; ``note``
+    says what the data are."""
+    return caption(item, profile, _TEXTS[item], note)
+
+
+def _only(frame: pd.DataFrame, what: str, **keys: str) -> pd.Series:
+    rows = frame[np.logical_and.reduce([frame[key] == value for key, value in keys.items()])]
+    if len(rows) != 1:
+        raise ValueError(f"{what}: expected one row with {keys}, got {len(rows)}")
+    return rows.iloc[0]
+
+
+def _views(frame: pd.DataFrame, what: str) -> list[str]:
+    """Views in order of appearance; each has the paint of its place."""
+    views = [*dict.fromkeys(frame["view"])]
+    if len(views) > len(_PAINTS):
+        raise ValueError(f"{what}: at most {len(_PAINTS)} views have a colour, got {views}")
+    return views
+
+
+@dataclass(frozen=True, eq=False)
+class PersonFrame:
+    """One sampled frame and where its person is.
+
+    Attributes
+    ----------
+    corpus, found
+        Of the clip, and what the region comes from (``media.person.KINDS``).
+    frame, region
+        ``(H, W, 3)`` uint8 RGB and ``(H, W)`` bool.
+    cover
+        ``(h, w)``, the share of each of its tokens that lies in the region.
+    """
+
+    corpus: str
+    found: str
+    frame: np.ndarray
+    region: np.ndarray
+    cover: np.ndarray
+
+
+def person_frames(
+    clips: pd.DataFrame,
+    roots: Mapping[str, Path],
+    store: RegionStore,
+    grid: Callable[[pd.Series], tuple[int, int, int]],
+    *,
+    each: int = 3,
+    seed: int = 0,
+) -> list[PersonFrame]:
+    """The middle frames of ``each`` random clips of every corpus, whose regions the store has.
+
+    ``clips`` has the manifest's ``sample_id, corpus, video_path``; ``grid`` gives the (t, h, w) of
+    a clip's video tokens, which depends on its shape. Raises as :meth:`RegionStore.read`.
+    """
+    frames = []
+    for corpus in (c for c in CORPUS_NAMES if (clips["corpus"] == c).any()):
+        own = clips[clips["corpus"] == corpus].sort_values("sample_id")
+        for _, clip in own.sample(min(each, len(own)), random_state=seed).iterrows():
+            video = resolve_media(roots[corpus], clip["video_path"])
+            regions, seen = store.read(video), read_frames(video, store.video)
+            middle = len(seen) // 2
+            cover = token_cover(regions.mask, grid(clip))
+            step = middle // -(-len(seen) // len(cover))
+            frames.append(
+                PersonFrame(
+                    corpus,
+                    str(regions.found[middle]),
+                    seen[middle],
+                    regions.mask[middle],
+                    cover[step],
+                )
+            )
+    return frames
+
+
+def _show(ax: Axes, picture: np.ndarray) -> None:
+    ax.imshow(picture)
+    ax.set(xticks=[], yticks=[])
+    ax.spines[:].set_visible(False)
+
+
+def _show_tokens(ax: Axes, shown: PersonFrame, least_cover: float) -> None:
+    """The frame, white where a token is dropped, with the tokens' borders."""
+    height, width = shown.region.shape
+    _show(ax, shown.frame)
+    dropped = np.ones((*shown.cover.shape, 4))
+    dropped[..., 3] = shown.cover < least_cover
+    ax.imshow(dropped, extent=(0, width, height, 0), interpolation="nearest")
+    for axis, cells, length in ((ax.axvline, shown.cover.shape[1], width),
+                                (ax.axhline, shown.cover.shape[0], height)):  # fmt: skip
+        for border in np.linspace(0, length, cells + 1):
+            axis(border, color=_GREY, lw=0.4)
+    ax.set(xlim=(0, width), ylim=(height, 0))
+
+
+def overlay_sheet(frames: Sequence[PersonFrame], least_cover: float, profile: str) -> Figure:
+    """What person masking leaves of some frames: region, pixels, tokens, from top to bottom.
+
+    ``least_cover`` is the share of a token's area that keeps it. A token shows the region of all
+    frames that it stands for, which can be more than the one drawn. Raises ``ValueError`` without
+    frames.
+    """
+    if not frames:
+        raise ValueError("no frames, so there is nothing to draw; pass clips with a region")
+    with context():
+        width = 1.6 * len(frames) + 0.3
+        shape = np.mean([f.region.shape[0] / f.region.shape[1] for f in frames])
+        fig, axes = plt.subplots(
+            3, len(frames), figsize=(width, 4.8 * shape + 1.2), layout="constrained", squeeze=False
+        )
+        for column, shown in zip(axes.T, frames, strict=True):
+            _show(column[0], shown.frame)
+            if not shown.region.all():
+                edge = np.pad(shown.region, 1)
+                places = (np.arange(-1, n + 1) for n in shown.region.shape[::-1])
+                line = column[0].contour(*places, edge, [0.5], colors=COLOURS["v"], linewidths=1.6)
+                line.set_path_effects(_HALO)
+                column[0].set(xlim=(-0.5, edge.shape[1] - 2.5), ylim=(edge.shape[0] - 2.5, -0.5))
+            column[0].set_title(f"{CORPUS_NAMES[shown.corpus]}\n{shown.found}", fontsize=8)
+            _show(column[1], suppress(shown.frame[None], shown.region[None])[0])
+            _show_tokens(column[2], shown, least_cover)
+            inside, kept = shown.region.mean(), (shown.cover >= least_cover).sum()
+            column[1].set_xlabel(f"{inside:.0%} of the frame", fontsize=7.5)
+            column[2].set_xlabel(f"{kept} of {shown.cover.size} tokens", fontsize=7.5)
+        for ax, name in zip(axes[:, 0], ("region", "person only:\npixels", "person only:\ntokens"),
+                            strict=True):  # fmt: skip
+            ax.set_ylabel(name, fontsize=9)
+        below = f"tokens with at least {least_cover:.0%} of their area inside stay"
+        titled(fig, "The person's region in sampled frames", profile, below)
+    return fig
+
+
+def _points(value: float) -> str:
+    """Points with one digit and a sign; zero has none."""
+    if not np.isfinite(value):
+        return "n/a"
+    # Adding zero takes the sign off the zero of a small loss.
+    value = float(np.round(100 * value, 1)) + 0.0
+    text = fixed(value, 1).replace("-", "\N{MINUS SIGN}")
+    return f"+{text}" if value > 0 else text
+
+
+def _gain_panel(ax: Axes, rows: pd.DataFrame, paints: Mapping[str, dict], what: str) -> None:
+    width = 0.8 / len(paints)
+    for place, metric in enumerate(_METRICS):
+        for k, (view, paint) in enumerate(paints.items()):
+            row = _only(rows, what, view=view, metric=metric)
+            x = place + (k - (len(paints) - 1) / 2) * width
+            value, low, high = (100 * row[c] for c in ("value", "low", "high"))
+            ax.bar(x, value, 0.92 * width, linewidth=0.9, **paint)
+            ax.vlines(x, low, high, color=_DARK, lw=1.2, zorder=3)
+            ends = [v for v in (value, low, high) if np.isfinite(v)]
+            # Beyond the interval, away from zero, where nothing else is drawn.
+            up = value >= 0
+            ax.annotate(
+                _points(row["value"]), (x, max(ends) if up else min(ends)), (0, 3 if up else -3),
+                textcoords="offset points", ha="center", va="bottom" if up else "top", fontsize=7.5,
+            )  # fmt: skip
+    ax.axhline(0, color="black", lw=0.9)
+    ax.margins(y=0.16)
+    ax.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
+    ax.set_xticks(range(len(_METRICS)), [*_METRICS.values()])
+    ax.set_xlim(-0.55, len(_METRICS) - 0.45)
+
+
+def figure11(gains: pd.DataFrame, profile: str) -> Figure:
+    """Figure 11: marginal gain of video by view (Eq. 18), and its change against the original.
+
+    ``gains`` has ``view, quantity, metric, value, low, high, n`` as by
+    ``metrics.marginal.compare_views``, in fractions; the figure shows points. The first view is the
+    original. The signs in the panels' feet are the published ones: the paper prints no numbers.
+    Raises ``ValueError`` that names the missing column or row.
+    """
+    need(gains, "gains", "view", "quantity", "metric", "value", "low", "high", "n")
+    views = _views(gains, "gains")
+    paints = dict(zip(views, _PAINTS, strict=False))
+    with context():
+        fig, axes = plt.subplots(
+            1, 2, figsize=(9.6, 4.1), layout="constrained", sharey=True,
+            width_ratios=[len(views), max(1, len(views) - 1)],
+        )  # fmt: skip
+        parts = (("gain", views, r"gain of video, $\Delta V$"),
+                 ("change", views[1:], f"change against: {views[0]}"))  # fmt: skip
+        for ax, (quantity, shown, title) in zip(axes, parts, strict=True):
+            rows = gains[gains["quantity"] == quantity]
+            _gain_panel(ax, rows, {v: paints[v] for v in shown}, f"gains ({quantity})")
+            ax.set_title(title)
+        axes[0].set_ylabel("points")
+        axes[0].set_xlabel(
+            "published: \N{MINUS SIGN} original, + person only; no numbers", fontsize=8
+        )
+        axes[1].set_xlabel("published: up for person only; no numbers", fontsize=8)
+        handles = [Patch(label=view, **paint) for view, paint in paints.items()]
+        handles.append(Line2D([], [], color=_DARK, lw=1.2, label="95% interval, paired"))
+        fig.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+        clips = int(gains["n"].iloc[0])
+        titled(fig, "Figure 11. Marginal gain of video", profile, f"{clips:,} conflict clips")
+    return fig
+
+
+def _token_panel(ax: Axes, tokens: pd.DataFrame, views: Sequence[str]) -> None:
+    # What the number above a bar needs to be told from the next one's.
+    width = 0.27
+    for place, view in enumerate(views):
+        for k, modality in enumerate(MODALITIES):
+            row = _only(tokens, "budget", view=view, modality=modality)
+            x = place + (k - 1) * width
+            ax.bar(x, row["value"], 0.92 * width, color=COLOURS[modality.lower()])
+            ax.vlines(x, row["low"], row["high"], color=_DARK, lw=1.2)
+            ax.annotate(
+                fixed(row["value"], 0), (x, max(row["value"], row["high"])), (0, 2),
+                textcoords="offset points", ha="center", fontsize=8,
+            )  # fmt: skip
+    ax.set_xticks(range(len(views)), [view.replace(": ", ":\n") for view in views])
+    ax.margins(y=0.1)
+    ax.set_ylabel("tokens a clip")
+    ax.set_title("tokens")
+
+
+def _share_panel(ax: Axes, by_layer: pd.DataFrame, views: Sequence[str]) -> list[Artist]:
+    handles = []
+    for view, paint, (dash, marker) in zip(views, _PAINTS, _LINES, strict=False):
+        line = by_layer[by_layer["view"] == view].sort_values("layer")
+        if line.empty:
+            raise ValueError(f"by_layer: no share of V in TAV for {view!r}; trace that view, too")
+        colour = paint["edgecolor"]
+        ax.fill_between(line["layer"], line["low"], line["high"], color=colour, alpha=0.2, lw=0)
+        style = {"color": colour, "ls": dash, "lw": 1.6, "ms": 4, "mfc": paint["facecolor"]}
+        style["marker"] = marker if len(line) <= 12 else None
+        ax.plot(line["layer"], line["value"], **style)
+        handles.append(Line2D([], [], label=view, **style))
+    ax.axhline(1 / 3, color=_DARK, ls=":", lw=1)
+    handles.append(Line2D([], [], color=_DARK, ls=":", lw=1, label="equal shares"))
+    last = int(by_layer["layer"].max())
+    step = -(-last // 8)
+    ax.set_xticks(sorted({1, *range(step, last + 1, step)}))
+    ax.set_ylim(0, None)
+    ax.set_xlabel("layer")
+    ax.set_ylabel("video's nMAS share")
+    ax.set_title("attention a token on video")
+    return handles
+
+
+def token_figure(budget: pd.DataFrame, by_layer: pd.DataFrame, profile: str) -> Figure:
+    """Video's tokens beside text's and audio's, and video's share of nMAS, before and after.
+
+    Parameters
+    ----------
+    budget
+        ``view, coalition, modality, quantity, value, low, high, n``: ``metrics.attention_by_modality``
+        of every view; drawn are the ``tokens`` of TAV.
+    by_layer
+        ``view, coalition, layer, modality, quantity, value, low, high``:
+        ``metrics.nmas_by_layer`` of every view; drawn are V's ``share`` in TAV.
+
+    Raises ``ValueError`` that names the frame and the missing column or view.
+    """
+    columns = ("view", "coalition", "modality", "quantity", "value", "low", "high")
+    need(budget, "budget", *columns, "n")
+    need(by_layer, "by_layer", *columns, "layer")
+    views = _views(budget, "budget")
+    tokens = budget[(budget["coalition"] == "TAV") & (budget["quantity"] == "tokens")]
+    whole = (by_layer["coalition"] == "TAV") & (by_layer["modality"] == "V")
+    with context():
+        fig, axes = plt.subplots(
+            1, 2, figsize=(9.6, 4.1), layout="constrained", width_ratios=[1.1, 1]
+        )
+        _token_panel(axes[0], tokens, views)
+        handles = [Patch(facecolor=COLOURS[m.lower()], label=m) for m in MODALITIES]
+        handles += _share_panel(axes[1], by_layer[whole & (by_layer["quantity"] == "share")], views)
+        fig.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+        clips = int(tokens["n"].max())
+        below = f"{clips:,} conflict clips, 95% intervals over clips"
+        titled(fig, "Video tokens and attention, before and after masking", profile, below)
+    return fig

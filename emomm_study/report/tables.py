@@ -1,0 +1,315 @@
+"""The paper's tables with published and reproduced values side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from emomm_lib.labels import CLASSES, SOURCES
+from emomm_lib.metrics import agreement_matrix
+from emomm_study import paper
+from emomm_study.paths import FIGURES
+from emomm_study.report.manifest import Provenance, captioned, folder, record
+from emomm_study.report.style import CORPUS_NAMES, NAMES, fixed
+
+SUBSET_NAMES = {
+    "overall": "EmoMM (Overall)",
+    "align": "EmoMM-Align",
+    "conflict": "EmoMM-Conflict",
+    "missing": "EmoMM-Missing",
+}
+METRIC_NAMES = {"acc": "Acc", "f1": "F1", "mae": "MAE"}
+DECIMALS = {"Acc": 2, "F1": 2, "MAE": 3}
+"""Printed digits of Table 1's columns."""
+VARIANT_NAMES = {
+    "full": "Full CHASE",
+    "no_router": "w/o Router (Random Steering)",
+    "no_inter_bias": "w/o Inter-modality Bias",
+    "no_intra_bias": "w/o Intra-modality Bias",
+    "baseline": "Original Baseline",
+}
+SPLIT_NAMES = {"valid": "Valid", "test": "Test"}
+ROUTING_NAMES = {
+    "conflict_recall": "Conflict Detection Recall",
+    "target_top1": "Target-Modality Top-1 on Steered Layers",
+    "joint_success": "Joint Success Rate",
+}
+YES, NO = "\N{CHECK MARK}", "\N{BALLOT X}"
+
+
+def label_counts(manifest: pd.DataFrame) -> pd.DataFrame:
+    """Clips by ``corpus, source, label`` (class name), zeros included: ``count`` (Table 3).
+
+    ``manifest`` has ``corpus`` and ``label_gt/t/a/v`` (0..4), one row a clip.
+    """
+    long = manifest.melt("corpus", [f"label_{s}" for s in SOURCES], "source", "label")
+    corpora = [corpus for corpus in paper.CORPORA if corpus in set(long["corpus"])]
+    index = pd.MultiIndex.from_product(
+        [corpora, SOURCES, CLASSES], names=["corpus", "source", "label"]
+    )
+    long["source"] = long["source"].str.removeprefix("label_")
+    long["label"] = np.array(CLASSES)[long["label"]]
+    counts = long.groupby(["corpus", "source", "label"]).size()
+    return counts.reindex(index, fill_value=0).rename("count").reset_index()
+
+
+def agreements(manifest: pd.DataFrame) -> pd.DataFrame:
+    """C_ij by ``corpus, source_i, source_j``: ``agreement`` (Eq. 1, Table 4)."""
+    parts = {
+        corpus: agreement_matrix(manifest[manifest["corpus"] == corpus]).stack()
+        for corpus in paper.CORPORA
+        if (manifest["corpus"] == corpus).any()
+    }
+    long = pd.concat(parts, names=["corpus", "source_i", "source_j"])
+    return long.rename("agreement").reset_index()
+
+
+def _beside(
+    number: int, value: str, reproduced: pd.DataFrame, columns: str, order: tuple, profile: str
+) -> pd.DataFrame:
+    """Rows by the remaining keys, columns ``(columns, published | profile)``."""
+    keys = [key for key in paper.ITEM_KEYS[number] if key != columns]
+    wide = {
+        "published": paper.table(number).pivot(index=keys, columns=columns, values=value),
+        profile: reproduced.pivot(index=keys, columns=columns, values=value),
+    }
+    both = pd.concat(wide, axis=1, names=["value", columns]).swaplevel(axis=1)
+    rows = pd.MultiIndex.from_product([paper.CORPORA, SOURCES], names=keys)
+    return both.reindex(rows, columns=pd.MultiIndex.from_product([order, wide]))
+
+
+def _named(frame: pd.DataFrame) -> pd.DataFrame:
+    frame = frame.rename(index={**CORPUS_NAMES, **NAMES}, columns=NAMES)
+    return frame.rename_axis(index=["corpus", "source"], columns=["", "value"])
+
+
+def table3(manifest: pd.DataFrame, profile: str) -> pd.DataFrame:
+    """Table 3: class counts by corpus and source, columns ``(class, published | <profile>)``."""
+    counts = label_counts(manifest)
+    return _named(_beside(3, "count", counts, "label", CLASSES, profile).astype("Int64"))
+
+
+def table4(manifest: pd.DataFrame, profile: str) -> pd.DataFrame:
+    """Table 4: C_ij by corpus and source, columns ``(source, published | <profile>)``."""
+    return _named(_beside(4, "agreement", agreements(manifest), "source_j", SOURCES, profile))
+
+
+def table5(companion: Mapping[str, str] | None = None) -> pd.DataFrame:
+    """Table 5: capabilities by benchmark as check marks and crosses.
+
+    ``companion`` adds a column that says where this companion shows a capability (by the paper's
+    capability name or by its key); a dash where it does not.
+    """
+    frame = paper.table(5)
+    if unknown := set(companion or {}) - set(frame["capability"]) - set(frame["name"]):
+        raise ValueError(f"Table 5 has no capability {sorted(unknown)}")
+    keys = frame.drop_duplicates("capability").set_index("name")["capability"]
+    marks = frame.pivot(index="name", columns="benchmark", values="supported")
+    marks = marks.loc[keys.index, frame["benchmark"].unique()].replace({True: YES, False: NO})
+    if companion is not None:
+        where = [companion.get(key, companion.get(name, "-")) for name, key in keys.items()]
+        marks["in this companion"] = where
+    return marks.rename_axis(index="capability", columns=None)
+
+
+def published_units(scores: pd.DataFrame) -> pd.DataFrame:
+    """Scores as by ``metrics.score_frame`` in Table 1's names and units.
+
+    Keeps ``acc5`` (as ``acc``), ``f1`` and ``mae``; accuracy and F1 become percent.
+    """
+    kept = scores[scores["metric"].isin(["acc5", "f1", "mae"])].copy()
+    percent = kept["metric"] != "mae"
+    kept["metric"] = kept["metric"].replace({"acc5": "acc"})
+    ends = ["value", "low", "high"]
+    kept[ends] = kept[ends].where(~percent, kept[ends] * 100)
+    return kept
+
+
+def table1(results: pd.DataFrame, profile: str) -> pd.DataFrame:
+    """Table 1's rows with the reproduced ones beneath them.
+
+    ``results`` has ``model, method`` (``baseline`` or ``CHASE``)``, subset, metric`` (``acc, f1,
+    mae``)``, value, low, high`` in published units (see :func:`published_units`); a hub id counts
+    as its last part. A model that the
+    paper does not have forms the group "not in the paper" and has no published row, so a small
+    model's numbers never stand in a real model's row.
+
+    Returns rows ``(group, model, method, values)`` with ``values`` either ``published`` or the
+    profile's name, columns ``(subset, Acc | Acc 95% | F1 | MAE)``; ``Acc 95%`` is a text
+    ``[low, high]``, empty for published rows.
+    """
+    known = paper.table(1)
+    results = results.assign(model=results["model"].str.rsplit("/", n=1).str[-1])
+    order = known.drop_duplicates(["model", "method"])[["group", "model", "method"]]
+    ours = results.drop_duplicates(["model", "method"])[["model", "method"]]
+    ours = ours.merge(order, how="left", on=["model", "method"])
+    ours["group"] = ours["group"].fillna("not in the paper")
+    published = known.melt(["group", "model", "method", "subset"], ["acc", "f1", "mae"], "metric")
+    reproduced = results.merge(ours, on=["model", "method"])
+    both = pd.concat(
+        [published.assign(values="published"), reproduced.assign(values=profile)],
+        ignore_index=True,
+    )
+    index = ["group", "model", "method", "values"]
+    wide = both.pivot(index=index, columns=["subset", "metric"], values="value")
+    columns = {}
+    for subset, title in SUBSET_NAMES.items():
+        for metric, name in METRIC_NAMES.items():
+            columns[title, name] = wide.get((subset, metric), pd.Series(np.nan, wide.index))
+            if metric == "acc":
+                rows = reproduced.query("subset == @subset and metric == 'acc'")
+                text = [f"[{r.low:.2f}, {r.high:.2f}]" for r in rows.itertuples()]
+                keys = rows.assign(values=profile).set_index(index).index
+                columns[title, "Acc 95%"] = pd.Series(text, keys, dtype=str).reindex(wide.index)
+    frame = pd.DataFrame(columns)
+    frame.columns = pd.MultiIndex.from_tuples(columns)
+    text_columns = frame.columns[frame.columns.get_level_values(1) == "Acc 95%"]
+    frame[text_columns] = frame[text_columns].fillna("")
+    wanted = []
+    for group, model, method in pd.concat([order, ours]).drop_duplicates()[index[:3]].to_numpy():
+        wanted += [(group, model, method, values) for values in ("published", profile)]
+    return frame.loc[[key for key in wanted if key in frame.index]]
+
+
+def _interval(rows: pd.DataFrame, digits: int) -> pd.Series:
+    """Intervals as ``[low, high]``, empty where an end is missing."""
+    text = [
+        "" if pd.isna(low) or pd.isna(high) else f"[{fixed(low, digits)}, {fixed(high, digits)}]"
+        for low, high in zip(rows["low"], rows["high"], strict=True)
+    ]
+    return pd.Series(text, rows.index, dtype=str)
+
+
+def _allowed(column: pd.Series, what: str, names: Mapping[str, str]) -> None:
+    if unknown := sorted(set(column) - set(names), key=str):
+        raise ValueError(f"{what}: {column.name} is one of {[*names]}, got also {unknown}")
+
+
+def table2(results: pd.DataFrame, profile: str) -> pd.DataFrame:
+    """Table 2: the ablation on EmoMM-Conflict, published scores beside reproduced ones.
+
+    ``results`` has ``variant`` (``full, no_router, no_inter_bias, no_intra_bias, baseline``),
+    ``metric`` (``acc, f1, mae``) and ``value, low, high`` in published units: percent for accuracy
+    and F1. Other variants follow beneath under their own names, without published scores.
+
+    Returns columns ``(published, Acc | F1 | MAE)`` and ``(<profile>, Acc | Acc 95% | F1 | MAE)``,
+    ``Acc 95%`` a text. A variant without results has no number. Raises ``ValueError`` for another
+    metric or two rows of one variant and metric.
+    """
+    _allowed(results["metric"], "Table 2", METRIC_NAMES)
+    known = paper.table(2).set_index("variant")
+    wide = results.pivot(index="variant", columns="metric", values="value")
+    accuracy = results[results["metric"] == "acc"].set_index("variant")
+    order = [
+        *VARIANT_NAMES,
+        *(v for v in dict.fromkeys(results["variant"]) if v not in known.index),
+    ]
+    columns = {("published", name): known[key] for key, name in METRIC_NAMES.items()}
+    for key, name in METRIC_NAMES.items():
+        columns[profile, name] = wide[key] if key in wide else pd.Series(dtype=float)
+        if key == "acc":
+            columns[profile, "Acc 95%"] = _interval(accuracy, DECIMALS[name])
+    table = pd.DataFrame({key: column.reindex(order) for key, column in columns.items()})
+    table[profile, "Acc 95%"] = table[profile, "Acc 95%"].fillna("")
+    return table.rename(index=VARIANT_NAMES).rename_axis("variant")
+
+
+def table6(results: pd.DataFrame, profile: str) -> pd.DataFrame:
+    """Table 6: how well the router finds conflicts and the modality to trust, by split.
+
+    ``results`` has ``split`` (``valid, test``), ``metric`` (``conflict_recall, target_top1,
+    joint_success``) and ``value, low, high`` in 0..1, as by ``metrics.routing.routing_metrics``.
+
+    Returns columns ``(metric, published | <profile> | 95%)``, ``95%`` a text. A split without
+    results has no number. Raises ``ValueError`` for another split or metric or two rows of one.
+    """
+    _allowed(results["split"], "Table 6", SPLIT_NAMES)
+    _allowed(results["metric"], "Table 6", ROUTING_NAMES)
+    known = paper.table(6).pivot(index="split", columns="metric", values="value")
+    ours = results.assign(text=_interval(results, 4)).pivot(index="split", columns="metric")
+    columns = {}
+    for key, name in ROUTING_NAMES.items():
+        columns[name, "published"] = known[key]
+        for title, part, kind in ((profile, "value", float), ("95%", "text", str)):
+            columns[name, title] = ours.get((part, key), pd.Series(dtype=kind))
+    table = pd.DataFrame({key: column.reindex([*SPLIT_NAMES]) for key, column in columns.items()})
+    for name in ROUTING_NAMES.values():
+        table[name, "95%"] = table[name, "95%"].fillna("")
+    return table.rename(index=SPLIT_NAMES).rename_axis("split")
+
+
+def with_intervals(
+    frame: pd.DataFrame,
+    index: str | Sequence[str],
+    columns: str | Sequence[str],
+    *,
+    factor: float = 100,
+    digits: int = 1,
+) -> pd.DataFrame:
+    """A tidy result spread out, each cell ``value [low, high]`` times ``factor``.
+
+    Rows and columns keep the order in which they first appear; a cell without a row is empty.
+    """
+    text = [
+        "{} [{}, {}]".format(*(fixed(factor * x, digits) for x in row))
+        for row in frame[["value", "low", "high"]].itertuples(index=False)
+    ]
+    table = frame.assign(text=text).pivot(index=index, columns=columns, values="text")
+    rows = pd.Index(dict.fromkeys(frame.set_index(index).index), name=table.index.name)
+    if table.index.nlevels > 1:
+        rows = pd.MultiIndex.from_tuples(rows, names=table.index.names)
+    order = list(dict.fromkeys(frame.set_index(columns).index))
+    return table.reindex(index=rows, columns=order).fillna("")
+
+
+def formatted(table: pd.DataFrame, decimals: int | Mapping[str, int] = 4) -> pd.DataFrame:
+    """A table as text: fixed digits, a dash where there is no number.
+
+    ``decimals`` is for all columns, or by the name in the last column level.
+    """
+    text = {}
+    for position, column in enumerate(table.columns):
+        name = column[-1] if isinstance(column, tuple) else column
+        digits = decimals.get(name, 4) if isinstance(decimals, Mapping) else decimals
+        values = table.iloc[:, position]
+        real = pd.api.types.is_float_dtype(values)
+        text[position] = [
+            "-" if pd.isna(v) else fixed(v, digits) if real else str(v) for v in values
+        ]
+    result = pd.DataFrame(text, index=table.index)
+    result.columns = table.columns
+    return result
+
+
+def save_table(
+    table: pd.DataFrame,
+    name: str,
+    profile: str,
+    provenance: Provenance,
+    *,
+    decimals: int | Mapping[str, int] = 4,
+    root: Path = FIGURES,
+) -> tuple[Path, ...]:
+    """Write a table as CSV (full precision) and LaTeX under ``figures/<profile>``, and record both.
+
+    Column levels are joined with a space in the CSV. The LaTeX needs the packages booktabs,
+    multirow and amssymb, and has the caption of the provenance, which names the profile.
+    """
+    base, provenance = folder(profile, root), captioned(provenance, profile)
+    csv, tex = base / f"{name}.csv", base / f"{name}.tex"
+    flat = table.copy()
+    flat.columns = [" ".join(filter(None, c)) if isinstance(c, tuple) else c for c in flat.columns]
+    flat.to_csv(csv, lineterminator="\n")
+    latex = formatted(table, decimals).to_latex(
+        escape=True,
+        caption=provenance.caption,
+        label=f"tab:{name}",
+        position="t",
+    )
+    latex = latex.replace(YES, r"\checkmark").replace(NO, r"$\times$")
+    tex.write_text(latex, encoding="utf-8", newline="\n")
+    record([csv, tex], provenance, profile, root)
+    return csv, tex

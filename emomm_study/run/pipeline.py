@@ -1,0 +1,689 @@
+"""Runs the notebooks of a profile in order and sets what they found beside the published values.
+
+``./run_all.sh --help`` makes the environment and calls this; ``python -m emomm_study.run.pipeline`` is
+the same inside an environment. A notebook's source is ``notebooks/NN_name.py``; it runs as
+``runs/<profile>/NN_name.ipynb`` and is never changed in place.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import logging
+import os
+import re
+import shlex
+import shutil
+import sys
+import tempfile
+import textwrap
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import papermill
+import yaml
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+from nbclient.exceptions import CellTimeoutError, DeadKernelError
+from nbformat import NotebookNode
+from papermill.exceptions import PapermillExecutionError
+
+from emomm_study.corpora import ch_sims, cmu_mosi
+from emomm_study.environment import LEAST_FREE, check_places, in_gb, keep_jupyter_apart
+from emomm_study.paths import (
+    COMMITTED_FIGURES,
+    FIGURES,
+    OUTPUTS,
+    ROOT,
+    RUNS,
+    UNWRITABLE,
+    PlaceError,
+    cache_root,
+    is_utf8,
+    located,
+    plain,
+    writable,
+)
+from emomm_study.report.comparison import (
+    comparison_path,
+    format_comparison,
+    read_comparisons,
+)
+from emomm_study.report.values import (
+    commit_notebook,
+    committed,
+    compare_files,
+    compare_notebooks,
+    recorded,
+)
+from emomm_study.run.pairing import (
+    PairError,
+    committed_form,
+    declared_parameters,
+    read_source,
+    section_of,
+    write_committed,
+)
+from emomm_study.run.turns import StepDied, in_turn
+
+NOTEBOOKS = ROOT / "notebooks"
+SETTINGS = ("cell_timeout", "jobs", "disk_gb")
+"""Keys of a profile that are the pipeline's own and go to no notebook."""
+BUILDS_ON = {
+    "01": (),
+    "02": ("01",),
+    "03": ("01",),
+    "04": ("03",),
+    "05": ("03",),
+    "06": ("03",),
+    "07": ("06",),
+    "08": ("07",),
+    "09": ("07",),
+    "10": (),
+    "11": ("07",),
+    "12": ("01",),
+}
+"""What a notebook finds in the caches and runs of others; one not named here builds on all before
+it. A notebook run without those computes what it lacks by itself."""
+REFERENCE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
+FULL = re.compile(
+    r"No space left on device|Disk quota exceeded|database or disk is full|rrno (28|122)\b"
+)
+"""How Python, SQLite and the libraries' compiled parts say that a disk is full."""
+PERHAPS_FULL = re.compile(r"disk I/O error|PytorchStreamWriter|[Kk]ernel died|Bus error")
+"""What is said of a full disk, and of other things."""
+
+
+class PipelineError(Exception):
+    """Something the user has to change; its text is the whole message."""
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a profile parameter has to lead to.
+
+    Attributes
+    ----------
+    what
+        Words for it in messages.
+    layout
+        How the folder or file must look, or how to get it.
+    problem
+        Says what is wrong with a resolved value, or returns None.
+    rendered
+        Whether a profile with ``render: true`` makes it by itself.
+    """
+
+    what: str
+    layout: str
+    problem: Callable[[str], str | None]
+    rendered: bool = True
+
+
+def _corpus_problem(names: Sequence[str]) -> Callable[[str], str | None]:
+    def problem(value: str) -> str | None:
+        root = located(value)
+        if not root.is_dir():
+            return f"{value}: no such folder"
+        # The loaders accept a parent folder, and a label file in a folder of its own.
+        places = ("*/" * depth + name for depth in range(4) for name in names)
+        found = next((file for place in places for file in root.glob(place)), None)
+        if found is None:
+            return f"{value}: holds none of {', '.join(names)}"
+        return None if is_utf8(found) else _not_utf8(found.parent)
+
+    return problem
+
+
+def _file_problem(value: str) -> str | None:
+    return None if located(value).is_file() else f"{value}: no such file"
+
+
+def _not_utf8(path: Path | str) -> str:
+    return (
+        f"{plain(path)}: this path is not UTF-8 (bytes as \\xNN), and most readers of clips and "
+        "weights cannot open it; rename the folder, or give a symbolic link to it"
+    )
+
+
+def _model_problem(value: str) -> str | None:
+    folder = located(value)
+    if not folder.is_dir():
+        try:
+            folder = Path(snapshot_download(value, local_files_only=True))
+        except (LocalEntryNotFoundError, HFValidationError):
+            return f"{value}: neither a folder nor the id of a model downloaded to this machine"
+    for pattern in ("config.json", "*.safetensors"):
+        if not any(folder.glob(pattern)):
+            return f"{value}: {folder} holds no {pattern}"
+    return None
+
+
+def _device_problem(value: str) -> str | None:
+    if value == "cpu":
+        return None
+    import torch  # takes seconds, and is needed for no other check
+
+    try:
+        torch.empty(0, device=value)
+    except (RuntimeError, AssertionError) as error:
+        return f"{value}: {str(error).splitlines()[0]}"
+    return None
+
+
+NEEDS = {
+    "ch_sims_root": Need(
+        what="the folder of CH-SIMS v2.0",
+        layout=ch_sims.LAYOUT,
+        problem=_corpus_problem(ch_sims.META_NAMES),
+    ),
+    "cmu_mosi_root": Need(
+        what="the folder of CMU-MOSI",
+        layout=cmu_mosi.LAYOUT,
+        problem=_corpus_problem((cmu_mosi.OPINIONS, "label.csv")),
+    ),
+    "annotations": Need(
+        what="the CSV file with CMU-MOSI's unimodal labels (Appendix A.2)",
+        layout="columns video_id, clip_id, label_T, label_A, label_V; one row a clip",
+        problem=_file_problem,
+    ),
+    "model": Need(
+        what="the model's weights: a folder, or the id of a downloaded model",
+        layout="<model>/config.json, *.safetensors and the processor's files;\n"
+        "a published model is downloaded first, for example: hf download Qwen/Qwen2.5-Omni-7B",
+        problem=_model_problem,
+        rendered=False,
+    ),
+    "device": Need(
+        what="a device that torch finds on this machine",
+        layout="cpu, cuda, cuda:1, mps, ...",
+        problem=_device_problem,
+        rendered=False,
+    ),
+}
+
+
+def find_notebooks(folder: Path = NOTEBOOKS) -> list[Path]:
+    """The sources ``NN_name.py`` in order; raises ``PipelineError`` when there are none."""
+    found = sorted(p for p in folder.glob("*.py") if re.match(r"\d\d_", p.name))
+    if not found:
+        raise PipelineError(f"{folder}: no notebooks; expected files like 01_name.py")
+    return found
+
+
+def select(notebooks: Sequence[Path], start: str | None, only: str | None) -> list[Path]:
+    """The notebooks from ``start`` on, or ``only`` alone; each is ``2``, ``02`` or a name."""
+    wanted = only or start
+    if wanted is None:
+        return list(notebooks)
+    names = [p.stem for p in notebooks]
+    places = [i for i, n in enumerate(names) if n == wanted or n[:2] == wanted.zfill(2)]
+    if len(places) != 1:
+        listing = "\n".join(f"  {name}" for name in names)
+        raise PipelineError(f"There is no notebook {wanted!r}. These exist:\n{listing}")
+    return list(notebooks[places[0] : places[0] + 1 if only else None])
+
+
+def load_profile(name: str, folder: Path = NOTEBOOKS / "profiles") -> dict[str, object]:
+    """Parameters of a profile as written, environment references not yet resolved."""
+    path = folder / f"{name}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in folder.glob("*.yaml"))) or "none"
+        raise PipelineError(f"There is no profile {name!r} in {folder}. These exist: {known}")
+    try:
+        parameters = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise PipelineError(f"{path}: not YAML: {error}") from None
+    if not isinstance(parameters, dict) or parameters.get("profile") != name:
+        raise PipelineError(f"{path}: expected lines `name: value`, among them `profile: {name}`")
+    return parameters
+
+
+def resolve(value: object) -> object:
+    """Fill in ``${NAME}``, ``${NAME:-default}`` and ``~``; ``KeyError`` for an unset name."""
+    if not isinstance(value, str):
+        return value
+
+    def lookup(match: re.Match[str]) -> str:
+        name, default = match.groups()
+        found = os.environ.get(name) or default
+        if found is None:
+            raise KeyError(name)
+        return found
+
+    return os.path.expanduser(REFERENCE.sub(lookup, value))
+
+
+def preflight(parameters: Mapping[str, object]) -> dict[str, object]:
+    """Resolve a profile's parameters and check that what they lead to is there.
+
+    Of a profile with ``render: true`` the corpora are not checked: its first notebook makes them.
+
+    Raises
+    ------
+    PipelineError
+        Naming every parameter at fault, the environment variable that sets it, and how the folder
+        or file must look.
+    """
+    resolved, complaints = {}, []
+    for name, value in parameters.items():
+        need = NEEDS.get(name)
+        try:
+            resolved[name] = resolve(value)
+        except KeyError as error:
+            problem = f"the environment variable {error.args[0]} is not set"
+        else:
+            made_later = bool(need and need.rendered and parameters.get("render"))
+            problem = _problem(resolved[name], need, made_later)
+        if problem:
+            complaints.append(_complaint(name, value, problem, need))
+    if complaints:
+        profile = parameters.get("profile")
+        raise PipelineError(
+            f"The {profile} profile cannot start; nothing was run. Parameters are in "
+            f"notebooks/profiles/{profile}.yaml.\n\n" + "\n\n".join(complaints)
+        )
+    return resolved
+
+
+def _problem(value: object, need: Need | None, made_later: bool) -> str | None:
+    """What is wrong with a resolved value; one that is made later needs room to be made."""
+    if isinstance(value, str) and not is_utf8(value):
+        return _not_utf8(value)
+    if need is None or value is None:
+        return None
+    try:
+        path = located(str(value))
+        if made_later:
+            folder = path if path.is_dir() else path.parent
+            return None if writable(folder) else f"{folder}: this user cannot write there"
+        if path.exists() and not os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0)):
+            return f"{value}: this user may not read it"
+        return need.problem(str(value))
+    except (OSError, ValueError) as error:
+        return f"{value}: {getattr(error, 'strerror', None) or error}"
+
+
+def _complaint(name: str, value: object, problem: str, need: Need | None) -> str:
+    ways = [f"export {match[1]}=..." for match in REFERENCE.finditer(str(value))]
+    ways.append(f"{name}: ...   (in the profile)")
+    wanted = f"Expected {need.what}. Set it by" if need else "Set it by"
+    lines = [f"* {name}: {problem}.", f"  {wanted}", *(f"    {way}" for way in ways)]
+    if need:
+        lines += ["  It looks like this:", textwrap.indent(textwrap.dedent(need.layout), "    ")]
+    return "\n".join(lines)
+
+
+def check_run(
+    profile: Mapping[str, object], sources: Sequence[Path], *, refresh: bool, runs: Path = RUNS
+) -> None:
+    """Check, before anything runs, that all that a run writes can be written.
+
+    Of the disk space that a whole run needs (``disk_gb`` of the profile) what is in the cache
+    counts as there. Raises ``PipelineError``.
+    """
+    name = str(profile["profile"])
+    try:
+        check_places()
+    except PlaceError as error:
+        raise PipelineError(str(error)) from error
+    for folder in (runs / name, FIGURES / name):
+        for path in (folder, *folder.rglob("*")):
+            if not (writable(path) if path == folder or path.is_dir() else _rewritable(path)):
+                raise PipelineError(
+                    f"{_shown(path)}: this user cannot write to it; remove it or change its owner"
+                )
+    twins = [source.with_suffix(".ipynb") for source in sources]
+    fixed = [t for t in twins if not (writable(t.parent) and _rewritable(t))]
+    if refresh and (fixed or FIGURES != COMMITTED_FIGURES):
+        raise PipelineError(
+            f"--refresh rewrites {_shown(fixed[0] if fixed else UNWRITABLE)}, "
+            "which this user cannot write to; run without it, or in a copy of the project"
+        )
+    needed = float(profile.get("disk_gb", 0)) * 1e9 if len(sources) > 1 else 0
+    cache = cache_root()
+    free = shutil.disk_usage(cache).free
+    if free < needed and free + _held(cache) < needed:
+        raise PipelineError(
+            f"{cache}: a {name} run needs {in_gb(needed - _held(cache))} more there, and "
+            f"{in_gb(free)} are free; make room, or set EMOMM_CACHE to a folder on another disk"
+        )
+    runs.mkdir(parents=True, exist_ok=True)
+    if (free := shutil.disk_usage(runs).free) < LEAST_FREE:
+        raise PipelineError(
+            f"{_shown(runs)}: {in_gb(free)} free on its disk, where {in_gb(LEAST_FREE)} are the "
+            "least to begin with; make room"
+        )
+
+
+def _rewritable(path: Path) -> bool:
+    return not path.exists() or os.access(path, os.W_OK)
+
+
+def _held(cache: Path) -> int:
+    """Bytes of what runs have put into the cache."""
+    return sum(
+        file.stat().st_size
+        for folder in cache.iterdir()
+        if folder.name not in ("venv", "libraries")
+        for file in (folder.rglob("*") if folder.is_dir() else [folder])
+        if file.is_file()
+    )
+
+
+def prepare_jupyter() -> None:
+    """Make kernels run this interpreter and keep Jupyter's files in the cache, not in HOME."""
+    keep_jupyter_apart()
+    # A warning for each parameter cell, and the paths that the progress lines already show.
+    logging.getLogger("papermill").setLevel(logging.CRITICAL)
+
+
+class NotebookFailed(PipelineError):
+    """A notebook stopped at an error."""
+
+
+class DiskFull(NotebookFailed):
+    """A notebook stopped because a disk was full; its text says which."""
+
+
+def run_notebook(
+    source: Path,
+    parameters: Mapping[str, object],
+    folder: Path,
+    *,
+    cell_timeout: float | None = None,
+    progress: bool = False,
+) -> NotebookNode:
+    """Execute a source into ``folder/<name>.ipynb`` and return it with its outputs.
+
+    Parameters
+    ----------
+    parameters
+        Values by name; only those that the notebook's parameters cell declares are injected.
+    cell_timeout
+        Longest time of one cell in seconds; None waits for ever.
+    progress
+        Show a bar that counts cells.
+
+    Raises
+    ------
+    NotebookFailed
+        With the error's last line, the section and the place of the traceback: in the run
+        notebook and in ``folder/<name>.log``. :class:`DiskFull` where a disk is the reason.
+    """
+    notebook = read_source(source)
+    declared = declared_parameters(notebook, source.name)
+    output, log = folder / f"{source.stem}.ipynb", folder / f"{source.stem}.log"
+    folder.mkdir(parents=True, exist_ok=True)
+    log.unlink(missing_ok=True)
+    try:
+        return papermill.execute_notebook(
+            notebook,
+            # papermill fills in what stands in braces.
+            re.sub(r"[{}]", r"\g<0>\g<0>", str(output)),
+            parameters={name: parameters[name] for name in declared if name in parameters},
+            kernel_name="python3",
+            cwd=ROOT,
+            execution_timeout=cell_timeout,
+            progress_bar={"desc": source.stem, "leave": False} if progress else False,
+            # The kernel's own log: a warning about local sockets, and noise when interrupted.
+            extra_arguments=["--log-level=CRITICAL"],
+        )
+    # A kernel that dies while it starts is jupyter_client's plain RuntimeError.
+    except (PapermillExecutionError, CellTimeoutError, RuntimeError, OSError, ValueError) as error:
+        if isinstance(error, (PapermillExecutionError, CellTimeoutError)):
+            text = _plain(str(error))
+        else:
+            text = "".join(traceback.format_exception(error))
+        with suppress(OSError):
+            log.write_text(text, encoding="utf-8", errors="backslashreplace")
+        if full := full_disk(text):
+            raise DiskFull(full) from error
+        raise NotebookFailed(_failure(error, output, log, cell_timeout)) from error
+
+
+def full_disk(said: str) -> str | None:
+    """Words for the disk that an error's text speaks of, or None where no disk is full."""
+    places = {cache_root(), RUNS, FIGURES, Path(tempfile.gettempdir())}
+    free = {place: shutil.disk_usage(place).free for place in places if place.is_dir()}
+    fullest = min(free, key=free.get)
+    if FULL.search(said):
+        named = re.search(r"(?:No space left on device|Disk quota exceeded): '(/.+?)'", said)
+        place = Path(named[1]).parent if named else fullest
+    elif PERHAPS_FULL.search(said) and free[fullest] < 1_000_000:
+        place = fullest
+    else:
+        return None
+    return f"the disk of {_shown(place)} is full"
+
+
+def _failure(error: Exception, output: Path, log: Path, cell_timeout: float | None) -> str:
+    if isinstance(error, PapermillExecutionError):
+        said = f"{error.ename}: {_plain(error.evalue)}".strip().rstrip(":")
+    elif isinstance(error, CellTimeoutError):
+        said = f"a cell took longer than {cell_timeout:g} s (cell_timeout of the profile)"
+    elif isinstance(error, DeadKernelError) or PERHAPS_FULL.search(str(error)):
+        said = "the kernel died, often for want of memory"
+    else:
+        said = f"{type(error).__name__}: {plain(str(error))}"
+    lines = [f"  error: {said}"]
+    # Where it could not be written it is not a notebook.
+    with suppress(OSError, ValueError):
+        if section := _failing_section(nbformat.read(output, as_version=4)):
+            lines.append(f"  section: {section}")
+    return "\n".join([*lines, f"  outputs so far: {_shown(output)}", f"  traceback: {_shown(log)}"])
+
+
+def _failing_section(notebook: NotebookNode) -> str:
+    status = {
+        index: cell.metadata.get("papermill", {}).get("status")
+        for index, cell in enumerate(notebook.cells)
+        if cell.cell_type == "code"
+    }
+    failed = [index for index, word in status.items() if word == "failed"]
+    # papermill calls a cell completed when it timed out or its kernel died; none ran after it.
+    ran = [index for index, word in status.items() if word == "completed"]
+    stopped = failed or ran[-1:]
+    return section_of(notebook, stopped[0]) if stopped else ""
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
+
+
+def _shown(path: Path) -> str:
+    return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
+
+
+@contextmanager
+def only_run(folder: Path) -> Iterator[None]:
+    """Keep a second run of the same profile from writing into ``folder`` at the same time."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise PipelineError(f"Another run writes to {_shown(folder)}; wait for it") from None
+        yield
+
+
+def run(
+    sources: Sequence[Path],
+    profile: Mapping[str, object],
+    *,
+    refresh: bool = False,
+    runs: Path = RUNS,
+    say: Callable[[str], None] = partial(print, flush=True),
+) -> pd.DataFrame:
+    """Check a profile, run its notebooks in order, and return their comparisons as one table.
+
+    As many notebooks at a time as the profile's ``jobs`` says, where they do not build on one
+    another. With ``refresh`` the ``.ipynb`` beside each source is rewritten after its run. Raises
+    ``PipelineError`` at the first thing that keeps the run from going on.
+    """
+    name, began = str(profile["profile"]), time.monotonic()
+    notebooks = {source: read_source(source) for source in sources}
+    defaults = {s: declared_parameters(nb, s.name) for s, nb in notebooks.items()}
+    used = {key for declared in defaults.values() for key in declared} | {"profile", "render"}
+    parameters = preflight({k: v for k, v in profile.items() if k in used and k not in SETTINGS})
+    if refresh:
+        _refuse_other_defaults(defaults, parameters)
+    check_run(profile, sources, refresh=refresh, runs=runs)
+    if OUTPUTS != ROOT:
+        say(f"{UNWRITABLE} cannot be written to: runs and figures go to {OUTPUTS}")
+    folder, jobs = runs / name, min(int(profile.get("jobs", 1)), len(sources))
+    comparisons = [comparison_path(name, source.stem[:2], runs) for source in sources]
+    prepare_jupyter()
+    if jobs > 1:
+        # Processes that spin for the same cores take several times as long.
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
+    steps = {source.stem: source for source in sources}
+    by_number = {stem[:2]: stem for stem in steps}
+    builds_on = {
+        by_number[number]: [by_number[n] for n in before if n in by_number]
+        for number, before in BUILDS_ON.items()
+        if number in by_number
+    }
+    step = partial(
+        _step, steps, parameters, folder, profile.get("cell_timeout"), refresh, runs, jobs, say
+    )
+    with only_run(folder):
+        for kept in (*comparisons, *(recorded(name, runs) / f"{stem}.csv" for stem in steps)):
+            kept.unlink(missing_ok=True)
+        try:
+            in_turn(list(steps), builds_on, step, jobs)
+        except StepDied as error:
+            raise PipelineError(str(error)) from error
+    table = read_comparisons([path for path in comparisons if path.is_file()])
+    table.to_csv(folder / "comparison.csv", index=False)
+    say(f"All done in {_elapsed(began)}; outputs are in {_shown(folder)}")
+    if not refresh:
+        say(_beside_committed(name, list(steps), _other_defaults(defaults, parameters), runs))
+    return table
+
+
+def _beside_committed(name: str, stems: Sequence[str], other: Sequence[str], runs: Path) -> str:
+    """How this run's estimated values and figures compare with the committed ones."""
+    kept = committed(name)
+    if not kept.is_dir():
+        return f"Nothing of the {name} profile is committed to compare with."
+    if other:
+        beginning = "Not compared with the committed values, which have other parameters:"
+        return "\n".join([beginning, *other])
+    compared = compare_notebooks(kept, recorded(name, runs), stems)
+    return f"{compared.report()}\n{compare_files(name, compared, kept, stems)}"
+
+
+def _step(
+    steps: Mapping[str, Path],
+    parameters: Mapping[str, object],
+    folder: Path,
+    cell_timeout: float | None,
+    refresh: bool,
+    runs: Path,
+    jobs: int,
+    say: Callable[[str], None],
+    stem: str,
+) -> None:
+    """Run one notebook, say so, and rewrite its committed twin if asked to."""
+    source, started = steps[stem], time.monotonic()
+    step = f"[{list(steps).index(stem) + 1}/{len(steps)}] {stem}"
+    say(f"{step}: running")
+    try:
+        executed = run_notebook(
+            source,
+            parameters,
+            folder,
+            cell_timeout=cell_timeout,
+            # Bars of several notebooks would overwrite one another.
+            progress=jobs == 1 and sys.stderr.isatty(),
+        )
+    except NotebookFailed as failure:
+        again = shlex.join(
+            ["./run_all.sh", "--profile", str(parameters["profile"]), "--from", stem[:2]]
+        )
+        if isinstance(failure, DiskFull):
+            raise DiskFull(
+                f"{step}: stopped after {_elapsed(started)}, because {failure}; "
+                f"what had finished is kept: make room, and go on with {again}"
+            ) from failure
+        raise NotebookFailed(
+            f"{step}: failed after {_elapsed(started)}\n{failure}\n  go on with: {again}"
+        ) from failure
+    say(f"{step}: done in {_elapsed(started)}, {_shown(folder / stem)}.ipynb")
+    if refresh:
+        twin = committed_form(read_source(source), executed, source.name)
+        write_committed(twin, source.with_suffix(".ipynb"))
+        commit_notebook(str(parameters["profile"]), stem, runs=runs)
+
+
+def _other_defaults(
+    defaults: Mapping[Path, Mapping[str, object]], parameters: Mapping[str, object]
+) -> list[str]:
+    """Where a profile's parameters differ from those that committed outputs come from."""
+    return [
+        f"  {source.name}: {name} = {value!r}, the profile has {parameters[name]!r}"
+        for source, declared in defaults.items()
+        for name, value in declared.items()
+        if name in parameters and parameters[name] != value
+    ]
+
+
+def _refuse_other_defaults(
+    defaults: Mapping[Path, Mapping[str, object]], parameters: Mapping[str, object]
+) -> None:
+    """Committed outputs stand under the parameters cell, so they must come from its values."""
+    if other := _other_defaults(defaults, parameters):
+        raise PipelineError(
+            "--refresh needs a profile whose values are the notebooks' own defaults:\n"
+            + "\n".join(other)
+        )
+
+
+def _elapsed(since: float) -> str:
+    seconds = time.monotonic() - since
+    return f"{seconds:.1f} s" if seconds < 60 else f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
+
+
+def arguments() -> argparse.ArgumentParser:
+    """The command line's parser."""
+    parser = argparse.ArgumentParser(prog="./run_all.sh", description=__doc__.splitlines()[0])
+    parser.add_argument("--profile", default="mini", metavar="NAME", help="default: %(default)s")
+    part = parser.add_mutually_exclusive_group()
+    part.add_argument("--from", dest="start", metavar="NN", help="start at notebook NN")
+    part.add_argument("--only", metavar="NN", help="run notebook NN alone")
+    parser.add_argument("--refresh", action="store_true", help="rewrite the committed notebooks")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the pipeline; 0 when every notebook ran, 1 when something stopped it, 130 on Ctrl-C."""
+    options = arguments().parse_args(argv)
+    try:
+        sources = select(find_notebooks(), options.start, options.only)
+        table = run(sources, load_profile(options.profile), refresh=options.refresh)
+    except (PipelineError, PairError) as error:
+        print(f"{error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        if not (full := full_disk(str(error))):
+            raise
+        again = "what had finished is kept: make room, and run again"
+        print(f"Stopped, because {full}; {again}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nInterrupted. What had finished is kept; run again to go on.", file=sys.stderr)
+        return 130
+    print(f"\n{format_comparison(table)}" if len(table) else "No notebook wrote a comparison.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,260 @@
+"""The benchmarks run, and say what they are to say; no number of theirs is judged here."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import platform
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import coalitions, measure, recording, steering, store
+from benchmarks.__main__ import BENCHMARKS, PAGE, main
+from emomm_study.paths import ROOT
+
+TIMING = re.compile(r"([\d.,]+) \(([\d.,]+)\.\.([\d.,]+)\)")
+
+
+def value(text: str) -> float:
+    return float(text.replace(",", ""))
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    out = tmp_path_factory.mktemp("benchmarks") / "page.md"
+    before = PAGE.read_bytes() if PAGE.exists() else None
+    command = [sys.executable, "-m", "benchmarks", "--quick", "--out", str(out)]
+    # On a busy machine the threads of a pool wait for one another far longer than they work.
+    alone = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=alone, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (PAGE.read_bytes() if PAGE.exists() else None) == before
+    text = out.read_text(encoding="utf-8")
+    assert all(line in text for line in done.stdout.splitlines())
+    return text
+
+
+def table(page: str, title: str) -> list[dict[str, str]]:
+    section = page.split(f"## {title}\n", 1)[1].split("\n## ", 1)[0]
+    lines = [line for line in section.splitlines() if line.startswith("|")]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return [dict(zip(cells[0], row, strict=True)) for row in cells[2:]]
+
+
+@pytest.mark.parametrize(
+    ("title", "column", "expected"),
+    [
+        ("Recording attention: time", "tokens", ["256", "256"]),
+        ("Recording attention: memory", "forward", list(recording.KINDS)),
+        (
+            "Eight coalitions of a clip",
+            "variant",
+            [
+                "shared, TAV alone",
+                "shared, eight",
+                "independent, eight, clip by clip",
+                "independent, eight, batches of 32",
+            ],
+        ),
+        ("Eight coalitions in the decoder, by length", "video tokens", ["128"]),
+        ("The store: writing", "written", ["predictions", "predictions and traces"]),
+        (
+            "The store: reading",
+            "call",
+            ["read()", "known()", "known(traced=True)", "read_traces()"],
+        ),
+        ("Steering: one pass", "tokens", ["256"]),
+        ("Replay: many configurations", "C", ["1", "10"]),
+        ("Saliency", "importance", list(steering.SALIENCY)),
+        ("Router: training", "prompts", ["256"]),
+        ("Router: states on disk", "call", ["write()", "read()"]),
+        ("Router: one layer", "columns", ["1", "32"]),
+    ],
+)
+def test_the_one_command_gives_every_table_its_rows(page, title, column, expected):
+    if title.endswith("memory") and not sys.platform.startswith("linux"):
+        pytest.skip("memory is measured on Linux")
+    found = table(page, title)
+    assert [row[column] for row in found] == expected
+    timings = [t for row in found for cell in row.values() for t in TIMING.findall(cell)]
+    assert timings or title.endswith("memory")
+    for timing in timings:
+        mid, low, high = map(value, timing)
+        assert 0 < low <= mid <= high
+
+
+def test_a_smoke_run_says_that_its_numbers_mean_nothing(page):
+    assert "mean nothing" in page
+    assert "mean nothing" not in measure.page({"CPU": "one"}, [], quick=False)
+
+
+def test_the_page_names_the_machine_and_nobody_and_no_place_on_it(page):
+    for field in ("CPU", "cores", "RAM", "GPU", "torch", "transformers", "torch threads"):
+        assert f"| {field} |" in page
+    assert torch.__version__ in page
+    assert not re.search(r"(?<![\w.)])/\w+/\w+|[A-Z]:\\|~/", page)
+    for secret in (str(ROOT), str(Path.home()), getpass.getuser(), platform.node()):
+        assert not re.search(rf"(?<!\w){re.escape(secret)}(?!\w)", page)
+    assert not re.search(r"20\d\d-\d\d-\d\d", page)
+
+
+def test_independent_calls_answer_what_the_shared_ones_do(page):
+    counts = re.search(r"Of (\d+) answers, (\d+) had .* clip by clip, and (\d+) in batches", page)
+    every, *same = map(int, counts.groups())
+    assert every == 64
+    # Float rounding may turn a tie; a wrong baseline would turn many.
+    assert min(same) >= 62
+
+
+@pytest.fixture(scope="module")
+def models():
+    return {kind: recording.load(kind, "cpu") for kind in ("sdpa", "eager")}
+
+
+def test_the_forwards_compute_the_same_and_keep_the_bytes_that_the_page_states(models):
+    batch, tokens = 2, 48
+    given = recording.inputs(models["sdpa"], batch, tokens)
+    outputs, traces = {}, {}
+    for kind in recording.KINDS:
+        omni = models["eager" if kind == "eager" else "sdpa"]
+        outputs[kind], traces[kind] = recording.forward(kind, omni, *given)
+        torch.testing.assert_close(
+            outputs[kind].last_hidden_state, outputs["plain"].last_hidden_state, atol=1e-4, rtol=0
+        )
+    kept = {"record, no states": [traces["record, no states"].mass]}
+    trace = traces["record"]
+    kept["record"] = [trace.mass, trace.query_state, trace.modality_states]
+    kept["eager"] = outputs["eager"].attentions
+    for kind, tensors in kept.items():
+        stated = recording.kept_bytes(kind, models["sdpa"], batch, tokens)
+        assert sum(t.nbytes for t in tensors) == stated
+    rows = torch.stack([a[:, :, -1] for a in outputs["eager"].attentions], 1)
+    by_modality = torch.stack([rows[..., given[1][0] == m].sum(-1) for m in range(3)], -1)
+    torch.testing.assert_close(trace.mass, by_modality, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("tokens", coalitions.GRIDS)
+def test_made_up_clips_have_the_video_tokens_that_their_grid_gives(models, tokens):
+    merge = models["sdpa"].model.config.vision_config.spatial_merge_size
+    for clip in coalitions.encoded_clips(models["sdpa"], tokens):
+        assert len(clip.video) == tokens == int(clip.grid.prod()) // merge**2
+
+
+def test_every_variant_is_timed_equally_often_and_warmed_up_first():
+    calls: list[str] = []
+    variants = {name: (lambda name=name: calls.append(name)) for name in "abc"}
+    times = measure.interleave(variants, 5, device="cpu", warm_ups=2)
+    assert {name: len(t.seconds) for name, t in times.items()} == dict.fromkeys("abc", 5)
+    rounds = [calls[i : i + 3] for i in range(0, len(calls), 3)]
+    assert all(sorted(r) == list("abc") for r in rounds)
+    assert len(rounds) == 7
+    assert len({tuple(r) for r in rounds}) > 1
+
+
+def test_a_timing_is_written_as_median_and_range_and_compared_round_by_round():
+    timing = measure.Timing((0.003, 0.001, 0.002))
+    assert timing.text() == "2.00 (1.00..3.00)"
+    assert timing.text(per=2) == "1.00 (0.500..1.50)"
+    assert timing.over(measure.Timing((0.001, 0.004, 0.0005))) == "3.00"
+    assert timing.over(measure.Timing((0.001, 0.004))) == "0.80"
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(768, "768 B"), (1536, "1.50 KiB"), (2**27, "128 MiB"), (2**32, "4.00 GiB")],
+)
+def test_sizes_have_the_unit_that_fits(count, text):
+    assert measure.size(count) == text
+
+
+def test_the_batches_written_are_all_different_rows(tmp_path):
+    made = store.new_store(tmp_path / "s.sqlite")
+    store.write(made, store.rows(300, traced=True))
+    assert len(made.known("benchmark")) == len(made.known("benchmark", traced=True)) == 300
+    assert len(made.read_traces("benchmark").index) == 300
+
+
+@pytest.fixture(scope="module")
+def case(models):
+    return steering.Case.of(models["sdpa"], 2, 48)
+
+
+@pytest.mark.parametrize("kind", steering.STEERED)
+def test_a_pass_timed_as_steered_moves_the_published_heads_in_every_layer_from_l_r_on(case, kind):
+    output, done = steering.one_pass(kind, case)
+    heads = done.decisions.heads[:, 0].sum(-1)
+    assert heads.tolist() == [[0, 0, 0, 4, 4, 4, 4, 4]] * 2
+    plain, _ = steering.one_pass("plain", case)
+    moved = (output.last_hidden_state != plain.last_hidden_state).any(-1)
+    assert moved[:, -1].all()
+    assert moved[:, :-1].any() == (kind == "all")
+
+
+def test_the_bias_on_visual_tokens_plays_a_part_where_beta_is_not_0(case):
+    hidden = [
+        steering.one_pass(kind, case)[0].last_hidden_state[:, -1]
+        for kind in ("decision, beta = 0", "decision")
+    ]
+    assert float((hidden[0] - hidden[1]).abs().max()) > 1e-3
+
+
+def test_a_replay_of_a_sweep_answers_what_a_steered_forward_for_each_configuration_does(case):
+    configs = steering.configurations(case.omni, 5)
+    replayed, decided = case.replay(case.prefill(), configs)
+    assert decided.heads.any(dim=(0, 2, 3)).sum() >= 3
+    for column, config in enumerate(configs):
+        output, done = case.steered(config)
+        assert torch.equal(decided.heads[:, column], done.decisions.heads[:, 0])
+        torch.testing.assert_close(
+            replayed.hidden[:, column], output.last_hidden_state[:, -1], atol=1e-5, rtol=0
+        )
+
+
+def test_no_two_configurations_of_a_sweep_are_alike_and_all_that_it_names_vary(case):
+    configs = steering.configurations(case.omni, 100)
+    assert len(set(configs)) == 100
+    for name in ("gamma", "eta", "tau", "top_k", "first_layer", "preference"):
+        assert len({getattr(config, name) for config in configs}) > 1, name
+    assert steering.configurations(case.omni, 10) == configs[:10]
+
+
+def test_what_is_timed_as_importance_is_one_on_all_visual_tokens_and_no_other(case):
+    found = {kind: steering.saliency(kind, case) for kind in steering.SALIENCY[1:]}
+    for importance in found.values():
+        assert torch.equal(importance > 0, case.ids == 2)
+    torch.testing.assert_close(found["gradient"], found["gradient, checkpointed"])
+
+
+def test_made_up_states_come_back_from_disk_as_they_were(models, tmp_path):
+    made, targets = steering.states(models["sdpa"], 2 * steering.SHARD + 4)
+    kept = steering.write_states(steering.StateStore(tmp_path / "run"), made)
+    assert len(list(kept.folder.iterdir())) == 3
+    found = kept.read(set(made.index["sample_id"]))
+    order = made.index.sort_values(["sample_id", "coalition"]).index.to_numpy(copy=True)
+    assert found.index.equals(made.take(order).index)
+    for name in ("query_state", "modality_states", "mass", "counts"):
+        assert torch.equal(getattr(found, name), getattr(made.take(order), name)), name
+    # With random labels a modality agrees one time in five, so that hardly a prompt is at peace.
+    assert 0.8 < float(targets.conflict.mean()) < 1
+    absent = ~made.present
+    assert absent.any() and not made.modality_states.transpose(1, 2)[absent].any()
+    assert float(made.mass.sum(-1).max()) <= 1
+
+
+def test_the_router_that_is_timed_sees_a_conflict_in_every_column(models):
+    omni = models["sdpa"]
+    conflict, gate = steering.new_router(omni).route(steering.router_row(omni, 3, 5))
+    assert conflict.shape == (3, 5) and bool((conflict > 0).all())
+    torch.testing.assert_close(gate.sum(-1), torch.ones(3, 5))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_gpu_that_is_not_there_is_a_plain_error(capsys):
+    with pytest.raises(SystemExit):
+        main(["--device", "cuda", "--only", BENCHMARKS[0]])
+    assert "no GPU is visible" in capsys.readouterr().err

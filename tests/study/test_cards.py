@@ -1,0 +1,387 @@
+"""Case cards: what they say, and that they show it in HTML, in print and in Tables 7 and 8."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+import warnings
+from dataclasses import replace
+from html.parser import HTMLParser
+from types import SimpleNamespace
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib import pyplot as plt
+from matplotlib.colors import to_rgb
+from PIL import Image
+from tiny_media import grey_frames, tone, write_mp4
+
+from emomm_lib.labels import CLASSES
+from emomm_study import paper
+from emomm_study.evaluate.cases import RULES, Answer, Case, NoCase
+from emomm_study.evaluate.inspection import Look
+from emomm_study.media.audio import AudioSettings
+from emomm_study.media.video import MediaError, VideoSettings
+from emomm_study.report import cards, style
+from emomm_study.report.manifest import Provenance
+
+RATE = 16_000
+CONFLICT, NO_AUDIO, NO_VIDEO, NO_TEXT = RULES[:4]
+
+
+def published_case(number, method="CHASE", text="Hey, got a cigarette?"):
+    """The paper's case as if it were ours: its labels, answers and budgets, in 28 layers."""
+    frame = paper.table(number)
+    labels = frame[frame["item"] == "label"].set_index("source")
+    clip = {"sample_id": "cmu_mosi/a/1", "corpus": "cmu_mosi", "text": text}
+    for source in ("gt", "t", "a", "v"):
+        there = source in labels.index
+        clip[f"label_{source}"] = CLASSES.index(labels.at[source, "label"]) if there else 0
+        clip[f"score_{source}"] = labels.at[source, "value"] if there else 0.0
+    answers = {}
+    for name, p in (("baseline", 0.25), ("CHASE", 0.625)):
+        own = frame[frame["method"] == name]
+        said = own[own["item"] == "prediction"].iloc[0]
+        share = np.full((28, 3), np.nan)
+        for row in own[own["item"] == "attention"].itertuples():
+            share[row.layer - 1, "tav".index(row.source)] = row.value
+        label = CLASSES.index(said["label"])
+        look = Look(np.eye(5)[label], share, np.zeros((28, 2, 3)), np.zeros((28, 2, 4)))
+        if name != "baseline":
+            conflict = np.where(np.arange(28) < 12, np.nan, 0.9)
+            conflict[12] = 0.5
+            gate = np.where(np.arange(28)[:, None] < 12, np.nan, [[0.1, 0.2, 0.7]])
+            look = replace(look, conflict=conflict, gate=gate, heads=np.zeros((28, 2), bool))
+        key = name if name == "baseline" else method
+        answers[key] = Answer(label, said["value"], p, look, None)
+    rule = {7: CONFLICT, 8: NO_AUDIO}[number]
+    return Case(rule, method, pd.Series(clip), 3, 40, answers, 0.7, None)
+
+
+def card_of(case, profile="mini"):
+    frames = grey_frames(4) if "V" in case.present else None
+    sound = None
+    if "A" in case.present:
+        times = np.linspace(0, 1, 63)
+        sound = cards.Sound(tone(), RATE, np.where(times < 0.3, np.nan, 200 + 50 * times))
+    usual = cards.AudioCue(2.0, 150.0, 3.0, 0.7, -20.0)
+    return cards.Card(case, frames, sound, usual, profile)
+
+
+class Reader(HTMLParser):
+    """Tags with attributes, and the text a reader sees; complains of tags left open."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.tags, self.open, self.words = [], [], ""
+        self.feed(page)
+        assert not self.open, f"left open: {self.open}"
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in ("img", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words += data
+
+
+# Sound
+
+
+def test_a_tones_cue_has_its_pitch_its_level_and_no_range():
+    cue = cards.Sound.of(tone(1.0, RATE, 200), RATE).cue
+    assert cue.seconds == 1.0 and cue.voiced > 0.8
+    assert cue.pitch == pytest.approx(200, rel=0.01) and cue.pitch_range < 0.3
+    assert cue.level == pytest.approx(20 * np.log10(0.5 / np.sqrt(2)), abs=0.01)
+
+
+def test_a_glide_over_an_octave_has_a_range_of_twelve_semitones_less_its_ends():
+    seconds = 2.0
+    at = np.arange(int(seconds * RATE)) / RATE
+    hertz = 100 * 2 ** (at / seconds)
+    sound = cards.Sound.of((0.5 * np.sin(2 * np.pi * np.cumsum(hertz) / RATE)).astype("f4"), RATE)
+    assert sound.cue.pitch_range == pytest.approx(0.9 * 12, abs=0.6)
+
+
+def test_silence_is_said_to_be_silent_and_without_pitch():
+    cue = cards.Sound.of(np.zeros(RATE, "f4"), RATE).cue
+    assert cards.cue_text(cue) == "1.0 s, no pitch found, silent"
+
+
+def test_a_cue_stands_beside_the_corpuss_medians():
+    cue = cards.AudioCue(1.25, 181.6, 9.04, 0.5, -22.4)
+    usual = cards.AudioCue(2.0, 150.0, 3.0, 0.7, -20.0)
+    assert cards.cue_text(cue, usual) == (
+        "1.2 s, mean pitch 182 Hz, pitch range 9.0 semitones, level −22 dB "
+        "(corpus medians 2.0 s, 150 Hz, 3.0 semitones, −20 dB)"
+    )
+
+
+def test_usual_cues_are_medians_by_corpus_of_the_files(tmp_path):
+    clips = pd.DataFrame({"corpus": ["one"] * 3 + ["two"], "audio_path": list("abcd")})
+    clips["audio_path"] += ".wav"
+    for path, seconds in zip(clips["audio_path"], (0.5, 0.6, 1.0, 0.7), strict=True):
+        soundfile.write(tmp_path / path, tone(seconds, RATE, 200), RATE)
+    roots = {"one": tmp_path, "two": tmp_path}
+    usual = cards.usual_cues(clips, roots, AudioSettings(), count=3)
+    assert {c: u.seconds for c, u in usual.items()} == {"one": 0.6, "two": 0.7}
+
+
+# What a card says
+
+
+def test_the_interpretation_of_table_7_follows_from_its_numbers():
+    sentences = cards.interpretation(published_case(7))
+    before = np.array(
+        [[0.7436, 0.8324, 0.8555, 0.7032, 0.8300], [0.0245, 0.0092, 0.0089, 0.0126, 0.0220]]
+    )
+    after = np.array(
+        [[0.7069, 0.7875, 0.8039, 0.6582, 0.7758], [0.0461, 0.0323, 0.0328, 0.0370, 0.0495]]
+    )
+    text, video = (after - before).mean(1)
+    assert sentences[0] == (
+        "The ground truth is P: video (P) has the ground truth's class; audio (WP) has its "
+        "polarity in another class; text (Neu) has another polarity."
+    )
+    assert f"V +{video:.3f}" in sentences[1] and f"T −{-text:.3f}" in sentences[1]
+    assert "layers 13, 17, 21, 26, 28: video" in sentences[1] and "gained most" in sentences[1]
+    assert sentences[2] == "The probability of P went from 0.250 to 0.625."
+    assert sentences[3] == (
+        "p exceeded 0.7 in 15 of the 16 layers that the router is asked in; the mean gate there "
+        "trusts video most (0.70)."
+    )
+    assert len(sentences) == 4
+
+
+def test_an_extension_is_named_and_the_published_settings_stand_beside_it():
+    case = published_case(7, method="CHASE, tuned")
+    plain = replace(case.baseline, look=case.steered.look)
+    plain = replace(plain, look=replace(plain.look, letters=np.eye(5)[0]))
+    case = replace(case, answers={**case.answers, "CHASE": plain})
+    sentences = cards.interpretation(case)
+    assert "“CHASE, tuned”" in sentences[1]
+    assert sentences[-1] == (
+        "“CHASE” with the published settings answers N (-0.8) ✗, probability of P 0.250."
+    )
+
+
+def test_a_router_that_sees_no_conflict_is_said_to_have_steered_nothing():
+    case = replace(published_case(7), tau=0.95)
+    said = " ".join(cards.interpretation(case))
+    assert "p exceeded 0.95 in none of the 16 layers" in said and "nothing was steered" in said
+
+
+def test_an_answer_that_comes_out_differently_when_computed_again_is_owned_up_to():
+    case = published_case(7)
+    other = replace(case.baseline, look=replace(case.baseline.look, letters=np.eye(5)[1]))
+    case = replace(case, answers={**case.answers, "baseline": other})
+    last = cards.interpretation(case)[-1]
+    assert last.startswith("Computed again for this card, “baseline” answers WN, not the stored N")
+
+
+@given(st.floats(-1, 1))
+def test_a_change_has_a_sign_unless_it_rounds_to_nothing(value):
+    text = cards._signed(value)
+    rounded = round(abs(value), 3)
+    if float(text.strip("+−")) == 0:
+        assert text == "0.000" and rounded <= 0.001
+    else:
+        assert text[0] == ("+" if value > 0 else "−")
+        assert abs(abs(value) - float(text[1:])) <= 0.0005 + 1e-9
+
+
+# HTML
+
+
+@pytest.mark.parametrize("number", [7, 8])
+def test_a_card_is_plain_tables_and_inline_images(number):
+    reader = Reader(card_of(published_case(number))._repr_html_())
+    allowed = {"div", "p", "b", "br", "table", "tr", "th", "td", "img", "small"}
+    assert {tag for tag, _ in reader.tags} <= allowed
+    names = {name for _, attributes in reader.tags for name in attributes}
+    assert names <= {"border", "cellpadding", "align", "valign", "colspan", "src", "alt"}
+    images = [attributes["src"] for tag, attributes in reader.tags if tag == "img"]
+    assert len(images) == 10 + len({7: "VA", 8: "V"}[number])
+    for source in images:
+        kind, code = re.fullmatch(r"data:image/(png|jpeg);base64,(.+)", source).groups()
+        assert Image.open(io.BytesIO(base64.b64decode(code))).format == kind.upper()
+
+
+def test_a_cards_words_hold_all_that_the_papers_card_has():
+    words = Reader(card_of(published_case(7))._repr_html_()).words
+    said = [
+        "Hey, got a cigarette?", "profile: mini", "N (-0.8) ✗", "P (1.0) ✓", "Interpretation",
+        "T=0.7436, A=0.2319, V=0.0245", "T=0.7758, A=0.1751, V=0.0495", "layer 28",
+        "Chosen by rule", "3 of 40", "WP (0.4) ≈", "0.10, 0.20, 0.70", "0.50, not steered",
+    ]  # fmt: skip
+    assert [part for part in said if part not in words] == []
+
+
+def test_what_is_masked_is_missing_and_not_shown():
+    words = Reader(card_of(published_case(8))._repr_html_()).words
+    assert words.count("[missing]") == 2 and "Hz" not in words
+    case = replace(published_case(8), rule=NO_TEXT)
+    assert "cigarette" not in Reader(card_of(case)._repr_html_()).words
+
+
+def test_a_transcript_cannot_smuggle_markup_into_the_card():
+    page = card_of(published_case(7, text="<script>alert('x')</script> & co"))._repr_html_()
+    reader = Reader(page)
+    assert "<script" not in page and "<script>alert('x')</script> & co" in reader.words
+
+
+def test_a_chinese_transcript_is_a_picture_with_the_text_behind_it():
+    reader = Reader(card_of(published_case(7, text="这次晚饭算是没意思"))._repr_html_())
+    [image] = [a for tag, a in reader.tags if tag == "img" and "晚饭" in a["alt"]]
+    data = base64.b64decode(image["src"].split(",")[1])
+    pixels = np.asarray(Image.open(io.BytesIO(data)).convert("L"))
+    columns = (pixels < 128).any(0)
+    # Ink over most of the width, and none at the right edge, where it would be cut.
+    assert columns.mean() > 0.5 and not columns[-1]
+
+
+def test_a_bars_pixels_are_the_shares():
+    share = np.array([0.5, 0.3, 0.2])
+    pixels = np.asarray(Image.open(io.BytesIO(cards._bar_image(share, width=100))))[0] / 255
+    for m, expected in zip("tav", share, strict=True):
+        near = np.abs(pixels - to_rgb(style.COLOURS[m])).max(1) < 0.01
+        assert near.mean() == pytest.approx(expected)
+
+
+@given(st.integers(1, 60), st.integers(1, 8))
+def test_shown_frames_are_distinct_in_order_and_symmetric(count, wanted):
+    found = cards.shown_frames(count, wanted)
+    assert len(found) == min(count, wanted)
+    assert found == sorted(set(found)) and found[0] >= 0 and found[-1] < count
+
+
+# Print
+
+
+def texts(fig):
+    fig.draw_without_rendering()
+    return [t for t in fig.findobj(mpl.text.Text) if t.get_visible() and t.get_text().strip()]
+
+
+@pytest.mark.parametrize("rule", [CONFLICT, NO_AUDIO, NO_VIDEO, NO_TEXT])
+def test_no_words_of_a_printed_card_leave_the_page_and_all_characters_are_known(rule):
+    case = replace(published_case(7, text="这次晚饭算是没意思 " * 6), rule=rule)
+    with style.context(), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fig = card_of(case).figure()
+        shown = texts(fig)
+        page = fig.bbox.padded(0.5)
+        # Ticks beyond an axis are there and not drawn: what is laid out is checked as a whole.
+        unlaid = [text.get_window_extent() for text in shown if not text.get_in_layout()]
+        assert len(unlaid) == 8
+        for box in [fig.get_tightbbox().transformed(fig.dpi_scale_trans), *unlaid]:
+            assert page.x0 <= box.x0 and box.x1 <= page.x1
+            assert page.y0 <= box.y0 and box.y1 <= page.y1
+    words = " ".join(t.get_text() for t in shown)
+    missing = 2 * (len(rule.coalition) < 3)
+    assert words.count("[missing]") == missing
+    assert "profile: mini" in words and "Chosen by rule" in words
+    plt.close(fig)
+
+
+def test_a_printed_cards_bars_are_the_shares():
+    fig = card_of(published_case(7)).figure()
+    [ax] = [a for a in fig.axes if a.get_title(loc="left").startswith("CHASE")]
+    found = [bar.get_width() for bar in ax.patches]
+    expected = paper.table(7).query("item == 'attention' and method == 'CHASE'")["value"]
+    np.testing.assert_allclose(found, expected)
+    plt.close(fig)
+
+
+def test_the_same_card_is_saved_with_the_same_bytes(tmp_path, monkeypatch):
+    monkeypatch.setattr(style, "_METADATA", {"svg": {"Date": None}})
+    found = []
+    for name in ("one", "two"):
+        fig = card_of(published_case(8, text="我不会放弃")).figure()
+        provenance = Provenance("Case study", "09_case_studies", "f00d")
+        paths = style.save(fig, "card", "mini", provenance, root=tmp_path / name)
+        found.append([path.read_bytes() for path in paths])
+    assert found[0] == found[1]
+    assert "我不会放弃" in found[0][0].decode()
+
+
+# Making cards
+
+
+def test_a_card_has_the_frames_and_the_sound_that_the_model_was_given(tmp_path):
+    write_mp4(tmp_path / "a.mp4", frames=grey_frames(8), sound=tone(1.0, RATE, 200))
+    case = published_case(7)
+    case = replace(case, clip=pd.concat([case.clip, pd.Series(
+        {"video_path": "a.mp4", "audio_path": "a.mp4"})]))  # fmt: skip
+    media = SimpleNamespace(video=VideoSettings(4), audio=AudioSettings(max_seconds=0.5))
+    bench = SimpleNamespace(roots={"cmu_mosi": tmp_path}, media=media)
+    card = cards.make_card(case, bench, {}, "mini")
+    assert card.frames.shape == (4, 32, 32, 3) and len(card.sound.samples) == RATE // 2
+    hidden = cards.make_card(replace(case, rule=NO_AUDIO), bench, {}, "mini")
+    assert hidden.sound is None and hidden.audio == "[missing]"
+    (tmp_path / "a.mp4").unlink()
+    with pytest.raises(MediaError, match="card of cmu_mosi/a/1: .*no such file"):
+        cards.make_card(case, bench, {}, "mini")
+
+
+def test_a_card_is_printed_as_one_short_line_where_there_is_no_html():
+    assert repr(card_of(published_case(7))) == "<Card of cmu_mosi/a/1 (CMU-MOSI, TAV)>"
+
+
+def test_a_rule_without_an_instance_leaves_its_sentence_in_the_cards_place():
+    card = cards.make_card(NoCase(CONFLICT, "CHASE", 40), None, {}, "mini")
+    assert "none of 40 instances satisfies the rule" in Reader(card._repr_html_()).words
+    fig = card.figure()
+    assert any("none of 40" in t.get_text() for t in texts(fig))
+    plt.close(fig)
+
+
+# Tables
+
+
+@pytest.mark.parametrize("number", [7, 8])
+def test_the_published_case_put_in_our_place_gives_the_published_columns(number):
+    table = cards.case_table(number, published_case(number)).iloc[1:]
+    published, ours = table["published case"], table["our case"]
+    assert published.to_numpy().tolist() == ours.to_numpy().tolist()
+    assert len(table) == 4 + 1 + 15
+
+
+def test_table_7_is_the_papers():
+    table = cards.case_table(7, published_case(7))["published case"]
+    assert table.loc[("prediction", "", "")].tolist() == ["N (-0.8) ✗", "P (1.0) ✓"]
+    assert table.loc[("label", "", "A"), "CHASE"] == "WP (0.4)"
+    rows = table.loc["attention budget"]
+    assert rows.loc[("28 of 28, 28 of 28", "T")].tolist() == ["0.8300", "0.7758"]
+
+
+def test_a_table_without_a_case_says_so():
+    table = cards.case_table(8, NoCase(NO_AUDIO, "CHASE, tuned", 40))
+    assert (table["our case"] == "no case").all(axis=None)
+    assert table["our case"].columns.tolist() == ["baseline", "CHASE, tuned"]
+
+
+def test_other_tables_are_no_case_studies():
+    with pytest.raises(ValueError, match="Tables 7 and 8; got 6"):
+        cards.case_table(6, published_case(7))
+
+
+def test_budgets_of_all_cases_are_one_row_each_empty_without_a_case():
+    frame = cards.budget_frame([published_case(8), NoCase(CONFLICT, "CHASE", 40)])
+    row = frame.loc["audio missing, repaired"]
+    assert row["T"] == pytest.approx(-row["V"], abs=1e-3) and row["V label"] == "="
+    assert row["P(GT) after"] == 0.625 and np.isnan(row["A"]) and row["A label"] == ""
+    assert frame.loc["conflict, repaired", "T label"] == ""

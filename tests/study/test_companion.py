@@ -1,0 +1,122 @@
+"""Every item of the paper has its files, from a notebook that has really run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+
+import nbformat
+import pytest
+
+from emomm_study.paths import COMMITTED_FIGURES, ROOT
+from emomm_study.report import manifest
+from emomm_study.run.pipeline import BUILDS_ON, find_notebooks
+
+PICTURE, TABLE = (".png", ".svg", ".pdf"), (".csv", ".tex")
+ITEMS = {
+    "Figure 2 (left)": ("01", PICTURE),
+    "Figure 3 (left, middle)": ("03", PICTURE),
+    "Figure 3 (right)": ("04", PICTURE),
+    "Figure 6": ("02", PICTURE),
+    "Figure 7": ("02", PICTURE),
+    "Figure 8": ("02", PICTURE),
+    "Figure 9": ("04", PICTURE),
+    "Figure 10": ("04", PICTURE),
+    "Figure 11": ("05", PICTURE),
+    "Figure 12": ("09", PICTURE),
+    "Figure 13": ("09", PICTURE),
+    "Table 1": ("07", TABLE),
+    "Table 2": ("08", TABLE),
+    "Table 3": ("02", TABLE),
+    "Table 4": ("02", TABLE),
+    "Table 5": ("02", TABLE),
+    "Table 6": ("06", TABLE),
+    "Table 7": ("09", TABLE),
+    "Table 8": ("09", TABLE),
+}
+"""What regenerates from data. Figures 1, 4, 5 and 2's right half are drawings and examples."""
+SOURCES = find_notebooks()
+ENTRIES = manifest.read("mini", COMMITTED_FIGURES)
+
+
+@pytest.mark.parametrize("item", ITEMS)
+def test_each_item_of_the_paper_has_its_files_from_its_notebook(item):
+    notebook, endings = ITEMS[item]
+    own = {name: entry for name, entry in ENTRIES.items() if entry["item"] == item}
+    assert sorted(name[name.rindex(".") :] for name in own) == sorted(endings)
+    assert {entry["notebook"][:2] for entry in own.values()} == {notebook}
+    assert all((COMMITTED_FIGURES / "mini" / name).stat().st_size > 0 for name in own)
+
+
+def test_the_manifest_lists_every_file_with_its_digest():
+    problems = manifest.verify("mini", COMMITTED_FIGURES)
+    assert problems.empty, problems.to_string()
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_every_caption_names_the_profile_and_every_file_an_existing_notebook(name):
+    entry = ENTRIES[name]
+    assert "mini" in entry["caption"]
+    assert (ROOT / "notebooks" / f"{entry['notebook']}.ipynb").is_file()
+
+
+def test_a_picture_says_its_profile_in_the_picture_itself():
+    silent = [
+        path.name
+        for path in sorted((COMMITTED_FIGURES / "mini").glob("*.svg"))
+        if "profile: mini" not in re.sub(r"<[^>]+>|\s+", " ", path.read_text(encoding="utf-8"))
+    ]
+    assert not silent
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+def test_each_notebook_has_run_and_prints_numbers_that_are_compared(source):
+    notebook = nbformat.read(source.with_suffix(".ipynb"), as_version=4)
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    checked = [c for c in cells if "nbval-check-output" in c.metadata.get("tags", [])]
+    printed = ["".join(o.get("text", "") for o in cell.outputs) for cell in checked]
+    assert printed and all(re.search(r"\d", text) for text in printed)
+    # A notebook opens in a browser, and the repository stays small.
+    assert source.with_suffix(".ipynb").stat().st_size < 3_000_000
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+def test_each_notebook_tells_its_question_what_to_look_at_and_what_not_to_conclude(source):
+    text = " ".join(
+        cell.source
+        for cell in nbformat.read(source.with_suffix(".ipynb"), as_version=4).cells
+        if cell.cell_type == "markdown"
+    )
+    words = text.lower()
+    for needed in ("**question", "**what to look at", "**what came out", "**what not to conclude"):
+        assert needed in words, f"{source.name} lacks {needed}"
+
+
+def test_what_builds_on_what_points_backwards_to_notebooks_that_exist():
+    numbers = [source.stem[:2] for source in SOURCES]
+    for number, before in BUILDS_ON.items():
+        assert number in numbers
+        assert all(other in numbers and other < number for other in before)
+
+
+def test_the_readme_shows_every_notebook_with_a_picture_that_is_there():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for source in SOURCES:
+        row = next(line for line in text.splitlines() if f"]({'notebooks/' + source.stem}" in line)
+        [picture] = re.findall(r'<img src="([^"]+)"', row)
+        assert (ROOT / picture).is_file()
+
+
+def test_no_two_figures_are_the_same_file():
+    digests = [
+        hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted((COMMITTED_FIGURES / "mini").glob("*.png"))
+    ]
+    assert len(set(digests)) == len(digests)
+
+
+def test_the_manifest_is_plain_json_of_one_profile():
+    content = json.loads((COMMITTED_FIGURES / "mini" / manifest.NAME).read_text(encoding="utf-8"))
+    assert content["profile"] == "mini"

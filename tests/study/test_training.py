@@ -1,0 +1,97 @@
+"""Omni-mini's training, at a size where it takes seconds."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from emomm_lib.labels import Corpus, polarity
+from emomm_study.mini.model import bank as banks
+from emomm_study.mini.model.build import MiniConfig
+from emomm_study.mini.model.decoder import MIXTURE
+from emomm_study.mini.model.train import Recipe, train
+from emomm_study.mini.surrogate.plan import SurrogateSettings, corpus_plan, training_plan
+from emomm_study.mini.surrogate.render import head_poses, render_frames
+from emomm_study.paths import cache_dir
+from emomm_study.systems.omni import OmniModel
+
+TINY = MiniConfig(hidden=32, layers=2, heads=4, kv_heads=2, ffn=32, vision_hidden=32,
+                  vision_layers=1, vision_heads=2, vision_ffn=32, audio_hidden=32,
+                  audio_layers=1, audio_heads=2, audio_ffn=32)  # fmt: skip
+STEPS = Recipe(clips=200, vision_steps=2, vision_batch=4, audio_steps=2, audio_batch=4,
+               decoder_steps=20, decoder_batch=4)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EMOMM_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def trained(cache, tmp_path_factory):
+    out = tmp_path_factory.mktemp("model")
+    train(out, STEPS, TINY)
+    return out
+
+
+def test_training_twice_gives_the_same_weights(trained, tmp_path):
+    # The bank may be shared: it is keyed by what made it. The stages may not.
+    kept = list(cache_dir("omni-mini").rglob("*.safetensors"))
+    assert len(kept) == 3
+    for path in kept:
+        path.rename(path.with_suffix(".aside"))
+    train(tmp_path, STEPS, TINY)
+    one, two = (OmniModel.load(p).model.state_dict() for p in (trained, tmp_path))
+    for name, value in one.items():
+        torch.testing.assert_close(value, two[name], rtol=1e-3, atol=1e-4, msg=name)
+
+
+def test_a_killed_training_goes_on_from_its_last_finished_stage(trained, tmp_path, monkeypatch):
+    def never(*_, **__):
+        raise AssertionError("a finished stage ran again")
+
+    for name in ("train_audio", "train_vision", "train_decoder"):
+        monkeypatch.setattr(f"emomm_study.mini.model.train.{name}", never)
+    train(tmp_path, STEPS, TINY)
+    one, two = (OmniModel.load(p).model.state_dict() for p in (trained, tmp_path))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_training_clips_never_conflict_and_share_no_speaker_with_the_benchmark():
+    plan = training_plan(5000, 7)
+    for modality in "tav":
+        assert (polarity(plan[f"label_{modality}"]) == polarity(plan["label_gt"])).all()
+    for corpus in Corpus:
+        benchmark = corpus_plan(corpus, SurrogateSettings())
+        assert not set(plan["speaker_seed"]) & set(benchmark["speaker_seed"])
+        assert not set(plan["clip_seed"]) & set(benchmark["clip_seed"])
+
+
+def test_training_emphasis_says_nothing_about_agreement():
+    plan = training_plan(20_000, 3)
+    for modality in "tav":
+        agrees = plan[f"label_{modality}"] == plan["label_gt"]
+        rates = plan.groupby(agrees)[f"emphatic_{modality}"].mean()
+        assert abs(rates[True] - rates[False]) < 0.05
+
+
+def test_the_part_grid_marks_the_head_where_it_is_drawn():
+    clip = training_plan(1, 5).iloc[0].to_dict() | {"emphatic_v": True}
+    [pose] = head_poses(clip, [0.5])
+    grid = banks.part_grid([pose])
+    face = np.kron(grid > 0, np.ones((banks.TOKEN, banks.TOKEN), bool))
+    x, y = pose.centre.astype(int)
+    assert face[y, x]
+    # The skin's colour lives inside the marked region, the room's outside.
+    frame = render_frames(clip, [0.5])[0].astype(int)
+    skin = frame[y + 5, x - 18]
+    near = np.abs(frame - skin).sum(-1) < 40
+    assert near[face].mean() > 3 * near[~face].mean()
+
+
+def test_every_coalition_is_trained():
+    assert set(MIXTURE) == {"none", "T", "A", "V", "TA", "TV", "AV", "TAV"}
+    assert sum(MIXTURE.values()) == pytest.approx(1)
