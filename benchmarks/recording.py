@@ -20,7 +20,7 @@ import torch
 from transformers.utils.logging import disable_progress_bar
 
 from benchmarks.measure import Table, interleave, number, size
-from emomm_lib.attention import record
+from emomm_lib import record
 from emomm_study.mini.model.build import MiniConfig, build_model, build_processor
 from emomm_study.paths import ROOT
 from emomm_study.systems.omni import OmniModel

@@ -32,13 +32,10 @@ from benchmarks.recording import (
     inputs,
     load,
 )
-from emomm_lib.attention import OTHER, record
+from emomm_lib import OTHER, LayerView, Prefill, prefill, record, replay, steer
 from emomm_lib.chase.equations import Preference, SteeringConfig
-from emomm_lib.chase.gates import RouterInput
-from emomm_lib.chase.replay import Prefill, prefill, replay
 from emomm_lib.chase.router import Router
 from emomm_lib.chase.saliency import attention_importance, gradient_importance
-from emomm_lib.chase.steer import steer
 from emomm_lib.chase.training import RouterStates, RouterTargets, TrainingSettings, train_router
 from emomm_lib.labels import CLASSES, MODALITIES
 from emomm_study.evaluate.states import COALITIONS, StateStore
@@ -451,7 +448,7 @@ def states_table(omni: OmniModel, folder: Path, prompts: int, repeats: int) -> T
     return Table("Router: states on disk", text, rows)
 
 
-def router_row(omni: OmniModel, prompts: int, columns: int) -> RouterInput:
+def router_row(omni: OmniModel, prompts: int, columns: int) -> LayerView:
     """Random states and attention, all modalities present."""
     layers, width, heads = shape(omni)
     generator = torch.Generator().manual_seed(0)
@@ -459,7 +456,7 @@ def router_row(omni: OmniModel, prompts: int, columns: int) -> RouterInput:
     def draw(*shape: int) -> Tensor:
         return torch.rand(shape, generator=generator).to(omni.device)
 
-    return RouterInput(
+    return LayerView(
         layers,
         draw(prompts, columns, width),
         draw(prompts, 3, width),

@@ -1,4 +1,4 @@
-"""Let torchvision import beside a CPU build of torch.
+"""Let torchvision, where it is installed, import beside a CPU build of torch.
 
 The package index's torchvision is compiled against CUDA. Beside a CPU build of torch its compiled
 operators do not load, and its import then fails on registering shapes for two of them, although
@@ -8,6 +8,8 @@ still fails, as it should. Importing this module does it; import it before trans
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import torch
 
 _SCHEMA = "{}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
@@ -16,6 +18,8 @@ _declared: list[torch.library.Library] = []
 
 def _ensure_importable() -> None:
     """Import torchvision; declare its missing operators first when that is what stops it."""
+    if find_spec("torchvision") is None:
+        return
     try:
         import torchvision
     except RuntimeError as error:

@@ -43,8 +43,8 @@ keep_encodings = True
 # %%
 import pandas as pd
 
+from emomm_lib import accuracy_drops, coalition_accuracy, psmv_frame, vcc
 from emomm_lib.labels import COALITIONS
-from emomm_lib.metrics import accuracy_drops, coalition_accuracy, psmv_frame, vcc
 from emomm_study import paper
 from emomm_study.evaluate.experiment import open_experiment
 from emomm_study.evaluate.results import baselines, outcomes

@@ -39,8 +39,7 @@ keep_encodings = True
 # %%
 import pandas as pd
 
-from emomm_lib.labels import COALITIONS
-from emomm_lib.metrics import (
+from emomm_lib import (
     attention_by_modality,
     gtar_frame,
     nmas_by_layer,
@@ -48,6 +47,7 @@ from emomm_lib.metrics import (
     preference_points,
     target_conflict,
 )
+from emomm_lib.labels import COALITIONS
 from emomm_study import paper
 from emomm_study.evaluate.experiment import open_experiment
 from emomm_study.evaluate.results import baselines, outcomes

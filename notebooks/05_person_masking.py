@@ -41,8 +41,8 @@ least_cover = 0.5
 # %%
 import pandas as pd
 
-from emomm_lib.metrics import attention_by_modality, nmas_by_layer, score_frame
-from emomm_lib.metrics.marginal import compare_views
+from emomm_lib import attention_by_modality, nmas_by_layer, score_frame
+from emomm_lib.metrics.paired import compare_views
 from emomm_study.evaluate.experiment import open_experiment
 from emomm_study.evaluate.results import outcomes
 from emomm_study.media.regions import KINDS

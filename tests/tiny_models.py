@@ -8,7 +8,7 @@ import itertools
 import numpy as np
 import torch
 
-from emomm_lib.attention import OTHER
+from emomm_lib import OTHER
 from emomm_study.mini.model.build import MiniConfig, build_model, build_processor
 
 # Imported here: beside a CPU build of torch they need emomm_study.systems to be imported first.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
+from functools import cache, partial
 from typing import Protocol
 from weakref import WeakKeyDictionary
 
@@ -40,7 +40,8 @@ class Watcher(Protocol):
         """What the attention function returns: ``(B, Q, H, d)``, and weights or None."""
 
 
-_ACTIVE: WeakKeyDictionary[nn.Module, tuple[int, Watcher]] = WeakKeyDictionary()
+_ACTIVE: WeakKeyDictionary[nn.Module, tuple[int, list[Watcher]]] = WeakKeyDictionary()
+"""Of each attention module its layer, from 0, and who watches it: the last of them is told."""
 
 
 def _watched(base: str, module: nn.Module, query, key, value, mask, **given) -> tuple:
@@ -48,8 +49,8 @@ def _watched(base: str, module: nn.Module, query, key, value, mask, **given) -> 
     kernel = partial(_kernel(base, module), module)
     if (active := _ACTIVE.get(module)) is None:
         return kernel(query, key, value, mask, **given)
-    layer, watcher = active
-    return watcher.attend(layer, module, kernel, query, key, value, mask, **given)
+    layer, watchers = active
+    return watchers[-1].attend(layer, module, kernel, query, key, value, mask, **given)
 
 
 def _kernel(base: str, module: nn.Module) -> Callable:
@@ -59,10 +60,13 @@ def _kernel(base: str, module: nn.Module) -> Callable:
     return AttentionInterface()[base]
 
 
-for _base, _mask in (("sdpa", sdpa_mask), ("eager", eager_mask)):
-    AttentionInterface.register(_PREFIX + _base, partial(_watched, _base))
-    # Without a mask function of the same name, transformers passes no mask at all.
-    AttentionMaskInterface.register(_PREFIX + _base, _mask)
+@cache
+def _register() -> None:
+    """Enter the watched attention functions into transformers' tables, once a process."""
+    for base, mask in (("sdpa", sdpa_mask), ("eager", eager_mask)):
+        AttentionInterface.register(_PREFIX + base, partial(_watched, base))
+        # Without a mask function of the same name, transformers passes no mask at all.
+        AttentionMaskInterface.register(_PREFIX + base, mask)
 
 
 def check_known(module: nn.Module, given: dict) -> None:
@@ -121,22 +125,36 @@ def watched(model: PreTrainedModel, make: Callable[[int], Watcher]) -> Iterator[
         )
     layers = decoder_attention(model)
     watcher = make(len(layers))
+    watchers = [watcher]
+    _register()
     with ExitStack() as undo:
         # The empty key: this configuration alone, and none below it.
         undo.callback(decoder.set_attn_implementation, {"": base})
         decoder.set_attn_implementation({"": _PREFIX + base})
         for index, (layer, attention) in enumerate(layers):
             undo.callback(_ACTIVE.pop, attention, None)
-            _ACTIVE[attention] = index, watcher
-            hook = partial(_before_layer, index, watcher)
+            _ACTIVE[attention] = index, watchers
+            hook = partial(_before_layer, index, watchers)
             undo.callback(layer.register_forward_pre_hook(hook, with_kwargs=True).remove)
         yield watcher
 
 
+@contextmanager
+def instead(model: PreTrainedModel, watcher: Watcher) -> Iterator[None]:
+    """Have another watcher told of a model that is :func:`watched`, for a pass of one's own."""
+    _, attention = decoder_attention(model)[0]
+    _, watchers = _ACTIVE[attention]
+    watchers.append(watcher)
+    try:
+        yield
+    finally:
+        watchers.pop()
+
+
 def _before_layer(
-    index: int, watcher: Watcher, layer: nn.Module, args: tuple, kwargs: dict
+    index: int, watchers: list[Watcher], layer: nn.Module, args: tuple, kwargs: dict
 ) -> None:
     hidden = args[0] if args else kwargs["hidden_states"]
     cache = kwargs.get("past_key_values")
     past = 0 if cache is None else int(cache.get_seq_length(index))
-    watcher.enter(index, hidden, past)
+    watchers[-1].enter(index, hidden, past)

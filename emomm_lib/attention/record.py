@@ -14,18 +14,19 @@ from emomm_lib.attention.hook import check_known, watched
 from emomm_lib.attention.rows import (
     OTHER,
     Bias,
-    DecisionRow,
     Intervention,
+    LayerView,
     biased,
     biased_kernel,
     brought,
     decision_scores,
+    nmas,
     wide,
 )
 from emomm_lib.labels import MODALITIES
 
 
-def modality_ids(
+def mark_modalities(
     input_ids: Tensor, placeholders: Mapping[str, int], text: Tensor | None = None
 ) -> Tensor:
     """Modality of every position, from a processor's placeholder tokens.
@@ -84,7 +85,7 @@ class Trace:
         self.counts = self._one_hot.sum(1)
         self._states, self._keep_rows = states, rows
         self._intervention = intervention
-        acts_from = layers if intervention is None else intervention.first_layer
+        acts_from = layers if intervention is None else intervention.first_layer - 1
         self._pool_from = 0 if states else acts_from
         self._acts_from = acts_from
         self._kept: dict[int, Bias] = {}
@@ -93,6 +94,7 @@ class Trace:
         self._start = 0
         self._mass: list[Tensor | None] = [None] * layers
         self._rows: list[Tensor | None] = [None] * layers
+        self._attention = torch.zeros(ids.shape, dtype=torch.float64, device=ids.device)
         self._query: list[Tensor | None] = [None] * layers
         self._sums: list[Tensor | None] = [None] * layers
         self._keys: dict[tuple, Tensor] = {}
@@ -112,9 +114,13 @@ class Trace:
     @property
     def nmas(self) -> Tensor:
         """``(B, L, H, 3)`` mean attention a token of T, A, V (Eq. 5); NaN where it is absent."""
-        mass = self.mass
-        counts = self.counts.to(mass)[:, None, None]
-        return torch.where(counts > 0, mass / counts, torch.nan)
+        return nmas(self.mass, self.counts[:, None, None])
+
+    @property
+    def mean_attention(self) -> Tensor:
+        """``(B, S)`` attention on every position, averaged over layers and heads, in float64."""
+        self._stacked(self._mass)
+        return self._attention / len(self._mass)
 
     @property
     def query_state(self) -> Tensor:
@@ -264,8 +270,11 @@ class Trace:
                 output = steered(bias, output)
             mass = attention @ one_hot[:, None]
         self._mass[layer] = mass[:, :, 0]
+        row = attention[:, :, 0]
+        stop = min(first + end, self._ids.shape[1])
+        shown = row[..., : stop - first].double().mean(1)
+        self._attention[:, first:stop] += shown.to(self._attention.device)
         if self._keep_rows:
-            row = attention[:, :, 0]
             whole = row.new_zeros(*row.shape[:2], max(first + end, self._ids.shape[1]))
             whole[..., first : first + end] = row
             self._rows[layer] = whole
@@ -275,7 +284,10 @@ class Trace:
         self._check_seen()
         counts = self.counts.to(mass).clamp(min=1)[..., None]
         means = (self._sums[i].to(mass) / counts for i in (layer, 0))
-        return self._intervention(DecisionRow(layer, mass, self._query[layer][:, None], *means))
+        query = self._query[layer][:, None]
+        return self._intervention(
+            LayerView(layer + 1, mass.transpose(1, 2), self.counts, query, *means)
+        )
 
     def _steer_all(
         self,

@@ -17,10 +17,11 @@ from transformers.cache_utils import DynamicLayer
 from transformers.modeling_utils import PreTrainedModel
 
 from emomm_lib.attention.hook import check_known, watched
+from emomm_lib.attention.record import Trace, record
 from emomm_lib.attention.rows import (
     OTHER,
-    DecisionRow,
     Intervention,
+    LayerView,
     biased,
     brought,
     decision_scores,
@@ -68,17 +69,17 @@ class _Columns:
 
     def __init__(
         self,
-        ids: Tensor,
-        mask: Tensor,
-        modality_states: Tensor | None,
+        prompts: Prefill,
         intervention: Intervention | None,
         rows: bool,
         layers: int,
     ) -> None:
+        ids, mask = prompts.modality_ids, prompts.attention_mask
         self._past = ids.shape[1] - 1
         self._one_hot = ids[..., None] == torch.arange(len(MODALITIES), device=ids.device)
         self._visible = mask[:, None, :-1].bool()
-        self._states = modality_states
+        self._counts = prompts.trace.counts
+        self._states = None if intervention is None else prompts.trace.modality_states
         self._intervention = intervention
         self._keep_rows = rows
         self._query: Tensor | None = None
@@ -116,10 +117,11 @@ class _Columns:
         one_hot = self._one_hot.to(attention)
         mass = attention @ one_hot[:, None]
         asked = self._intervention
-        if asked is not None and layer >= asked.first_layer:
+        if asked is not None and layer + 1 >= asked.first_layer:
             hidden = self._query.to(wide(self._query.dtype))
-            row = DecisionRow(layer, mass, hidden, self._states[:, layer], self._states[:, 0])
-            if (bias := asked(row)) is not None:
+            means = self._states[:, layer], self._states[:, 0]
+            view = LayerView(layer + 1, mass.transpose(1, 2), self._counts, hidden, *means)
+            if (bias := asked(view)) is not None:
                 attention, _ = biased(scores, attention, bias, one_hot, bias.significant)
                 mass = attention @ one_hot[:, None]
         self.mass[layer] = mass.transpose(1, 2)
@@ -138,16 +140,89 @@ def check_replayable(cache: Cache) -> None:
             )
 
 
-def replay_decision(
+@dataclass(frozen=True)
+class Prefill:
+    """B prompts of S positions as the unsteered model computed them.
+
+    Attributes
+    ----------
+    hidden
+        ``(B, D)`` last hidden state of the decision token: the plain model's answer.
+    trace
+        What it attended to, with states; what a router is trained on.
+    cache
+        Of the S - 1 positions before the decision token's.
+    inputs_embeds, position_ids
+        ``(B, D)`` and ``(B,)`` or ``(axes, B)`` of the decision token.
+    attention_mask, modality_ids
+        ``(B, S)`` of the whole prompt, left-padded.
+    """
+
+    model: PreTrainedModel
+    hidden: Tensor
+    trace: Trace
+    cache: Cache
+    inputs_embeds: Tensor
+    position_ids: Tensor
+    attention_mask: Tensor
+    modality_ids: Tensor
+
+    def shortened(self) -> Prefill:
+        """The same with the decision token taken off the cache, which is changed in place.
+
+        Raises ``NotImplementedError`` for a cache with sliding layers.
+        """
+        check_replayable(self.cache)
+        for layer in self.cache.layers:
+            layer.crop(-1)
+        return self
+
+
+@torch.no_grad()
+def prefill(
     model: PreTrainedModel,
-    cache: Cache,
-    embeds: Tensor,
-    positions: Tensor,
-    mask: Tensor,
+    inputs_embeds: Tensor,
+    attention_mask: Tensor,
+    position_ids: Tensor,
     modality_ids: Tensor,
     *,
+    rows: bool = False,
+) -> Prefill:
+    """Run the decoder over a left-padded batch and keep what replays need.
+
+    Parameters
+    ----------
+    inputs_embeds, attention_mask, position_ids, modality_ids
+        ``(B, S, D)``, ``(B, S)``, ``(B, S)`` or ``(axes, B, S)``, and ``(B, S)`` as for
+        :func:`emomm_lib.record`.
+    rows
+        Keep whole rows of attention in the trace.
+
+    Raises like ``record``, and ``NotImplementedError`` for a model whose cache forgets positions.
+    """
+    with record(model, modality_ids, rows=rows) as trace:
+        done = model.get_decoder()(
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            use_cache=True,
+        )
+    return Prefill(
+        model,
+        done.last_hidden_state[:, -1],
+        trace,
+        done.past_key_values,
+        inputs_embeds[:, -1],
+        position_ids[..., -1],
+        attention_mask,
+        modality_ids,
+    ).shortened()
+
+
+def replay_decision(
+    prompts: Prefill,
+    *,
     columns: int = 1,
-    modality_states: Tensor | None = None,
     intervention: Intervention | None = None,
     rows: bool = False,
 ) -> Replayed:
@@ -155,53 +230,46 @@ def replay_decision(
 
     Parameters
     ----------
-    cache
-        Of the S - 1 positions before it, full attention in every layer; left as it was given.
-    embeds
-        ``(B, D)`` its embedding.
-    positions
-        ``(B,)`` or ``(axes, B)`` its position.
-    mask, modality_ids
-        ``(B, S)`` of the whole prompt, left-padded.
-    modality_states
-        ``(B, L, 3, D)`` by :attr:`Trace.modality_states`; an intervention is shown them.
+    prompts
+        Their cache has full attention in every layer; it is left as it was given.
     intervention
         Sees and changes ``columns`` rows of a prompt at once; its scope must be ``decision``.
+    rows
+        Keep whole rows of attention.
 
     Raises ``ValueError`` for another scope or shapes that do not fit, ``NotImplementedError`` for
-    a cache with sliding or shared layers, ``RuntimeError`` as :func:`record` does.
+    a cache with sliding or shared layers, ``RuntimeError`` as :func:`emomm_lib.record` does.
     """
     if intervention is not None and intervention.scope != "decision":
         raise ValueError(
             f"scope {intervention.scope!r} changes the prompt's own keys: it cannot be replayed; "
             "run the whole prompt"
         )
-    if intervention is not None and modality_states is None:
-        raise ValueError("an intervention is shown modality_states; give those of the prompt")
-    if mask.shape != modality_ids.shape or len(embeds) != len(mask):
+    mask, ids, embeds = prompts.attention_mask, prompts.modality_ids, prompts.inputs_embeds
+    if mask.shape != ids.shape or len(embeds) != len(mask):
         raise ValueError(
-            f"mask {tuple(mask.shape)}, modality_ids {tuple(modality_ids.shape)} and embeds "
-            f"{tuple(embeds.shape)} do not belong to the same prompts"
+            f"attention_mask {tuple(mask.shape)}, modality_ids {tuple(ids.shape)} and "
+            f"inputs_embeds {tuple(embeds.shape)} do not belong to the same prompts"
         )
-    if bool((modality_ids[:, -1] != OTHER).any()):
+    if bool((ids[:, -1] != OTHER).any()):
         raise ValueError(
             "the decision token is marked as a modality's: steering it would change that "
             "modality's mean state, which a replay takes from the unsteered pass"
         )
-    past = mask.shape[1] - 1
+    past, cache = mask.shape[1] - 1, prompts.cache
     check_replayable(cache)
     if odd := sorted({layer.get_seq_length() for layer in cache.layers} - {past}):
         raise RuntimeError(
             f"a decoder layer continues {odd[0]} cached positions; a replay needs the {past} "
             "before the decision token"
         )
-    decoder = model.get_decoder()
+    decoder, positions = prompts.model.get_decoder(), prompts.position_ids
 
     def make(layers: int) -> _Columns:
-        return _Columns(modality_ids, mask, modality_states, intervention, rows, layers)
+        return _Columns(prompts, intervention, rows, layers)
 
     try:
-        with watched(model, make) as seen:
+        with watched(prompts.model, make) as seen:
             hidden = decoder(
                 inputs_embeds=embeds[:, None].expand(-1, columns, -1),
                 position_ids=positions[..., None].expand(*positions.shape, columns),

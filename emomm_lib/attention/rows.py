@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Literal, Protocol
 
 import torch
@@ -15,48 +15,79 @@ OTHER = -1
 
 
 @dataclass(frozen=True)
-class DecisionRow:
-    """What one layer's decision query sees before anything is changed.
+class LayerView:
+    """What one layer's decision query sees before anything is changed (Sec. 5.1).
 
     C is 1 in a forward pass; in a replay, C queries of one prompt stand side by side.
 
     Attributes
     ----------
     layer
-        Counted from 0.
+        Counted from 1.
     mass
-        ``(B, H, C, 3)`` attention on all tokens of T, A, V.
+        ``(B, C, H, 3)`` attention on all tokens of T, A, V.
+    counts
+        ``(B, 3)`` number of those tokens.
     query_state
-        ``(B, C, D)`` hidden state of the decision token that enters the layer.
+        ``(B, C, D)`` h_q, the decision token's hidden state as the layer receives it.
     modality_states
-        ``(B, 3, D)`` mean hidden states of T, A, V entering the layer, zero where absent.
+        ``(B, 3, D)`` h_T, h_A, h_V, means over tokens entering the layer, zero where absent.
     embedded
         ``(B, 3, D)`` the same entering the first layer, before modalities have mixed.
     """
 
     layer: int
     mass: Tensor
+    counts: Tensor
     query_state: Tensor
     modality_states: Tensor
     embedded: Tensor
 
+    @property
+    def present(self) -> Tensor:
+        """``(B, 3)`` bool: which modalities a prompt holds."""
+        return self.counts > 0
+
+    @property
+    def nmas(self) -> Tensor:
+        """``(B, C, H, 3)`` mean attention a token (Eq. 5), NaN where absent."""
+        return nmas(self.mass, self.counts[:, None, None])
+
+    def take(self, rows: Tensor) -> LayerView:
+        """Of some prompts, chosen by a bool ``(B,)`` or by indices."""
+        values = (getattr(self, field.name) for field in fields(self)[1:])
+        return LayerView(self.layer, *(value[rows] for value in values))
+
+    def columns(self, own: Tensor) -> LayerView:
+        """Of some of the C columns."""
+        return replace(self, mass=self.mass[:, own], query_state=self.query_state[:, own])
+
+
+def nmas(mass: Tensor, counts: Tensor) -> Tensor:
+    """Eq. 5: attention ``(..., 3)`` over the number of its tokens, NaN where there are none.
+
+    ``counts`` are broadcastable to ``mass``; the result has the precision of ``mass``.
+    """
+    counts = counts.to(mass)
+    return torch.where(counts > 0, mass / counts.clamp(min=1), torch.nan)
+
 
 @dataclass(frozen=True)
 class Bias:
-    """What to do to attention scores in one layer (Eq. 15); C as in :class:`DecisionRow`.
+    """What to do to attention scores in one layer (Eq. 15); C as in :class:`LayerView`.
 
     Attributes
     ----------
     heads
-        ``(B, H, C)`` bool: the heads concerned. All others keep their attention exactly.
+        ``(B, C, H)`` bool: the heads concerned. All others keep their attention exactly.
     modality
-        ``(B, H, C, 3)`` added to the scores of keys of T, A, V.
+        ``(B, C, H, 3)`` added to the scores of keys of T, A, V.
     scale
-        ``(B, H, C)`` factor on the scores before anything is added, or None.
+        ``(B, C, H)`` factor on the scores before anything is added, or None.
     significant
         ``(B, C, S)`` bool over the prompt's positions: S_v, or None.
     boost
-        Maps the attention ``(B, H, C or Q)`` that queries pay to S_v to what is added to their
+        Maps the attention ``(B, C or Q, H)`` that queries pay to S_v to what is added to their
         scores of it.
     """
 
@@ -72,9 +103,9 @@ class Intervention(Protocol):
 
     scope: Scope
     first_layer: int
-    """Counted from 0; no row of an earlier layer is shown to it."""
+    """Counted from 1; no earlier layer is shown to it."""
 
-    def __call__(self, row: DecisionRow) -> Bias | None: ...
+    def __call__(self, view: LayerView) -> Bias | None: ...
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:
@@ -143,18 +174,19 @@ def biased(
     ``scores`` and ``attention`` are ``(B, H, C, K)``, ``one_hot`` ``(B, K, 3)`` says which keys are
     T, A, V, ``significant`` ``(B, C, K)`` which are S_v. A row that nothing moved stays as it is.
     """
-    changed = scores if bias.scale is None else scores * bias.scale[..., None]
-    changed = changed + bias.modality @ one_hot[:, None].transpose(2, 3)
+    scale, modality = bias.scale, bias.modality.transpose(1, 2)
+    changed = scores if scale is None else scores * scale.transpose(1, 2)[..., None]
+    changed = changed + modality @ one_hot[:, None].transpose(2, 3)
     there = (one_hot.amax(1) > 0)[:, None, None]
     moved = ((bias.modality != 0) & there).any(-1)
-    if bias.scale is not None:
-        moved = moved | (bias.scale != 1)
+    if scale is not None:
+        moved = moved | (scale != 1)
     if significant is not None:
         marked = significant[:, None].to(attention.dtype)
-        boost = bias.boost((attention * marked).sum(-1))
-        changed = changed + boost[..., None] * marked
-        moved = moved | ((boost != 0) & significant.any(-1)[:, None])
-    moved = moved & bias.heads
+        boost = bias.boost((attention * marked).sum(-1).transpose(1, 2))
+        changed = changed + boost.transpose(1, 2)[..., None] * marked
+        moved = moved | ((boost != 0) & significant.any(-1, keepdim=True))
+    moved = (moved & bias.heads).transpose(1, 2)
     return torch.where(moved[..., None], changed.softmax(-1), attention), moved
 
 
@@ -184,21 +216,21 @@ def biased_kernel(
     queries, size = query.shape[2:]
     scaling = size**-0.5 if scaling is None else scaling
     groups = key.shape[1]
-    by_modality = bias.modality.expand(-1, -1, queries, -1)
+    by_modality = bias.modality[:, 0, :, None].expand(-1, -1, queries, -1)
     columns, marks = [by_modality], [one_hot]
-    there = (one_hot.amax(1) > 0)[:, None, None]
-    moved = ((bias.modality != 0) & there).any(-1)[..., 0]
+    there = (one_hot.amax(1) > 0)[:, None]
+    moved = ((bias.modality[:, 0] != 0) & there).any(-1)
     if significant is not None:
         indicator = significant[:, None, :, None].to(value.dtype)
         ones = indicator.expand(-1, groups, -1, value.shape[3]).contiguous()
-        mass = kernel(query, key, ones, mask, scaling=scaling, **given)[0][..., 0].transpose(1, 2)
+        mass = kernel(query, key, ones, mask, scaling=scaling, **given)[0][..., 0]
         boost = bias.boost(mass.to(by_modality.dtype))
-        columns.append(boost[..., None])
+        columns.append(boost.transpose(1, 2)[..., None])
         marks.append(significant[..., None].to(one_hot.dtype))
-        moved = moved | ((boost != 0).any(-1) & significant.any(-1, keepdim=True))
+        moved = moved | ((boost != 0).any(1) & significant.any(-1, keepdim=True))
     if bias.scale is not None:
-        query = query * bias.scale[..., None].to(query.dtype)
-        moved = moved | (bias.scale != 1)[..., 0]
+        query = query * bias.scale[:, 0, :, None, None].to(query.dtype)
+        moved = moved | (bias.scale[:, 0] != 1)
     exact = torch.cat(columns, -1) / scaling
     # What a narrow type rounds off a column, a second one adds.
     extra = exact.to(query.dtype)
@@ -211,4 +243,4 @@ def biased_kernel(
         for x in (torch.cat([query, extra], -1), torch.cat([key, marks], -1), value)
     )
     output = kernel(query, key, wider, mask, scaling=scaling, **given)[0]
-    return output[..., : value.shape[3]], bias.heads[..., 0] & moved
+    return output[..., : value.shape[3]], bias.heads[:, 0] & moved

@@ -1,7 +1,7 @@
 """CHASE's steering as tensor functions: Eq. 6, 11-15, 19, 21, 25 and Algorithm 1, stage 2.
 
-No model is in sight. Heads are the dimension before the columns, modalities the last: preferences
-are ``(B, H, C, 3)``, gates ``(B, C, 3)``, where C steering configurations stand side by side.
+No model is in sight. Modalities are the last dimension, heads the one before: preferences are
+``(B, C, H, 3)``, gates ``(B, C, 3)``, where C steering configurations stand side by side.
 """
 
 from __future__ import annotations
@@ -180,15 +180,14 @@ def sharpened(gate: Tensor, power: float | Tensor) -> Tensor:
 
 
 def top_heads(score: Tensor, k: Tensor) -> Tensor:
-    """The k heads of highest score, True in ``(B, H, C)`` (Eq. 11); ties go to the first head.
+    """The k heads of highest score, True in ``(..., C, H)`` (Eq. 11); ties go to the first head.
 
     ``k`` is ``(C,)`` or one number.
     """
-    order = score.argsort(dim=1, descending=True, stable=True)
-    rank = torch.empty_like(order).scatter_(
-        1, order, torch.arange(score.shape[1], device=score.device)[:, None].expand_as(order)
-    )
-    return rank < k
+    order = score.argsort(dim=-1, descending=True, stable=True)
+    places = torch.arange(score.shape[-1], device=score.device)
+    rank = torch.empty_like(order).scatter_(-1, order, places.expand_as(order))
+    return rank < k[..., None]
 
 
 def target_preference(pi: Tensor, gate: Tensor, strength: Tensor) -> Tensor:

@@ -9,44 +9,14 @@ import torch
 from torch import Tensor
 from transformers.modeling_utils import PreTrainedModel
 
-
-@dataclass(frozen=True)
-class RouterInput:
-    """What one layer offers for routing, before its attention is changed (Sec. 5.1).
-
-    Attributes
-    ----------
-    layer
-        Counted from 1.
-    query_state
-        ``(B, C, D)`` h_q, as the layer receives it.
-    modality_states
-        ``(B, 3, D)`` h_T, h_A, h_V, zero where absent.
-    embedded
-        ``(B, 3, D)`` the same means entering the first layer.
-    nmas
-        ``(B, H, C, 3)`` Eq. 5, NaN where absent.
-    present
-        ``(B, 3)`` bool.
-    """
-
-    layer: int
-    query_state: Tensor
-    modality_states: Tensor
-    embedded: Tensor
-    nmas: Tensor
-    present: Tensor
-
-    def take(self, rows: Tensor) -> RouterInput:
-        """Of some prompts, chosen by a bool ``(B,)`` or by indices."""
-        parts = self.query_state, self.modality_states, self.embedded, self.nmas, self.present
-        return RouterInput(self.layer, *(part[rows] for part in parts))
+from emomm_lib.attention.rows import LayerView
+from emomm_lib.labels import MODALITIES
 
 
 class Gate(Protocol):
     """Anything that says how likely a conflict is, and whom to trust."""
 
-    def route(self, row: RouterInput) -> tuple[Tensor, Tensor]:
+    def route(self, view: LayerView) -> tuple[Tensor, Tensor]:
         """p ``(B, C)`` in 0..1 and g ``(B, C, 3)``, which sums to 1 over present modalities."""
 
     def take(self, rows: Tensor) -> Gate:
@@ -82,17 +52,17 @@ class ConstantGate:
                     f"{name} is finite and at least 0; row {row} has {values[row].tolist()}"
                 )
 
-    def route(self, row: RouterInput) -> tuple[Tensor, Tensor]:
-        columns = row.query_state.shape[1]
-        like = row.nmas
+    def route(self, view: LayerView) -> tuple[Tensor, Tensor]:
+        columns = view.query_state.shape[1]
+        like = view.mass
         if len(self.conflict) != len(like) or len(self.gate) != len(like):
             raise ValueError(
                 f"the batch has {len(like)} prompts, this gate {len(self.conflict)} values of p "
                 f"and {len(self.gate)} of g"
             )
-        known = self.gate.to(like) * row.present
+        known = self.gate.to(like) * view.present
         total = known.sum(-1, keepdim=True)
-        even = row.present / row.present.sum(-1, keepdim=True).clamp(min=1)
+        even = view.present / view.present.sum(-1, keepdim=True).clamp(min=1)
         gate = torch.where(total > 0, known / total.clamp(min=1e-12), even)
         return (
             self.conflict.to(like)[:, None].expand(-1, columns),
@@ -121,12 +91,12 @@ class GateByRow:
     gates: tuple[Gate, ...]
     index: Tensor
 
-    def route(self, row: RouterInput) -> tuple[Tensor, Tensor]:
-        conflict = row.nmas.new_empty(row.query_state.shape[:2])
-        gate = row.nmas.new_empty(*conflict.shape, row.present.shape[1])
+    def route(self, view: LayerView) -> tuple[Tensor, Tensor]:
+        conflict = view.mass.new_empty(view.query_state.shape[:2])
+        gate = view.mass.new_empty(*conflict.shape, len(MODALITIES))
         for i in self.index.unique().tolist():
             mine = self.index == i
-            p, g = self.gates[i].take(mine).route(row.take(mine))
+            p, g = self.gates[i].take(mine).route(view.take(mine))
             conflict[mine], gate[mine] = p.to(conflict), g.to(gate)
         return conflict, gate
 
@@ -145,8 +115,8 @@ class Combined:
     conflict: Gate
     trust: Gate
 
-    def route(self, row: RouterInput) -> tuple[Tensor, Tensor]:
-        return self.conflict.route(row)[0], self.trust.route(row)[1]
+    def route(self, view: LayerView) -> tuple[Tensor, Tensor]:
+        return self.conflict.route(view)[0], self.trust.route(view)[1]
 
     def take(self, rows: Tensor) -> Combined:
         return Combined(self.conflict.take(rows), self.trust.take(rows))

@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers.modeling_utils import PreTrainedModel
 
+from emomm_lib.attention.rows import LayerView
 from emomm_lib.chase.equations import Preference, masked_softmax, preference
-from emomm_lib.chase.gates import RouterInput
 from emomm_lib.labels import MODALITIES
 
 Inputs = Literal["layer", "embedded"]
@@ -88,16 +88,16 @@ class Router(nn.Module, PyTorchModelHubMixin):
         gate = self.gate_head(x)
         return self.conflict_head(x)[..., 0], gate.masked_fill(~present.expand_as(gate), -torch.inf)
 
-    def route(self, row: RouterInput) -> tuple[Tensor, Tensor]:
+    def route(self, view: LayerView) -> tuple[Tensor, Tensor]:
         """p and g in one layer of a running model (:class:`emomm_lib.chase.gates.Gate`)."""
-        columns = row.query_state.shape[1]
-        present = row.present[:, None]
+        columns = view.query_state.shape[1]
+        present = view.present[:, None]
         if self.inputs == "embedded":
-            x = row.embedded.flatten(1)[:, None].expand(-1, columns, -1)
+            x = view.embedded.flatten(1)[:, None].expand(-1, columns, -1)
         else:
-            pi = preference(row.nmas, present[:, None], self.preference_kind).mean(1)
-            states = row.modality_states[:, None].expand(-1, columns, -1, -1)
-            query = row.query_state
+            pi = preference(view.nmas, present[:, None], self.preference_kind).mean(2)
+            states = view.modality_states[:, None].expand(-1, columns, -1, -1)
+            query = view.query_state
             x = layer_input(query, states.to(query), pi.to(query))
         conflict, gate = self(x.to(self.mean), present)
         return conflict.sigmoid(), masked_softmax(gate, present)

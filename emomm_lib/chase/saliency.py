@@ -61,14 +61,15 @@ def gradient_importance(
     return checked_importance(torch.where(visual, score, 0.0), visual)
 
 
-def attention_importance(rows: Tensor, modality_ids: Tensor) -> Tensor:
-    """Mean attention of the decision query on visual tokens over layers and heads, ``(B, S)``.
+def attention_importance(mean_attention: Tensor, modality_ids: Tensor) -> Tensor:
+    """Mean attention of the decision query on visual tokens, ``(B, S)``, zero elsewhere.
 
-    A cheap stand-in for the gradient: ``rows`` ``(B, L, H, S)`` come with any recorded pass. Raises
+    A cheap stand-in for the gradient: ``mean_attention`` ``(B, S)`` over layers and heads comes
+    with any recorded pass (:attr:`emomm_lib.attention.record.Trace.mean_attention`). Raises
     ``ValueError`` naming the row of a prompt whose attention is not finite.
     """
     visual = modality_ids == MODALITIES.index("V")
-    return checked_importance(torch.where(visual, rows.mean((1, 2)), 0.0), visual)
+    return checked_importance(torch.where(visual, mean_attention, 0.0), visual)
 
 
 def normalized(importance: Tensor, epsilon: float = 1e-12) -> Tensor:

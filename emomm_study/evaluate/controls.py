@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from sklearn.ensemble import RandomForestClassifier
 
-from emomm_lib.metrics import N_CLASSES
+from emomm_lib import N_CLASSES
 from emomm_lib.metrics.bootstrap import counted, interval_of, means
 from emomm_lib.metrics.paired import paired_frame
 from emomm_study.evaluate.experiment import null_control

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from emomm_lib import TraceTable
 from emomm_lib.chase.training import RouterStates
 from emomm_lib.labels import Corpus
-from emomm_lib.metrics import TraceTable
 from emomm_study.corpora.manifest import read_manifest
 from emomm_study.evaluate.encodings import EncodingStore
 from emomm_study.evaluate.inspection import Inspection

@@ -11,11 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from emomm_lib import Decisions, prefill, replay
 from emomm_lib.chase.equations import SteeringConfig
 from emomm_lib.chase.gates import Gate
-from emomm_lib.chase.replay import prefill, replay
 from emomm_lib.chase.saliency import gradient_importance
-from emomm_lib.chase.steer import Decisions
 from emomm_lib.labels import MODALITIES
 from emomm_lib.metrics.nmas import layer_budget
 from emomm_study.systems.omni import OmniModel, Query

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from emomm_lib import score_frame
 from emomm_lib.labels import COALITIONS, Corpus
-from emomm_lib.metrics import score_frame
 from emomm_study.evaluate.runner import MediaSettings, evaluate
 from emomm_study.evaluate.store import PredictionStore
 from emomm_study.mini.model.heldout import FRESH_SEED, heldout_clips

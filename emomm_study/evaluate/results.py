@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from emomm_lib import pooled_outcomes, reader_outcomes, score_frame
 from emomm_lib.labels import COALITIONS, MODALITIES, polarity
-from emomm_lib.metrics import pooled_outcomes, reader_outcomes, score_frame
 from emomm_lib.metrics.reference import LOGITS
 from emomm_study.corpora.manifest import expand_missing
 from emomm_study.paths import resolve_media

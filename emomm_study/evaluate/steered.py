@@ -14,9 +14,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import Cache
 
-from emomm_lib.chase.replay import Prefill, replay
+from emomm_lib import Decisions, Prefill, attention_importance, replay, steer
 from emomm_lib.chase.saliency import gradient_importance
-from emomm_lib.chase.steer import Decisions, steer
 from emomm_lib.labels import MODALITIES
 from emomm_study.evaluate.encodings import EncodingStore
 from emomm_study.evaluate.methods import Batch, Importance, Method
@@ -95,7 +94,7 @@ def _compute(
 ) -> Iterator[_Asked]:
     """The prompts of a batch of clips, in the groups in which they are computed."""
     kinds = {m.importance for m in wanted if m.config.beta > 0}
-    for part in model.compute(queries, states=True, rows="attention" in kinds):
+    for part in model.compute(queries, states=True):
         done = Prefill(
             model.model,
             part.hidden,
@@ -110,7 +109,9 @@ def _compute(
         importance: dict[Importance, Tensor] = {}
         found: dict[Key, np.ndarray] = {}
         if "attention" in kinds:
-            importance["attention"] = done.attention_importance
+            importance["attention"] = attention_importance(
+                done.trace.mean_attention, done.modality_ids
+            )
         if "gradient" in kinds:
             importance["gradient"], found = _gradient(
                 model, own_keys, own, part.modality_ids, known
@@ -213,7 +214,7 @@ def _columns(model: OmniModel, asked: _Asked, methods: Sequence[Method]) -> list
             results[i] = _Column(
                 replayed.hidden[:, column],
                 replayed.cache(asked.prefill.cache, column) if methods[i].scored else None,
-                asked.prefill.mask,
+                asked.prefill.attention_mask,
                 replayed.mass[:, column],
                 Decisions(
                     decisions.conflict[:, own], decisions.gate[:, own], decisions.heads[:, own]
@@ -232,7 +233,7 @@ def _written(
     labels = logits.nan_to_num().argmax(-1).tolist()
     scores: list[float | None] = [None] * len(labels)
     if method.scored:
-        start = asked.prefill.position.amax(0) + 1
+        start = asked.prefill.position_ids.amax(0) + 1
         found = model.best_scores(asked.queries, labels, column.mask, start, column.cache)
         scores = found.tolist()
         good &= finite(found) & finite(column.mass)

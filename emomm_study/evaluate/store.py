@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from emomm_lib.metrics import TraceTable
+from emomm_lib import TraceTable
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from emomm_lib import agreement_matrix
 from emomm_lib.labels import CLASSES, SOURCES
-from emomm_lib.metrics import agreement_matrix
 from emomm_study import paper
 from emomm_study.paths import FIGURES
 from emomm_study.report.manifest import Provenance, captioned, folder, record

@@ -22,7 +22,7 @@ from transformers import (
     Qwen2_5OmniThinkerForConditionalGeneration,
 )
 
-from emomm_lib.attention import Trace, modality_ids, record
+from emomm_lib import Trace, mark_modalities, record
 from emomm_lib.labels import GRIDS, LETTERS, Corpus
 from emomm_study.media.regions import token_cover
 from emomm_study.media.video import Frames
@@ -372,7 +372,7 @@ class OmniModel:
             positions = flat.expand(3, -1, -1)
         if text == "all":
             words = mask.bool()
-        marks = modality_ids(ids, self._placeholders, words)
+        marks = mark_modalities(ids, self._placeholders, words)
         keep = mask.bool()
         for row, query in enumerate(queries):
             if "V" in query.coalition and query.clip.kept is not None:

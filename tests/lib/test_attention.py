@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import MAKERS, fingerprint, inputs, make, reference, run
 
-from emomm_lib.attention import OTHER, decision_scores, modality_ids, record
+from emomm_lib import OTHER, mark_modalities, record
 from emomm_lib.attention import record as trace_module
+from emomm_lib.attention.rows import decision_scores
 
 # Imported here: beside a CPU build of torch it needs emomm_study.systems to be imported first.
 from transformers import DynamicCache, StaticCache  # isort: skip
@@ -142,6 +143,22 @@ def test_generating_records_the_prompts_last_position_and_nothing_after_it(model
             input_ids=tokens, attention_mask=mask, max_new_tokens=4, do_sample=False
         )
     assert trace.mass.shape == (3, 3, 4, 3)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+@torch.no_grad()
+def test_mean_attention_is_that_of_the_rows_whole_or_in_cached_pieces(models, name):
+    model = models[name]
+    model.set_attn_implementation("sdpa")
+    tokens, mask, ids = inputs()
+    with record(model, ids, rows=True) as whole:
+        run(model, tokens, mask)
+    expected = whole.rows.double().mean((1, 2))
+    torch.testing.assert_close(whole.mean_attention, expected, atol=1e-12, rtol=0)
+    with record(model, ids) as pieces:
+        cache = run(model, tokens[:, :20], mask[:, :20], use_cache=True).past_key_values
+        run(model, tokens[:, 20:], mask, past_key_values=cache, use_cache=True)
+    torch.testing.assert_close(pieces.mean_attention, expected, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("name", ["qwen2.5-omni", "gemma3"])
@@ -349,7 +366,7 @@ def test_what_was_not_asked_for_is_not_kept(models):
 def test_placeholders_and_text_mark_their_modalities():
     tokens = torch.tensor([[9, 7, 7, 1, 8, 2, 3]])
     text = torch.tensor([[0, 0, 0, 0, 0, 1, 1]]).bool()
-    marked = modality_ids(tokens, {"A": 8, "V": 7}, text)
+    marked = mark_modalities(tokens, {"A": 8, "V": 7}, text)
     assert marked.tolist() == [[OTHER, V, V, OTHER, A, T, T]]
 
 

@@ -87,6 +87,12 @@ def test_scores_of_narrow_types_are_computed_in_float32_and_scaled_by_the_root_o
     torch.testing.assert_close(scores[..., 0].double(), exact, atol=1e-6, rtol=0)
 
 
+def by_column(heads, modality, scale=None, marked=None, boost=None) -> Bias:
+    """A bias from parts that have heads before columns, as attention has them."""
+    turned = (None if x is None else x.transpose(1, 2) for x in (heads, modality, scale))
+    return Bias(*turned, marked, boost)
+
+
 def lift(beta: float, psi_hat: float):
     return lambda mass: beta * s.intra_bias(mass, psi_hat, 1e-6)
 
@@ -119,7 +125,7 @@ def test_biased_rows_equal_equation_15_and_unchosen_heads_keep_theirs(
     modality = normal(seed + 1, 2, 3, columns, 3)
     scale = tensor(rng.uniform(0.5, 2, (2, 3, columns))) if scaled else None
     marked = tensor(rng.random((2, columns, keys)) < 0.4) if marking else None
-    bias = Bias(heads, modality, scale, marked, lift(0.5, psi_hat))
+    bias = by_column(heads, modality, scale, marked, lift(0.5, psi_hat))
     one_hot = (ids[..., None] == torch.arange(3)).double()
     attention = scores.softmax(-1)
     rows, moved = biased(scores, attention, bias, one_hot, marked)
@@ -140,12 +146,12 @@ def test_a_bias_of_nothing_moves_nothing_and_keeps_rows_to_the_bit():
     one_hot[0, :3, V] = 1
     attention = scores.softmax(-1)
     marked = one_hot[..., V].bool()[:, None]
-    enough = Bias(torch.ones(1, 2, 1).bool(), torch.zeros(1, 2, 1, 3).double(),
-                  torch.ones(1, 2, 1), marked, lift(0.5, 1e-6))  # fmt: skip
+    enough = Bias(torch.ones(1, 1, 2).bool(), torch.zeros(1, 1, 2, 3).double(),
+                  torch.ones(1, 1, 2), marked, lift(0.5, 1e-6))  # fmt: skip
     rows, moved = biased(scores, attention, enough, one_hot, marked)
     assert torch.equal(rows, attention) and not moved.any()
     # A modality without a key has nothing to move either.
-    absent = Bias(enough.heads, torch.tensor([2.0, 2.0, 0.0]).double().expand(1, 2, 1, 3))
+    absent = Bias(enough.heads, torch.tensor([2.0, 2.0, 0.0]).double().expand(1, 1, 2, 3))
     rows, moved = biased(scores, attention, absent, one_hot, None)
     assert torch.equal(rows, attention) and not moved.any()
 
@@ -193,7 +199,8 @@ def test_the_kernels_columns_equal_a_bias_matrix_on_every_query_with_its_own_psi
     scale = normal(9, 2, h, 1).exp() if extras in ("scaled", "both") else None
     modality = normal(5, 2, h, 1, 3)
     chosen = normal(6, 2, h, 1) > -0.5
-    bias = Bias(chosen, modality, scale, None if on is None else on[:, None], lift(beta, psi_hat))
+    marked = None if on is None else on[:, None]
+    bias = by_column(chosen, modality, scale, marked, lift(beta, psi_hat))
     one_hot = (ids[..., None] == torch.arange(3)).double()
     output, moved = biased_kernel(
         kernels(h, groups)[base], query, key, value, mask, bias, one_hot, on, scaling=0.4
@@ -232,7 +239,7 @@ def test_a_head_that_neither_bias_nor_scale_nor_lift_touches_is_not_moved():
     every = torch.ones(2, 4, 1).bool()
     kernel = kernels(4, 2)["sdpa"]
     for psi_hat, expected in ((1e-9, [False, True, True, False]), (1.0, [True] * 4)):
-        bias = Bias(every, modality, scale, marked[:, None], lift(0.5, psi_hat))
+        bias = by_column(every, modality, scale, marked[:, None], lift(0.5, psi_hat))
         args = (kernel, query, key, value, visible, bias, one_hot, marked)
         assert biased_kernel(*args, scaling=None)[1].tolist() == [expected] * 2
 
@@ -397,13 +404,14 @@ def test_with_shares_and_gamma_1_the_steered_row_prefers_exactly_the_target(row,
 )
 @quick
 def test_top_heads_are_the_k_largest_and_the_first_of_equals(score, k):
+    score = np.swapaxes(score, 1, 2)
     chosen = s.top_heads(tensor(score), torch.tensor(k)).numpy()
     for b, c in itertools.product(range(2), range(3)):
-        best = sorted(range(6), key=lambda h: (-score[b, h, c], h))[: k[c]]
-        assert np.flatnonzero(chosen[b, :, c]).tolist() == sorted(best)
-        assert chosen[b, :, c].sum() == min(k[c], 6)
+        best = sorted(range(6), key=lambda h: (-score[b, c, h], h))[: k[c]]
+        assert np.flatnonzero(chosen[b, c]).tolist() == sorted(best)
+        assert chosen[b, c].sum() == min(k[c], 6)
     one = s.top_heads(tensor(score), torch.tensor(k[0]))
-    assert torch.equal(one[..., 0], tensor(chosen[..., 0]))
+    assert torch.equal(one[:, 0], tensor(chosen[:, 0]))
 
 
 @given(st.floats(0, 1), st.floats(1e-6, 1), st.floats(1e-9, 1e-2))

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import bootstrap
 
-from emomm_lib import metrics as m
+import emomm_lib as m
 from emomm_lib.labels import COALITIONS, coalition_modalities
 
 pytestmark = pytest.mark.filterwarnings("error")

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score
 
-from emomm_lib.metrics.marginal import compare_views, marginal_gain
+from emomm_lib.metrics.paired import compare_views, marginal_gain
 
 SCORES = {
     "acc5": accuracy_score,

@@ -7,7 +7,7 @@ from scipy.linalg import block_diag
 from scipy.stats import bootstrap
 from sklearn.metrics import accuracy_score, f1_score
 
-from emomm_lib import metrics as m
+import emomm_lib as m
 from emomm_lib.metrics.bootstrap import resampled_sums
 from emomm_lib.metrics.fleiss import fleiss_of, fleiss_parts
 

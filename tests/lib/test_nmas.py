@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import bootstrap, pearsonr
 
-from emomm_lib import metrics as m
+import emomm_lib as m
 from emomm_lib.chase.equations import preference
 from emomm_lib.labels import COALITIONS, coalition_modalities
 

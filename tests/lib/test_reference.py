@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emomm_lib import metrics as m
+import emomm_lib as m
 from emomm_lib.labels import COALITIONS, coalition_modalities
 
 LABELS = ["label_gt", "label_t", "label_a", "label_v"]

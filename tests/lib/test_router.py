@@ -14,7 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emomm_lib.chase.gates import RouterInput
+from emomm_lib import LayerView
 from emomm_lib.chase.router import Router, layer_input, load_router
 from emomm_lib.chase.training import (
     RouterStates,
@@ -98,16 +98,17 @@ def mean_preference(nmas: np.ndarray, present, kind: str) -> np.ndarray:
     return total / len(nmas)
 
 
-def seen(seed: int, columns: int = 2) -> RouterInput:
+def seen(seed: int, columns: int = 2) -> LayerView:
     """Three prompts: all modalities, no audio, none at all."""
     rng = np.random.default_rng(seed)
     present = np.array([[True, True, True], [True, False, True], [False, False, False]])
-    nmas = np.where(present[:, None, None], rng.random((3, H, columns, 3)) / 9, np.nan)
+    counts = rng.integers(1, 9, (3, 3)) * present
+    mass = rng.random((3, columns, H, 3)) / 9 * present[:, None, None]
     means = rng.normal(size=(2, 3, 3, D)) * present[..., None]
     query = rng.normal(size=(3, columns, D))
     to = torch.from_numpy
-    return RouterInput(
-        2, to(query).float(), to(means[0]).float(), to(means[1]).float(), to(nmas), to(present)
+    return LayerView(
+        2, to(mass), to(counts), to(query).float(), to(means[0]).float(), to(means[1]).float()
     )
 
 
@@ -122,7 +123,7 @@ def test_routing_equals_a_perceptron_on_an_input_put_together_by_hand(inputs, ki
     for b, c in itertools.product(range(3), range(columns)):
         present = row.present[b].numpy()
         if inputs == "layer":
-            pi = mean_preference(row.nmas[b, :, c].numpy(), present, kind)
+            pi = mean_preference((row.mass[b, c] / row.counts[b]).numpy(), present, kind)
             x = np.concatenate([row.query_state[b, c], *row.modality_states[b], pi])
         else:
             x = np.concatenate(list(row.embedded[b]))
@@ -175,10 +176,10 @@ def test_on_recorded_states_a_router_answers_as_in_the_running_model(inputs, kin
     depth = L - router.first_layer + 1 if inputs == "layer" else 1
     assert conflict.shape == (10, depth) and gate.shape == (10, depth, 3)
     for layer in range(2, L + 1):
-        nmas = states.mass[:, layer - 1].double() / states.counts[:, None]
-        row = RouterInput(
-            layer, states.query_state[:, layer - 1, None], states.modality_states[:, layer - 1],
-            states.modality_states[:, 0], nmas[:, :, None], states.present,
+        row = LayerView(
+            layer, states.mass[:, layer - 1, None].double(), states.counts,
+            states.query_state[:, layer - 1, None], states.modality_states[:, layer - 1],
+            states.modality_states[:, 0],
         )  # fmt: skip
         p, g = router.route(row)
         at = layer - 2 if inputs == "layer" else 0

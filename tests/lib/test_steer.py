@@ -8,6 +8,7 @@ import itertools
 import math
 import weakref
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 
@@ -16,12 +17,19 @@ import pytest
 import torch
 from tiny_models import MAKERS, fingerprint, inputs, make, run, whole_matrix
 
-from emomm_lib.attention import OTHER, record, replay_decision
+from emomm_lib import (
+    OTHER,
+    Steerer,
+    attention_importance,
+    prefill,
+    record,
+    replay,
+    replay_decision,
+    steer,
+)
 from emomm_lib.chase.equations import SteeringConfig
 from emomm_lib.chase.gates import ConstantGate, GateByRow
-from emomm_lib.chase.replay import prefill, replay
 from emomm_lib.chase.router import Router
-from emomm_lib.chase.steer import Steerer, steer
 
 # Imported here: beside a CPU build of torch they need emomm_study.systems to be imported first.
 from transformers.masking_utils import eager_mask  # isort: skip
@@ -630,6 +638,59 @@ def test_a_replay_leaves_the_prompt_as_it_was_also_when_a_gate_fails(models, gra
 
 @pytest.mark.parametrize("scope", SCOPES)
 @pytest.mark.parametrize("name", MAKERS)
+@torch.no_grad()
+def test_without_importance_attention_of_the_unsteered_prompt_stands_in(models, name, scope):
+    model, gate, asked = models[name], router(), config(scope=scope)
+    model.set_attn_implementation("sdpa")
+    tokens, mask, ids = inputs()
+    with record(model, ids, rows=True) as plain:
+        run(model, tokens, mask)
+    importance = torch.where(ids == V, plain.rows.double().mean((1, 2)), 0.0)
+    before = fingerprint(model)
+    with steer(model, gate, asked, ids, importance=importance) as given:
+        expected = run(model, tokens, mask).logits
+    with steer(model, gate, asked, ids) as steered:
+        logits = run(model, tokens, mask).logits
+    assert torch.equal(logits, expected)
+    assert torch.equal(steered.trace.mass, given.trace.mass)
+    assert torch.equal(steered.decisions.heads, given.decisions.heads)
+    assert fingerprint(model) == before
+
+
+@torch.no_grad()
+def test_the_default_configuration_steers_generation_and_replays_without_further_arguments(models):
+    model, gate = models[QWEN], decree()
+    asked = SteeringConfig.at_published_depth(3)
+    assert asked.beta > 0
+    tokens, mask, ids, positions = prompt()
+    prompts = prefilled(model, tokens, mask, ids, positions)
+    replayed, _ = replay(prompts, [(gate, asked)])
+    with steer(model, gate, asked, ids) as steered:
+        made = model.generate(
+            input_ids=tokens, attention_mask=mask, max_new_tokens=3, do_sample=False,
+            eos_token_id=None, pad_token_id=0, output_logits=True, return_dict_in_generate=True,
+        )  # fmt: skip
+    logits = model.lm_head(replayed.hidden[:, 0])
+    torch.testing.assert_close(made.logits[0], logits, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(steered.trace.mass, replayed.mass[:, 0], atol=1e-6, rtol=0)
+    given = attention_importance(prompts.trace.mean_attention, ids)
+    same, _ = replay(prompts, [(gate, asked)], importance=given)
+    assert torch.equal(same.hidden, replayed.hidden)
+
+
+@torch.no_grad()
+def test_a_prompt_in_cached_pieces_needs_its_importance_given(models):
+    model = models[QWEN]
+    tokens, mask, ids = inputs()
+    before = fingerprint(model)
+    with pytest.raises(RuntimeError, match=r"not computed .*whole prompt"):
+        with steer(model, decree(), config(), ids):
+            run(model, tokens[:, :20], mask[:, :20], use_cache=True)
+    assert fingerprint(model) == before
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+@pytest.mark.parametrize("name", MAKERS)
 def test_generating_inside_steer_continues_the_steered_prompt(models, exact, name, scope):
     model, gate, asked = models[name], router(2), config(scope=scope, tau=0.5)
     model.set_attn_implementation("sdpa")
@@ -759,7 +820,6 @@ def test_what_cannot_be_steered_is_said_before_the_model_runs(models):
             raise AssertionError("entered")
         assert fingerprint(model) == before
 
-    refused("give importance", decree(), config())
     refused(r"\(3, 29\) is not of .* \(3, 30\)", decree(), config(), importance=importance[:, 1:])
     refused("has 3 layers", decree(), config(first_layer=4, beta=0.0))
     shape = {"layers": 3, "fingerprint": "", "first_layer": 2}
@@ -776,6 +836,10 @@ def test_what_cannot_be_steered_is_said_before_the_model_runs(models):
         Steerer(model, [(decree(), config(scope=x, beta=0.0)) for x in SCOPES], ids)
     with pytest.raises(ValueError, match="at least one"):
         Steerer(model, [], ids)
+    unseeing = Steerer(model, [(decree(), config())], ids)
+    with pytest.raises(ValueError, match="give importance"):
+        with record(model, ids, intervention=unseeing):
+            run(model, *inputs()[:2])
 
 
 @torch.no_grad()
@@ -854,20 +918,14 @@ def test_what_cannot_be_replayed_is_refused(models):
         replay(prompts, [(gate, config(beta=0.0, scope="all"))])
     with pytest.raises(ValueError, match="share a scope"):
         replay(prompts, [(gate, asked), (gate, config(beta=0.0, scope="all"))])
-    with pytest.raises(ValueError, match="give importance"):
-        replay(prompts, [(gate, asked), (gate, config())])
-    given = (prompts.cache, prompts.embeds, prompts.position)
-    with pytest.raises(ValueError, match="modality_states"):
-        steerer = Steerer(model, [(gate, asked)], ids)
-        replay_decision(model, *given, mask, ids, intervention=steerer)
     with pytest.raises(ValueError, match="same prompts"):
-        replay_decision(model, *given, mask, ids[:, 1:])
+        replay_decision(replace(prompts, modality_ids=ids[:, 1:]))
     with pytest.raises(RuntimeError, match="continues 29 cached positions"):
-        replay_decision(model, *given, mask[:, 1:], ids[:, 1:])
+        replay_decision(replace(prompts, attention_mask=mask[:, 1:], modality_ids=ids[:, 1:]))
     assert unchanged(prompts.cache, kept)
     whole = run(model, tokens, mask, use_cache=True).past_key_values
     with pytest.raises(RuntimeError, match="continues 30 cached positions"):
-        replay_decision(model, whole, prompts.embeds, prompts.position, mask, ids)
+        replay_decision(replace(prompts, cache=whole))
     assert whole.get_seq_length() == 30
 
 

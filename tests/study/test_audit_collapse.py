@@ -14,8 +14,8 @@ from matplotlib import pyplot as plt
 from scipy.optimize import linprog
 from test_audit_joint import edit
 
+from emomm_lib import psmv_frame, reader_outcomes
 from emomm_lib.labels import COALITIONS, MODALITIES, Corpus
-from emomm_lib.metrics import psmv_frame, reader_outcomes
 from emomm_lib.metrics.psmv import psmv, psmv_shares
 from emomm_lib.metrics.reference import READERS
 from emomm_study.audit import collapse

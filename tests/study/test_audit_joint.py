@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
+from emomm_lib import agreement_matrix
 from emomm_lib.labels import SOURCES, Corpus, polarity
-from emomm_lib.metrics import agreement_matrix
 from emomm_study.audit import joint
 from emomm_study.audit.joint import CELLS, KINDS, PAIRS, Equations
 from emomm_study.corpora.manifest import stratum

@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 from scipy.optimize import linprog
 
+from emomm_lib import agreement_matrix
 from emomm_lib.labels import CLASSES, SOURCES, Corpus
-from emomm_lib.metrics import agreement_matrix
 from emomm_study import paper
 from emomm_study.audit import joint as audit
 from emomm_study.corpora.manifest import stratum

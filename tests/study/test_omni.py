@@ -9,7 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken
 
-from emomm_lib.attention import record
+from emomm_lib import record
 from emomm_lib.labels import COALITIONS, GRIDS, LETTERS, Corpus
 from emomm_study.media.video import Frames
 from emomm_study.mini.model.build import MiniConfig, build_model, build_processor

@@ -24,7 +24,7 @@ from scipy.stats import beta as beta_distribution
 from scipy.stats import kstest
 from tiny_media import tone, write_mp4
 
-from emomm_lib.attention import record
+from emomm_lib import record
 from emomm_lib.chase.equations import SteeringConfig
 from emomm_lib.chase.gates import Combined, ConstantGate
 from emomm_lib.chase.router import Router

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from emomm_lib import agreement_matrix
 from emomm_lib.labels import CLASSES, SOURCES
-from emomm_lib.metrics import agreement_matrix
 from emomm_study import paper
 from emomm_study.report.style import (
     COLOURS,
