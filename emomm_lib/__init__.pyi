@@ -1,95 +1,128 @@
 # What emomm_lib exports, and from where; read by type checkers and by emomm_lib itself.
 
 from emomm_lib.attention.hook import decoder_attention as decoder_attention
-from emomm_lib.attention.record import Trace as Trace
-from emomm_lib.attention.record import mark_modalities as mark_modalities
-from emomm_lib.attention.record import record as record
-from emomm_lib.attention.replay import Prefill as Prefill
-from emomm_lib.attention.replay import Replayed as Replayed
-from emomm_lib.attention.replay import prefill as prefill
-from emomm_lib.attention.replay import replay_decision as replay_decision
-from emomm_lib.attention.rows import OTHER as OTHER
-from emomm_lib.attention.rows import Bias as Bias
-from emomm_lib.attention.rows import Intervention as Intervention
-from emomm_lib.attention.rows import LayerView as LayerView
-from emomm_lib.attention.rows import nmas as nmas
+from emomm_lib.attention.record import (
+    Trace as Trace,
+    mark_modalities as mark_modalities,
+    record as record,
+)
+from emomm_lib.attention.replay import (
+    Prefill as Prefill,
+    Replayed as Replayed,
+    prefill as prefill,
+    replay_decision as replay_decision,
+)
+from emomm_lib.attention.rows import (
+    OTHER as OTHER,
+    Bias as Bias,
+    Intervention as Intervention,
+    LayerView as LayerView,
+    nmas as nmas,
+)
 from emomm_lib.chase.equations import SteeringConfig as SteeringConfig
-from emomm_lib.chase.gates import Combined as Combined
-from emomm_lib.chase.gates import ConstantGate as ConstantGate
-from emomm_lib.chase.gates import Gate as Gate
-from emomm_lib.chase.gates import GateByRow as GateByRow
-from emomm_lib.chase.router import Router as Router
-from emomm_lib.chase.router import load_router as load_router
-from emomm_lib.chase.saliency import attention_importance as attention_importance
-from emomm_lib.chase.saliency import gradient_importance as gradient_importance
-from emomm_lib.chase.steer import Decisions as Decisions
-from emomm_lib.chase.steer import Steered as Steered
-from emomm_lib.chase.steer import Steerer as Steerer
-from emomm_lib.chase.steer import replay as replay
-from emomm_lib.chase.steer import steer as steer
-from emomm_lib.chase.targets import conflict_target as conflict_target
-from emomm_lib.chase.targets import correctness as correctness
-from emomm_lib.chase.targets import gate_target as gate_target
-from emomm_lib.chase.training import RouterStates as RouterStates
-from emomm_lib.chase.training import RouterTargets as RouterTargets
-from emomm_lib.chase.training import TrainingSettings as TrainingSettings
-from emomm_lib.chase.training import routed as routed
-from emomm_lib.chase.training import router_loss as router_loss
-from emomm_lib.chase.training import train_router as train_router
-from emomm_lib.labels import CLASSES as CLASSES
-from emomm_lib.labels import COALITIONS as COALITIONS
-from emomm_lib.labels import LETTERS as LETTERS
-from emomm_lib.labels import MODALITIES as MODALITIES
-from emomm_lib.labels import SOURCES as SOURCES
-from emomm_lib.labels import polarity as polarity
-from emomm_lib.metrics.bootstrap import Interval as Interval
-from emomm_lib.metrics.bootstrap import bootstrap_interval as bootstrap_interval
-from emomm_lib.metrics.bootstrap import interval_of as interval_of
-from emomm_lib.metrics.bootstrap import intervals_of as intervals_of
-from emomm_lib.metrics.bootstrap import paired_bootstrap as paired_bootstrap
-from emomm_lib.metrics.fleiss import fleiss_of as fleiss_of
-from emomm_lib.metrics.fleiss import fleiss_parts as fleiss_parts
-from emomm_lib.metrics.gtar import SETTINGS as SETTINGS
-from emomm_lib.metrics.gtar import conflict_parts as conflict_parts
-from emomm_lib.metrics.gtar import gtar_frame as gtar_frame
-from emomm_lib.metrics.gtar import target_conflict as target_conflict
-from emomm_lib.metrics.nmas import TraceTable as TraceTable
-from emomm_lib.metrics.nmas import attention_by_modality as attention_by_modality
-from emomm_lib.metrics.nmas import layer_budget as layer_budget
-from emomm_lib.metrics.nmas import layer_nmas as layer_nmas
-from emomm_lib.metrics.nmas import layer_shares as layer_shares
-from emomm_lib.metrics.nmas import nmas_by_layer as nmas_by_layer
-from emomm_lib.metrics.nmas import nmas_gtar_correlation as nmas_gtar_correlation
-from emomm_lib.metrics.nmas import preference_points as preference_points
-from emomm_lib.metrics.paired import compare_views as compare_views
-from emomm_lib.metrics.paired import exact_mcnemar as exact_mcnemar
-from emomm_lib.metrics.paired import gain_share as gain_share
-from emomm_lib.metrics.paired import marginal_gain as marginal_gain
-from emomm_lib.metrics.paired import paired_frame as paired_frame
-from emomm_lib.metrics.psmv import accuracy_drops as accuracy_drops
-from emomm_lib.metrics.psmv import coalition_accuracy as coalition_accuracy
-from emomm_lib.metrics.psmv import psmv as psmv
-from emomm_lib.metrics.psmv import psmv_frame as psmv_frame
-from emomm_lib.metrics.psmv import psmv_shares as psmv_shares
-from emomm_lib.metrics.psmv import vcc as vcc
-from emomm_lib.metrics.reference import READERS as READERS
-from emomm_lib.metrics.reference import pooled_outcomes as pooled_outcomes
-from emomm_lib.metrics.reference import reader_outcomes as reader_outcomes
-from emomm_lib.metrics.routing import expected_calibration_error as expected_calibration_error
-from emomm_lib.metrics.routing import gate_top1 as gate_top1
-from emomm_lib.metrics.routing import reliability as reliability
-from emomm_lib.metrics.routing import routing_metrics as routing_metrics
-from emomm_lib.metrics.scores import METRICS as METRICS
-from emomm_lib.metrics.scores import N_CLASSES as N_CLASSES
-from emomm_lib.metrics.scores import Metric as Metric
-from emomm_lib.metrics.scores import Neutral as Neutral
-from emomm_lib.metrics.scores import accuracy2 as accuracy2
-from emomm_lib.metrics.scores import accuracy5 as accuracy5
-from emomm_lib.metrics.scores import agreement as agreement
-from emomm_lib.metrics.scores import agreement_matrix as agreement_matrix
-from emomm_lib.metrics.scores import macro_f1 as macro_f1
-from emomm_lib.metrics.scores import mae as mae
-from emomm_lib.metrics.scores import score_frame as score_frame
+from emomm_lib.chase.gates import (
+    Combined as Combined,
+    ConstantGate as ConstantGate,
+    Gate as Gate,
+    GateByRow as GateByRow,
+)
+from emomm_lib.chase.router import Router as Router, load_router as load_router
+from emomm_lib.chase.saliency import (
+    attention_importance as attention_importance,
+    gradient_importance as gradient_importance,
+)
+from emomm_lib.chase.steer import (
+    Decisions as Decisions,
+    Steered as Steered,
+    Steerer as Steerer,
+    replay as replay,
+    steer as steer,
+)
+from emomm_lib.chase.targets import (
+    conflict_target as conflict_target,
+    correctness as correctness,
+    gate_target as gate_target,
+)
+from emomm_lib.chase.training import (
+    RouterStates as RouterStates,
+    RouterTargets as RouterTargets,
+    TrainingSettings as TrainingSettings,
+    routed as routed,
+    router_loss as router_loss,
+    train_router as train_router,
+)
+from emomm_lib.labels import (
+    CLASSES as CLASSES,
+    COALITIONS as COALITIONS,
+    LETTERS as LETTERS,
+    MODALITIES as MODALITIES,
+    SOURCES as SOURCES,
+    polarity as polarity,
+)
+from emomm_lib.metrics.bootstrap import (
+    Bootstrap as Bootstrap,
+    Interval as Interval,
+    bootstrap_interval as bootstrap_interval,
+    interval_of as interval_of,
+    intervals_of as intervals_of,
+    paired_bootstrap as paired_bootstrap,
+)
+from emomm_lib.metrics.fleiss import fleiss_of as fleiss_of, fleiss_parts as fleiss_parts
+from emomm_lib.metrics.gtar import (
+    SETTINGS as SETTINGS,
+    conflict_parts as conflict_parts,
+    gtar_frame as gtar_frame,
+    target_conflict as target_conflict,
+)
+from emomm_lib.metrics.nmas import (
+    TraceTable as TraceTable,
+    attention_by_modality as attention_by_modality,
+    layer_budget as layer_budget,
+    layer_nmas as layer_nmas,
+    layer_shares as layer_shares,
+    nmas_by_layer as nmas_by_layer,
+    nmas_gtar_correlation as nmas_gtar_correlation,
+    preference_points as preference_points,
+)
+from emomm_lib.metrics.paired import (
+    compare_views as compare_views,
+    exact_mcnemar as exact_mcnemar,
+    gain_share as gain_share,
+    marginal_gain as marginal_gain,
+    paired_frame as paired_frame,
+)
+from emomm_lib.metrics.psmv import (
+    accuracy_drops as accuracy_drops,
+    coalition_accuracy as coalition_accuracy,
+    psmv as psmv,
+    psmv_frame as psmv_frame,
+    psmv_shares as psmv_shares,
+    vcc as vcc,
+)
+from emomm_lib.metrics.reference import (
+    READERS as READERS,
+    pooled_outcomes as pooled_outcomes,
+    reader_outcomes as reader_outcomes,
+)
+from emomm_lib.metrics.routing import (
+    expected_calibration_error as expected_calibration_error,
+    gate_top1 as gate_top1,
+    reliability as reliability,
+    routing_metrics as routing_metrics,
+)
+from emomm_lib.metrics.scores import (
+    METRICS as METRICS,
+    N_CLASSES as N_CLASSES,
+    Metric as Metric,
+    accuracy2 as accuracy2,
+    accuracy2_signed as accuracy2_signed,
+    accuracy5 as accuracy5,
+    agreement as agreement,
+    agreement_matrix as agreement_matrix,
+    macro_f1 as macro_f1,
+    mae as mae,
+    score_frame as score_frame,
+)
 
 __version__: str
 __all__: list[str]

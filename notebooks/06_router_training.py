@@ -55,11 +55,9 @@ from emomm_study.evaluate.routing import (
 from emomm_study.report.comparison import save_comparison
 from emomm_study.report.figures.chase import (
     figure_caption,
+    gate_by_layer as gate_by_layer_figure,
     reliability_diagram,
     training_curves,
-)
-from emomm_study.report.figures.chase import (
-    gate_by_layer as gate_by_layer_figure,
 )
 from emomm_study.report.manifest import Provenance, frame_fingerprint
 from emomm_study.report.style import caption, save

@@ -38,9 +38,11 @@ from emomm_study.audit import attainable, collapse, gains, joint, kappa, mix, pr
 from emomm_study.audit.consistency import consistency
 from emomm_study.mini.surrogate.joint import MOSI_CONFLICTS, joint_counts
 from emomm_study.paths import PAPER_DATA
-from emomm_study.report.figures import audit_kappa as figures_audit_kappa
-from emomm_study.report.figures import audit_labels as figures_audit_labels
-from emomm_study.report.figures import audit_results as figures_audit_results
+from emomm_study.report.figures import (
+    audit_kappa as figures_audit_kappa,
+    audit_labels as figures_audit_labels,
+    audit_results as figures_audit_results,
+)
 from emomm_study.report.manifest import Provenance
 from emomm_study.report.style import save
 

@@ -20,6 +20,18 @@ BLOCK = 4_000_000
 
 
 @dataclass(frozen=True)
+class Bootstrap:
+    """How an interval is drawn: number of ``resamples``, ``seed``, confidence ``level``."""
+
+    resamples: int = 2000
+    seed: int = 0
+    level: float = 0.95
+
+
+DEFAULT = Bootstrap()
+
+
+@dataclass(frozen=True)
 class Interval:
     """A value on ``n`` clips and its bootstrap interval at confidence ``level``.
 
@@ -74,8 +86,7 @@ def _redrawn(
 def resampled_sums(
     contributions: NDArray[np.float64],
     clusters: ArrayLike | None,
-    resamples: int,
-    seed: int,
+    bootstrap: Bootstrap,
     strata: ArrayLike | None = None,
 ) -> NDArray[np.float64]:
     """Sums ``(resamples, k)`` of contributions ``(N, k)`` over units drawn with replacement.
@@ -84,7 +95,8 @@ def resampled_sums(
     independently and keeps its size. Needs the memory of its result and about 100 MB. Raises
     ``ValueError`` for clusters or strata of another length, or a cluster in two strata.
     """
-    rng = np.random.default_rng(seed)
+    resamples = bootstrap.resamples
+    rng = np.random.default_rng(bootstrap.seed)
     if strata is None:
         units = contributions if clusters is None else _unit_sums(contributions, clusters)
         return _redrawn(units, resamples, rng)
@@ -124,9 +136,7 @@ def intervals_of(
     *,
     clusters: ArrayLike | None = None,
     strata: ArrayLike | None = None,
-    resamples: int = 2000,
-    level: float = 0.95,
-    seed: int = 0,
+    bootstrap: Bootstrap = DEFAULT,
 ) -> list[Interval]:
     """Percentile bootstrap intervals of several statistics, all on the same resampled clips.
 
@@ -153,10 +163,10 @@ def intervals_of(
             "contributions must be finite, one row a clip and at least one clip and column; got "
             f"shape {contributions.shape}, {int((~np.isfinite(contributions)).sum())} not finite"
         )
-    draws = finish(resampled_sums(contributions, clusters, resamples, seed, strata))
+    draws = finish(resampled_sums(contributions, clusters, bootstrap, strata))
     values = finish(contributions.sum(axis=0))
     return [
-        _interval(float(value), drawn, level, len(contributions))
+        _interval(float(value), drawn, bootstrap.level, len(contributions))
         for value, drawn in zip(values, draws.T, strict=True)
     ]
 
@@ -167,9 +177,7 @@ def interval_of(
     *,
     clusters: ArrayLike | None = None,
     strata: ArrayLike | None = None,
-    resamples: int = 2000,
-    level: float = 0.95,
-    seed: int = 0,
+    bootstrap: Bootstrap = DEFAULT,
 ) -> Interval:
     """Percentile bootstrap interval of one statistic; ``finish`` gives ``(...)`` of ``(..., k)``.
 
@@ -180,9 +188,7 @@ def interval_of(
         lambda sums: np.asarray(finish(sums))[..., None],
         clusters=clusters,
         strata=strata,
-        resamples=resamples,
-        level=level,
-        seed=seed,
+        bootstrap=bootstrap,
     )
     return interval
 
@@ -193,9 +199,7 @@ def bootstrap_interval(
     prediction: ArrayLike,
     *,
     clusters: ArrayLike | None = None,
-    resamples: int = 2000,
-    level: float = 0.95,
-    seed: int = 0,
+    bootstrap: Bootstrap = DEFAULT,
 ) -> Interval:
     """Percentile bootstrap interval of a metric over clips, or over whole clusters.
 
@@ -207,9 +211,7 @@ def bootstrap_interval(
         metric.contributions(truth, prediction),
         metric.finish,
         clusters=clusters,
-        resamples=resamples,
-        level=level,
-        seed=seed,
+        bootstrap=bootstrap,
     )
 
 
@@ -220,9 +222,7 @@ def paired_bootstrap(
     prediction: ArrayLike,
     *,
     clusters: ArrayLike | None = None,
-    resamples: int = 2000,
-    level: float = 0.95,
-    seed: int = 0,
+    bootstrap: Bootstrap = DEFAULT,
 ) -> Interval:
     """Interval of ``metric(prediction) - metric(baseline)``, both on the same resampled clips.
 
@@ -234,9 +234,7 @@ def paired_bootstrap(
         np.hstack(pair),
         lambda sums: metric.finish(sums[..., k:]) - metric.finish(sums[..., :k]),
         clusters=clusters,
-        resamples=resamples,
-        level=level,
-        seed=seed,
+        bootstrap=bootstrap,
     )
 
 

@@ -19,7 +19,7 @@ from emomm_lib.metrics._outcomes import (
     present,
     row,
 )
-from emomm_lib.metrics.bootstrap import intervals_of, means
+from emomm_lib.metrics.bootstrap import DEFAULT, Bootstrap, intervals_of, means
 
 SETTINGS = {
     "TAV": "conflict",
@@ -60,8 +60,7 @@ def gtar_frame(
     outcomes: pd.DataFrame,
     by: Sequence[str] = ("setting",),
     *,
-    resamples: int = 2000,
-    seed: int = 0,
+    bootstrap: Bootstrap = DEFAULT,
 ) -> pd.DataFrame:
     """GTAR of each modality with 95% intervals (Eq. 4, Figure 9(a)).
 
@@ -90,8 +89,7 @@ def gtar_frame(
             np.hstack([a * c[:, None], a]),
             means,
             clusters=part["sample_id"],
-            resamples=resamples,
-            seed=seed,
+            bootstrap=bootstrap,
         )
         rows += [
             (*key, m, *row(interval, int(n)))

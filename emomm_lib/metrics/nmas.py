@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from emomm_lib.labels import COALITIONS, MODALITIES
 from emomm_lib.metrics._outcomes import KEYS, LABELS, check, check_right, groups, present, row
-from emomm_lib.metrics.bootstrap import counted, intervals_of, means
+from emomm_lib.metrics.bootstrap import DEFAULT, Bootstrap, counted, intervals_of, means
 from emomm_lib.metrics.gtar import SETTINGS, conflict_parts
 
 CELLS = tuple(
@@ -163,7 +163,7 @@ def _by_coalition(traces: TraceTable):
             yield coalition, part["position"].to_numpy(), modalities
 
 
-def nmas_by_layer(traces: TraceTable, *, resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
+def nmas_by_layer(traces: TraceTable, *, bootstrap: Bootstrap = DEFAULT) -> pd.DataFrame:
     """nMAS and its share in every layer, with 95% intervals over clips (Figures 9(b) and 10).
 
     Returns ``coalition, layer, modality, quantity, value, low, high, n`` with layers from 1, the
@@ -175,9 +175,7 @@ def nmas_by_layer(traces: TraceTable, *, resamples: int = 2000, seed: int = 0) -
     rows = []
     for coalition, at, modalities in _by_coalition(traces):
         values = np.stack([q[at][:, :, modalities] for q in quantities.values()], axis=1)
-        found = intervals_of(
-            counted(values.reshape(len(at), -1)), means, resamples=resamples, seed=seed
-        )
+        found = intervals_of(counted(values.reshape(len(at), -1)), means, bootstrap=bootstrap)
         names = np.ndindex(values.shape[1:])
         rows += [
             (coalition, layer + 1, MODALITIES[modalities[m]], list(quantities)[q], *row(interval))
@@ -187,9 +185,7 @@ def nmas_by_layer(traces: TraceTable, *, resamples: int = 2000, seed: int = 0) -
     return pd.DataFrame(rows, columns=columns)
 
 
-def attention_by_modality(
-    traces: TraceTable, *, resamples: int = 2000, seed: int = 0
-) -> pd.DataFrame:
+def attention_by_modality(traces: TraceTable, *, bootstrap: Bootstrap = DEFAULT) -> pd.DataFrame:
     """How many tokens, how much attention and how much of it a token each modality gets (Sec. 4.3).
 
     Returns ``coalition, modality, quantity, value, low, high, n`` for the present modalities, means
@@ -208,9 +204,7 @@ def attention_by_modality(
     rows = []
     for coalition, at, modalities in _by_coalition(traces):
         values = np.stack([q[at][:, modalities] for q in quantities.values()], axis=2)
-        found = intervals_of(
-            counted(values.reshape(len(at), -1)), means, resamples=resamples, seed=seed
-        )
+        found = intervals_of(counted(values.reshape(len(at), -1)), means, bootstrap=bootstrap)
         names = np.ndindex(values.shape[1:])
         rows += [
             (coalition, MODALITIES[modalities[m]], list(quantities)[q], *row(interval))
@@ -296,7 +290,7 @@ def _pearson(
 
 
 def nmas_gtar_correlation(
-    outcomes: pd.DataFrame, traces: TraceTable, *, resamples: int = 2000, seed: int = 0
+    outcomes: pd.DataFrame, traces: TraceTable, *, bootstrap: Bootstrap = DEFAULT
 ) -> pd.DataFrame:
     """Correlation of nMAS share with adoption, between modalities and within them (Figure 3 right).
 
@@ -327,9 +321,7 @@ def nmas_gtar_correlation(
         pair = (np.where(enough, r, np.nan) for r in (between, adjusted))
         return np.stack([*pair, _pearson(*blocks)], axis=-1)
 
-    found_intervals = intervals_of(
-        contributions, finish, clusters=found.clip, resamples=resamples, seed=seed
-    )
+    found_intervals = intervals_of(contributions, finish, clusters=found.clip, bootstrap=bootstrap)
     cells = len(np.unique(found.cell))
     sizes = {"between": cells, "adjusted": cells, "within": len(x)}
     rows = [

@@ -10,7 +10,13 @@ from numpy.typing import ArrayLike
 from scipy.stats import binomtest
 
 from emomm_lib.labels import class_labels
-from emomm_lib.metrics.bootstrap import interval_of, paired_bootstrap, warn_undefined
+from emomm_lib.metrics.bootstrap import (
+    DEFAULT,
+    Bootstrap,
+    interval_of,
+    paired_bootstrap,
+    warn_undefined,
+)
 from emomm_lib.metrics.scores import METRICS
 
 KEYS = ["sample_id", "coalition"]
@@ -54,7 +60,7 @@ def paired_frame(
     metrics: Sequence[str] = ("acc5", "f1", "mae"),
     *,
     cluster: str = "sample_id",
-    **bootstrap: int,
+    bootstrap: Bootstrap = DEFAULT,
 ) -> pd.DataFrame:
     """Differences steered - baseline with 95% intervals, and McNemar for accuracy.
 
@@ -80,7 +86,7 @@ def paired_frame(
                 known[column],
                 known[f"{column}_new"],
                 clusters=known[cluster],
-                **bootstrap,
+                bootstrap=bootstrap,
             )
             change = (None, None, np.nan)
             if name == "acc5":
@@ -100,7 +106,7 @@ def gain_share(
     by: str = "subset",
     *,
     cluster: str = "sample_id",
-    **bootstrap: int,
+    bootstrap: Bootstrap = DEFAULT,
 ) -> pd.DataFrame:
     """What part of a reference's gain in Acc-5 a method reaches: ``by, value, low, high, n``.
 
@@ -128,7 +134,7 @@ def gain_share(
                 where=sums[..., 1] > 0,
             ),
             clusters=part[cluster],
-            **bootstrap,
+            bootstrap=bootstrap,
         )
         if np.isnan(interval.value):
             warn_undefined(f"the share of a gain on {group}", "the reference gains nothing there")
@@ -152,7 +158,7 @@ def marginal_gain(
     metrics: Sequence[str] = GAIN_METRICS,
     *,
     cluster: str = "sample_id",
-    **bootstrap: int,
+    bootstrap: Bootstrap = DEFAULT,
 ) -> pd.DataFrame:
     """Marginal gain of video, Delta V = Perf(TAV) - Perf(TA), with 95% intervals (Eq. 18).
 
@@ -186,7 +192,7 @@ def marginal_gain(
             before["label_pred"],
             after["label_pred"],
             clusters=clusters,
-            **bootstrap,
+            bootstrap=bootstrap,
         )
         rows.append((name, interval.value, interval.low, interval.high, interval.n))
     return pd.DataFrame(rows, columns=["metric", "value", "low", "high", "n"])
@@ -198,7 +204,7 @@ def compare_views(
     metrics: Sequence[str] = GAIN_METRICS,
     *,
     cluster: str = "sample_id",
-    **bootstrap: int,
+    bootstrap: Bootstrap = DEFAULT,
 ) -> pd.DataFrame:
     """Delta V of several views of the same videos, and what each changes about the first view's.
 
@@ -218,7 +224,7 @@ def compare_views(
     return pd.concat(
         [
             marginal_gain(
-                same[name], same[reference], metrics, cluster=cluster, **bootstrap
+                same[name], same[reference], metrics, cluster=cluster, bootstrap=bootstrap
             ).assign(view=name, quantity=quantity)
             for name, quantity, reference in pairs
         ],

@@ -17,7 +17,7 @@ from scipy.linalg import block_diag
 
 from emomm_lib.labels import COALITIONS, MODALITIES, coalition_modalities, coalition_name
 from emomm_lib.metrics._outcomes import KEYS, check, check_right, groups, row
-from emomm_lib.metrics.bootstrap import Interval, intervals_of, warn_undefined
+from emomm_lib.metrics.bootstrap import DEFAULT, Bootstrap, Interval, intervals_of, warn_undefined
 
 SUBSETS = ("align", "conflict")
 
@@ -117,8 +117,7 @@ def coalition_accuracy(
     outcomes: pd.DataFrame,
     by: Sequence[str] = ("subset",),
     *,
-    resamples: int = 2000,
-    seed: int = 0,
+    bootstrap: Bootstrap = DEFAULT,
 ) -> pd.DataFrame:
     """Five-class accuracy of each coalition with 95% intervals (Figure 3 left).
 
@@ -129,7 +128,7 @@ def coalition_accuracy(
     rows = []
     for key, table in _over_groups(outcomes, by):
         n = len(table)
-        found = intervals_of(table, lambda s, n=n: s / n, resamples=resamples, seed=seed)
+        found = intervals_of(table, lambda s, n=n: s / n, bootstrap=bootstrap)
         rows += [(*key, c, *row(i)) for c, i in zip(COALITIONS, found, strict=True)]
     return pd.DataFrame(rows, columns=[*by, "coalition", "value", "low", "high", "n"])
 
@@ -138,8 +137,7 @@ def psmv_frame(
     outcomes: pd.DataFrame,
     by: Sequence[str] = ("subset",),
     *,
-    resamples: int = 2000,
-    seed: int = 0,
+    bootstrap: Bootstrap = DEFAULT,
 ) -> pd.DataFrame:
     """PSMV of each modality and its share, with 95% intervals (Eq. 2, Figure 3 medium).
 
@@ -154,8 +152,7 @@ def psmv_frame(
         found = intervals_of(
             table,
             lambda s, n=n: np.concatenate([psmv(s / n), _shares(s)], axis=-1),
-            resamples=resamples,
-            seed=seed,
+            bootstrap=bootstrap,
         )
         if np.isnan(found[-1].value):
             warn_undefined(f"PSMV's share of {_named(by, key)}", NO_GAIN)
@@ -179,7 +176,7 @@ def _two_subsets(outcomes: pd.DataFrame, what: str = "the outcomes") -> dict[str
 
 
 def _between_subsets(
-    align: NDArray[np.float64], conflict: NDArray[np.float64], finish, resamples: int, seed: int
+    align: NDArray[np.float64], conflict: NDArray[np.float64], finish, bootstrap: Bootstrap
 ) -> list[Interval]:
     """Intervals of ``finish(mean of align, mean of conflict)``, the two resampled independently."""
     sizes = np.repeat([len(align), len(conflict)], align.shape[1])
@@ -187,12 +184,11 @@ def _between_subsets(
         block_diag(align, conflict),
         lambda sums: finish(*np.split(sums / sizes, 2, axis=-1)),
         strata=np.repeat(SUBSETS, [len(align), len(conflict)]),
-        resamples=resamples,
-        seed=seed,
+        bootstrap=bootstrap,
     )
 
 
-def accuracy_drops(outcomes: pd.DataFrame, *, resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
+def accuracy_drops(outcomes: pd.DataFrame, *, bootstrap: Bootstrap = DEFAULT) -> pd.DataFrame:
     """Accuracy on Align minus accuracy on Conflict, by coalition (Figure 3 left).
 
     Returns ``coalition, value, low, high, n``: differences in [-1, 1] with 95% intervals, the two
@@ -201,7 +197,7 @@ def accuracy_drops(outcomes: pd.DataFrame, *, resamples: int = 2000, seed: int =
     other than ``align`` and ``conflict``.
     """
     tables = [table.to_numpy(np.float64) for table in _two_subsets(outcomes).values()]
-    found = _between_subsets(*tables, np.subtract, resamples, seed)
+    found = _between_subsets(*tables, np.subtract, bootstrap)
     rows = [(c, *row(i)) for c, i in zip(COALITIONS, found, strict=True)]
     return pd.DataFrame(rows, columns=["coalition", "value", "low", "high", "n"])
 
@@ -211,8 +207,7 @@ def vcc(
     readers: Mapping[str, pd.DataFrame] | None = None,
     modality: str = "V",
     *,
-    resamples: int = 2000,
-    seed: int = 0,
+    bootstrap: Bootstrap = DEFAULT,
 ) -> pd.DataFrame:
     """Collapse of a modality's PSMV share from Align to Conflict, beside that of readers.
 
@@ -255,7 +250,7 @@ def vcc(
         excess = collapse[..., :1] - collapse[..., 1:]
         return np.concatenate([*shares, collapse, excess], axis=-1)
 
-    found = _between_subsets(*joined, finish, resamples, seed)
+    found = _between_subsets(*joined, finish, bootstrap)
     sizes = {"share_align": len(joined[0]), "share_conflict": len(joined[1])}
     names = [(s, q) for q in (*sizes, "collapse") for s in sources]
     names += [(s, "excess") for s in readers]

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from emomm_lib.metrics.bootstrap import Interval, interval_of
+from emomm_lib.metrics.bootstrap import DEFAULT, Bootstrap, Interval, interval_of
 
 TABLE6 = ("conflict_recall", "target_top1", "joint_success")
 
@@ -19,7 +19,7 @@ def routing_metrics(
     tau: float,
     *,
     clusters: ArrayLike | None = None,
-    **bootstrap: int,
+    bootstrap: Bootstrap = DEFAULT,
 ) -> dict[str, Interval]:
     """Table 6 on the true conflicts among N prompts (Appendix D.4).
 
@@ -69,7 +69,7 @@ def routing_metrics(
                 where=sums[..., 1] > 0,
             ),
             clusters=groups,
-            **bootstrap,
+            bootstrap=bootstrap,
         )
     return found
 

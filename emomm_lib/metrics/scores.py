@@ -9,7 +9,6 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from sklearn.metrics import accuracy_score, f1_score, mean_absolute_error
 
 from emomm_lib.labels import (
     CLASSES,
@@ -20,10 +19,9 @@ from emomm_lib.labels import (
     numbers,
     shown_values,
 )
-from emomm_lib.metrics.bootstrap import bootstrap_interval
+from emomm_lib.metrics.bootstrap import DEFAULT, Bootstrap, bootstrap_interval
 
 N_CLASSES = len(CLASSES)
-Neutral = Literal["non_negative", "excluded"]
 
 
 def _pair(truth: ArrayLike, prediction: ArrayLike) -> tuple[NDArray, NDArray]:
@@ -76,55 +74,6 @@ def agreement_matrix(frame: pd.DataFrame, sources: Sequence[str] = SOURCES) -> p
     return pd.DataFrame(values, index=list(sources), columns=list(sources))
 
 
-def accuracy5(truth: ArrayLike, prediction: ArrayLike) -> float:
-    """Share in [0, 1] of labels 0..4 predicted exactly (Sec. 6.1).
-
-    Labels have shape ``(N,)``. Raises like :func:`agreement`.
-    """
-    return float(accuracy_score(*_labels(truth, prediction)))
-
-
-def _binary(
-    truth: ArrayLike, prediction: ArrayLike, neutral: Neutral
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Whether each clip counts, and whether it is right."""
-    truth, prediction = _labels(truth, prediction)
-    if neutral == "non_negative":
-        return np.ones(len(truth), bool), (truth >= NEUTRAL) == (prediction >= NEUTRAL)
-    if neutral == "excluded":
-        return truth != NEUTRAL, (truth > NEUTRAL) == (prediction > NEUTRAL)
-    raise ValueError(f"neutral must be 'non_negative' or 'excluded'; got {neutral!r}")
-
-
-def accuracy2(truth: ArrayLike, prediction: ArrayLike, neutral: Neutral = "non_negative") -> float:
-    """Two-class accuracy in [0, 1] of labels 0..4, in the two usual definitions of the field.
-
-    ``non_negative``: negative against non-negative, over all clips. ``excluded``: negative against
-    positive over clips whose ground truth is not neutral; a neutral prediction then counts as not
-    positive, so it is right for a negative clip. Raises like :func:`agreement`; NaN where no clip
-    counts.
-    """
-    counted, right = _binary(truth, prediction, neutral)
-    return float(right[counted].mean()) if counted.any() else float("nan")
-
-
-def macro_f1(truth: ArrayLike, prediction: ArrayLike) -> float:
-    """Unweighted mean in [0, 1] of the F1 of each class that occurs in truth or prediction.
-
-    Labels 0..4 of shape ``(N,)`` (Sec. 6.1); scikit-learn's definition. Raises like
-    :func:`agreement`.
-    """
-    return float(f1_score(*_labels(truth, prediction), average="macro", zero_division=0))
-
-
-def mae(truth: ArrayLike, prediction: ArrayLike) -> float:
-    """Mean absolute error in [0, 2] of scores in [-1, 1] (Sec. 6.1).
-
-    Raises ``ValueError`` for what is no finite number and for unequal or zero length.
-    """
-    return float(mean_absolute_error(*_scores(truth, prediction)))
-
-
 @dataclass(frozen=True)
 class Metric:
     """A metric that is a function of sums over clips, which makes its bootstrap vectorised.
@@ -165,6 +114,16 @@ def _right(truth: ArrayLike, prediction: ArrayLike) -> NDArray[np.float64]:
     return _counted(np.ones(len(truth)), truth == prediction)
 
 
+def _right_side(truth: ArrayLike, prediction: ArrayLike) -> NDArray[np.float64]:
+    truth, prediction = _labels(truth, prediction)
+    return _counted(np.ones(len(truth)), (truth >= NEUTRAL) == (prediction >= NEUTRAL))
+
+
+def _right_sign(truth: ArrayLike, prediction: ArrayLike) -> NDArray[np.float64]:
+    truth, prediction = _labels(truth, prediction)
+    return _counted(truth != NEUTRAL, (truth > NEUTRAL) == (prediction > NEUTRAL))
+
+
 def _absolute_error(truth: ArrayLike, prediction: ArrayLike) -> NDArray[np.float64]:
     truth, prediction = _scores(truth, prediction)
     # Rounded so that equal errors of grid scores stay equal and are grouped when resampling.
@@ -184,16 +143,18 @@ def _f1_of_confusion(sums: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.nanmean(2 * hits / occurrences, axis=-1)
 
 
-METRICS = {
-    metric.name: metric
-    for metric in (
-        Metric("acc5", "label", _right, _ratio),
-        Metric("acc2", "label", lambda t, p: _counted(*_binary(t, p, "non_negative")), _ratio),
-        Metric("acc2_signed", "label", lambda t, p: _counted(*_binary(t, p, "excluded")), _ratio),
-        Metric("f1", "label", _confusion, _f1_of_confusion),
-        Metric("mae", "score", _absolute_error, _ratio),
-    )
-}
+accuracy5 = Metric("acc5", "label", _right, _ratio)
+"""Share in [0, 1] of labels 0..4 predicted exactly (Sec. 6.1)."""
+accuracy2 = Metric("acc2", "label", _right_side, _ratio)
+"""Negative against non-negative, over all clips; in [0, 1]."""
+accuracy2_signed = Metric("acc2_signed", "label", _right_sign, _ratio)
+"""Negative against positive over clips whose ground truth is not neutral; in [0, 1]. A neutral
+prediction counts as not positive, so it is right for a negative clip. NaN where no clip counts."""
+macro_f1 = Metric("f1", "label", _confusion, _f1_of_confusion)
+"""Unweighted mean in [0, 1] of the F1 of each class that occurs in truth or prediction."""
+mae = Metric("mae", "score", _absolute_error, _ratio)
+"""Mean absolute error in [0, 2] of scores in [-1, 1] (Sec. 6.1)."""
+METRICS = {m.name: m for m in (accuracy5, accuracy2, accuracy2_signed, macro_f1, mae)}
 
 
 def score_frame(
@@ -202,8 +163,7 @@ def score_frame(
     metrics: Sequence[str] = tuple(METRICS),
     *,
     cluster: str | None = None,
-    resamples: int = 2000,
-    seed: int = 0,
+    bootstrap: Bootstrap = DEFAULT,
 ) -> pd.DataFrame:
     """Metrics with 95% intervals of a predictions table, one row a group and metric.
 
@@ -228,8 +188,7 @@ def score_frame(
                 part[f"{metric.column}_gt"],
                 part[f"{metric.column}_pred"],
                 clusters=part[cluster] if cluster else None,
-                resamples=resamples,
-                seed=seed,
+                bootstrap=bootstrap,
             )
             rows.append((*key, name, interval.value, interval.low, interval.high, interval.n))
     return pd.DataFrame(rows, columns=[*by, "metric", "value", "low", "high", "n"])

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from statsmodels.stats.inter_rater import cohens_kappa
 
 from emomm_lib.labels import MODALITIES, Corpus, score_to_label
-from emomm_lib.metrics.bootstrap import intervals_of
+from emomm_lib.metrics.bootstrap import DEFAULT, Bootstrap, intervals_of
 from emomm_lib.metrics.fleiss import fleiss_of, fleiss_parts
 from emomm_study.annotation.campaign import ANNOTATORS_A_CLIP, VOTE_NAMES, VOTES
 
@@ -83,9 +83,7 @@ def fleiss(
     *,
     raters: int = RATERS,
     by_video: bool = False,
-    resamples: int = 2000,
-    level: float = 0.95,
-    seed: int = 0,
+    bootstrap: Bootstrap = DEFAULT,
 ) -> pd.DataFrame:
     """Fleiss' kappa of each modality, of all items together, and the modalities' mean (A.1).
 
@@ -120,9 +118,7 @@ def fleiss(
         contributions,
         kappas,
         clusters=clips.str.rpartition("/").get_level_values(0).to_numpy() if by_video else None,
-        resamples=resamples,
-        level=level,
-        seed=seed,
+        bootstrap=bootstrap,
     )
     agreement = np.vstack([each(contributions.sum(axis=0))[:, :2], [np.nan, np.nan]])
     size = counts.groupby(["modality", "complete"]).size().unstack(fill_value=0)

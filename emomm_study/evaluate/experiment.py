@@ -32,8 +32,7 @@ from emomm_study.evaluate.runner import (
     readable,
     run_fingerprint,
 )
-from emomm_study.evaluate.states import COALITIONS as STATE_COALITIONS
-from emomm_study.evaluate.states import StateStore
+from emomm_study.evaluate.states import COALITIONS as STATE_COALITIONS, StateStore
 from emomm_study.evaluate.steered import evaluate_methods, steering_fingerprint
 from emomm_study.evaluate.store import PredictionStore
 from emomm_study.failures import Failure

@@ -9,6 +9,7 @@ import pandas as pd
 
 from emomm_lib import pooled_outcomes, reader_outcomes, score_frame
 from emomm_lib.labels import COALITIONS, MODALITIES, polarity
+from emomm_lib.metrics.bootstrap import DEFAULT, Bootstrap
 from emomm_lib.metrics.reference import LOGITS
 from emomm_study.corpora.manifest import expand_missing
 from emomm_study.paths import resolve_media
@@ -115,7 +116,7 @@ def baselines(outcomes: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return found
 
 
-def table1_scores(scored: pd.DataFrame, **bootstrap: int) -> pd.DataFrame:
+def table1_scores(scored: pd.DataFrame, bootstrap: Bootstrap = DEFAULT) -> pd.DataFrame:
     """Metrics of Table 1 with 95% intervals: ``subset, metric, value, low, high, n``.
 
     ``subset`` is ``overall, align, conflict`` or ``missing`` (both kinds). The bootstrap draws
@@ -124,7 +125,7 @@ def table1_scores(scored: pd.DataFrame, **bootstrap: int) -> pd.DataFrame:
     """
     group = scored["subset"].str.split("_").str[0]
     both = pd.concat([scored.assign(group="overall"), scored.assign(group=group)])
-    options = {"cluster": "sample_id", **bootstrap}
+    options = {"cluster": "sample_id", "bootstrap": bootstrap}
     classes = score_frame(both, ["group"], ("acc5", "acc2", "f1"), **options)
     errors = score_frame(both[both["score_pred"].notna()], ["group"], ("mae",), **options)
     scores = pd.concat([classes, errors], ignore_index=True)

@@ -19,8 +19,7 @@ from emomm_lib.labels import Corpus
 from emomm_study.evaluate.encodings import EncodingStore
 from emomm_study.evaluate.parallel import in_order, processes_for
 from emomm_study.evaluate.plan import Item, Plan, make_plan
-from emomm_study.evaluate.states import COALITIONS as STATE_COALITIONS
-from emomm_study.evaluate.states import Key, StateStore
+from emomm_study.evaluate.states import COALITIONS as STATE_COALITIONS, Key, StateStore
 from emomm_study.evaluate.store import Prediction, PredictionStore, StoredTrace
 from emomm_study.failures import Failure, Watch, in_one_sentence
 from emomm_study.media.audio import AudioSettings, read_audio

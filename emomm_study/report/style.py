@@ -9,8 +9,7 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 import pylopdf_fonts_zh_cn
-from matplotlib import font_manager
-from matplotlib import pyplot as plt
+from matplotlib import font_manager, pyplot as plt
 from matplotlib.figure import Figure
 
 from emomm_study.paths import FIGURES

@@ -8,8 +8,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from tiny_models import MAKERS, fingerprint, inputs, make, reference, run
 
 from emomm_lib import OTHER, mark_modalities, record

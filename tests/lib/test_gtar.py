@@ -1,8 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from scipy.stats import bootstrap
 
 import emomm_lib as m
@@ -63,7 +62,7 @@ def test_only_available_modalities_can_conflict_and_neutral_is_a_polarity():
 @settings(max_examples=30, deadline=None)
 def test_gtar_is_equation_4_summed_row_by_row(seed, n):
     frame = made(n, seed)
-    found = m.gtar_frame(frame, resamples=20).set_index(["setting", "modality"])
+    found = m.gtar_frame(frame, bootstrap=m.Bootstrap(20)).set_index(["setting", "modality"])
     for setting, coalitions in (("conflict", ["TAV"]), ("missing_conflict", ["TA", "TV", "AV"])):
         right, total = by_loops(frame, coalitions)
         for k in "TAV":
@@ -74,7 +73,7 @@ def test_gtar_is_equation_4_summed_row_by_row(seed, n):
 
 def test_gtar_by_coalition_has_the_present_modalities_in_the_usual_order():
     frame = made()
-    found = m.gtar_frame(frame, ("coalition",), resamples=100)
+    found = m.gtar_frame(frame, ("coalition",), bootstrap=m.Bootstrap(100))
     assert ["".join(g["modality"]) for _, g in found.groupby("coalition", sort=False)] == [
         *found["coalition"].unique()
     ]
@@ -105,7 +104,7 @@ def test_intervals_agree_with_scipys_bootstrap_of_clips():
         method="percentile",
         rng=np.random.default_rng(1),
     ).confidence_interval
-    found = m.gtar_frame(frame, resamples=8000).set_index(["setting", "modality"])
+    found = m.gtar_frame(frame, bootstrap=m.Bootstrap(8000)).set_index(["setting", "modality"])
     ours = found.loc[("conflict", "T")]
     width = theirs.high - theirs.low
     assert ours["low"] == pytest.approx(theirs.low, abs=0.1 * width)
@@ -126,14 +125,16 @@ def test_results_depend_on_the_seed_and_not_on_the_order_of_the_rows():
     frame = made()
     shuffled = frame.sample(frac=1, random_state=3)
     pd.testing.assert_frame_equal(m.gtar_frame(frame), m.gtar_frame(shuffled))
-    assert not m.gtar_frame(frame)["low"].equals(m.gtar_frame(frame, seed=1)["low"])
+    assert not m.gtar_frame(frame)["low"].equals(
+        m.gtar_frame(frame, bootstrap=m.Bootstrap(seed=1))["low"]
+    )
 
 
 def test_runs_named_in_by_are_kept_apart():
     frame = pd.concat([made(seed=1).assign(run="a"), made(seed=2).assign(run="b")])
-    found = m.gtar_frame(frame, ("run", "setting"), resamples=50)
+    found = m.gtar_frame(frame, ("run", "setting"), bootstrap=m.Bootstrap(50))
     second = found[found["run"] == "b"].drop(columns="run").reset_index(drop=True)
-    pd.testing.assert_frame_equal(second, m.gtar_frame(made(seed=2), resamples=50))
+    pd.testing.assert_frame_equal(second, m.gtar_frame(made(seed=2), bootstrap=m.Bootstrap(50)))
     with pytest.raises(ValueError, match="coalition twice"):
         m.gtar_frame(frame)
 

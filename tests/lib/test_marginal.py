@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from sklearn.metrics import accuracy_score, f1_score
 
+from emomm_lib import Bootstrap
 from emomm_lib.metrics.paired import compare_views, marginal_gain
 
 SCORES = {
@@ -33,7 +33,9 @@ def drawn(seed, accuracy, clips=60):
 
 def test_one_more_right_answer_of_four_is_a_gain_of_a_quarter():
     truth = [0, 1, 3, 4]
-    gain = marginal_gain(answers(truth, [0, 1, 3, 0]), answers(truth, [0, 1, 2, 2]), resamples=20)
+    gain = marginal_gain(
+        answers(truth, [0, 1, 3, 0]), answers(truth, [0, 1, 2, 2]), bootstrap=Bootstrap(20)
+    )
     # Five classes: three right against two. Two classes: the last went from right to wrong.
     by_metric = gain.set_index("metric")["value"]
     assert by_metric["acc5"] == pytest.approx(0.25) and by_metric["acc2"] == pytest.approx(-0.25)
@@ -43,7 +45,7 @@ def test_one_more_right_answer_of_four_is_a_gain_of_a_quarter():
 @given(st.lists(st.tuples(LABEL, LABEL, LABEL), min_size=1, max_size=40))
 def test_gains_are_differences_of_scikit_learns_scores(rows):
     truth, one, other = (list(column) for column in zip(*rows, strict=True))
-    gain = marginal_gain(answers(truth, one), answers(truth, other), resamples=5)
+    gain = marginal_gain(answers(truth, one), answers(truth, other), bootstrap=Bootstrap(5))
     expected = {m: score(truth, one) - score(truth, other) for m, score in SCORES.items()}
     assert gain.set_index("metric")["value"].to_dict() == pytest.approx(expected)
     assert (gain["n"] == len(rows)).all()
@@ -54,7 +56,8 @@ def test_gains_are_differences_of_scikit_learns_scores(rows):
 def test_the_order_of_rows_changes_nothing(order):
     one, other = drawn(1, 0.7, 12), drawn(2, 0.4, 12)
     pd.testing.assert_frame_equal(
-        marginal_gain(one.iloc[order], other, resamples=50), marginal_gain(one, other, resamples=50)
+        marginal_gain(one.iloc[order], other, bootstrap=Bootstrap(50)),
+        marginal_gain(one, other, bootstrap=Bootstrap(50)),
     )
 
 
@@ -68,7 +71,7 @@ def test_the_interval_is_that_of_clips_redrawn_in_pairs():
         for metric, score in SCORES.items():
             pair = [score(truth, f["label_pred"].to_numpy()[at]) for f in (one, other)]
             draws[metric].append(pair[0] - pair[1])
-    gain = marginal_gain(one, other, resamples=2000).set_index("metric")
+    gain = marginal_gain(one, other, bootstrap=Bootstrap(2000)).set_index("metric")
     for metric, values in draws.items():
         ends = np.quantile(values, [0.025, 0.975])
         assert gain.loc[metric, ["low", "high"]].tolist() == pytest.approx(ends, abs=0.05)
@@ -107,7 +110,7 @@ def test_other_clips_other_truth_and_doubles_are_refused():
 
 def test_a_views_change_is_its_gain_less_that_of_the_first_view():
     views = {"original": drawn(1, 0.4), "pixels": drawn(2, 0.6), "tokens": drawn(3, 0.5)}
-    table = compare_views(views, drawn(4, 0.5), resamples=50)
+    table = compare_views(views, drawn(4, 0.5), bootstrap=Bootstrap(50))
     cells = table.set_index(["quantity", "view", "metric"])["value"]
     assert set(cells["change"].index.get_level_values("view")) == {"pixels", "tokens"}
     for (view, metric), change in cells["change"].items():
@@ -118,10 +121,10 @@ def test_a_views_change_is_its_gain_less_that_of_the_first_view():
 def test_clips_that_one_view_lacks_are_left_out_of_all():
     views = {"original": drawn(1, 0.4), "pixels": drawn(2, 0.6).iloc[5:]}
     base = drawn(4, 0.5).iloc[:-3]
-    table = compare_views(views, base, resamples=20)
+    table = compare_views(views, base, bootstrap=Bootstrap(20))
     assert (table["n"] == 52).all()
     kept = [frame.iloc[5:57] for frame in (drawn(1, 0.4), drawn(4, 0.5))]
-    alone = marginal_gain(*kept, resamples=20)["value"].tolist()
+    alone = marginal_gain(*kept, bootstrap=Bootstrap(20))["value"].tolist()
     first = table[(table["view"] == "original") & (table["quantity"] == "gain")]
     assert first["value"].tolist() == pytest.approx(alone)
     with pytest.raises(ValueError, match="no clip in common"):

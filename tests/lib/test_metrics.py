@@ -1,8 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from scipy.linalg import block_diag
 from scipy.stats import bootstrap
 from sklearn.metrics import accuracy_score, f1_score
@@ -62,7 +61,7 @@ def test_scores_equal_loops_over_clips(pairs):
     assert m.accuracy2(truth, prediction) == pytest.approx(non_negative)
     signed = [(t > 2) == (p > 2) for t, p in pairs if t != 2]
     expected = np.mean(signed) if signed else np.nan
-    assert m.accuracy2(truth, prediction, "excluded") == pytest.approx(expected, nan_ok=True)
+    assert m.accuracy2_signed(truth, prediction) == pytest.approx(expected, nan_ok=True)
     per_class = []
     for c in {*truth.tolist(), *prediction.tolist()}:
         hit = sum(t == p == c for t, p in pairs)
@@ -80,7 +79,7 @@ def test_metrics_from_sums_equal_the_plain_functions(pairs):
     plain = {
         "acc5": m.accuracy5(truth, prediction),
         "acc2": m.accuracy2(truth, prediction),
-        "acc2_signed": m.accuracy2(truth, prediction, "excluded"),
+        "acc2_signed": m.accuracy2_signed(truth, prediction),
         "f1": m.macro_f1(truth, prediction),
         "mae": m.mae(truth, prediction),
     }
@@ -90,8 +89,8 @@ def test_metrics_from_sums_equal_the_plain_functions(pairs):
 
 def test_a_neutral_prediction_counts_as_documented():
     assert m.accuracy2([0, 4], [2, 2]) == 0.5
-    assert m.accuracy2([0, 4], [2, 2], "excluded") == 0.5
-    assert m.accuracy2([2, 2, 4], [0, 4, 4], "excluded") == 1
+    assert m.accuracy2_signed([0, 4], [2, 2]) == 0.5
+    assert m.accuracy2_signed([2, 2, 4], [0, 4, 4]) == 1
 
 
 def test_series_are_paired_by_position_and_not_by_index():
@@ -133,7 +132,7 @@ def test_a_score_that_is_no_finite_number_has_no_error(bad):
 def test_intervals_agree_with_scipy(name):
     truth, prediction = noisy(150)
     metric, plain = m.METRICS[name], {"acc5": m.accuracy5, "f1": m.macro_f1, "mae": m.mae}[name]
-    ours = m.bootstrap_interval(metric, truth, prediction, resamples=8000)
+    ours = m.bootstrap_interval(metric, truth, prediction, bootstrap=m.Bootstrap(8000))
     theirs = bootstrap(
         (truth, prediction),
         plain,
@@ -155,7 +154,7 @@ def test_grouping_equal_clips_does_not_change_the_bootstrap_distribution():
     index = rng.integers(0, 60, (1500, 60))
     brute = [f1_score(truth[i], prediction[i], average="macro", zero_division=0) for i in index]
     ours = m.METRICS["f1"].finish(
-        resampled_sums(m.METRICS["f1"].contributions(truth, prediction), None, 20000, 0)
+        resampled_sums(m.METRICS["f1"].contributions(truth, prediction), None, m.Bootstrap(20000))
     )
     assert np.mean(ours) == pytest.approx(np.mean(brute), abs=0.006)
     assert np.std(ours) == pytest.approx(np.std(brute), rel=0.08)
@@ -176,7 +175,8 @@ def test_row_order_does_not_change_an_interval(order):
 def test_the_seed_alone_decides_the_draws():
     truth, prediction = noisy()
     one, two, other = (
-        m.bootstrap_interval(m.METRICS["f1"], truth, prediction, seed=s) for s in (0, 0, 1)
+        m.bootstrap_interval(m.METRICS["f1"], truth, prediction, bootstrap=m.Bootstrap(seed=s))
+        for s in (0, 0, 1)
     )
     assert one == two
     assert (one.low, one.high) != (other.low, other.high)
@@ -206,7 +206,7 @@ def test_paired_intervals_agree_with_scipy_and_are_narrower_than_unpaired_ones()
     fixed = np.random.default_rng(9).random(300) < 0.1
     better = np.where(fixed, truth, baseline)
     metric = m.METRICS["acc5"]
-    ours = m.paired_bootstrap(metric, truth, baseline, better, resamples=8000)
+    ours = m.paired_bootstrap(metric, truth, baseline, better, bootstrap=m.Bootstrap(8000))
     gain = (better == truth).astype(float) - (baseline == truth)
     theirs = bootstrap((gain,), np.mean, method="percentile", rng=np.random.default_rng(2))
     width = theirs.confidence_interval.high - theirs.confidence_interval.low
@@ -224,7 +224,7 @@ def test_intervals_cover_the_true_accuracy_about_as_often_as_they_say():
         truth = np.zeros(300, dtype=int)
         prediction = (rng.random(300) > 0.6).astype(int)
         interval = m.bootstrap_interval(
-            m.METRICS["acc5"], truth, prediction, resamples=500, seed=seed
+            m.METRICS["acc5"], truth, prediction, bootstrap=m.Bootstrap(500, seed)
         )
         covered += interval.low <= 0.6 <= interval.high
     assert 0.9 <= covered / 200 <= 0.99
@@ -278,7 +278,7 @@ def test_score_frame_has_one_row_a_group_and_metric_with_the_values_of_its_clips
             "score_pred": (prediction - 2) / 2,
         }
     )
-    scored = m.score_frame(frame, by=["subset"], cluster="sample_id", resamples=200)
+    scored = m.score_frame(frame, by=["subset"], cluster="sample_id", bootstrap=m.Bootstrap(200))
     assert list(scored.columns) == ["subset", "metric", "value", "low", "high", "n"]
     assert len(scored) == 2 * len(m.METRICS)
     align = frame[frame["subset"] == "align"]
@@ -296,44 +296,44 @@ def continuous(n=120, seed=0):
 
 def test_intervals_of_clips_that_are_all_different_agree_with_scipy():
     x = continuous()
-    ours = m.intervals_of(x, lambda s: s / len(x), resamples=8000)
+    ours = m.intervals_of(x, lambda s: s / len(x), bootstrap=m.Bootstrap(8000))
     theirs = bootstrap((x,), np.mean, axis=0, method="percentile", rng=np.random.default_rng(2))
     for k, interval in enumerate(ours):
         low, high = theirs.confidence_interval.low[k], theirs.confidence_interval.high[k]
         assert interval.value == pytest.approx(x[:, k].mean())
         assert interval.low == pytest.approx(low, abs=0.1 * (high - low))
         assert interval.high == pytest.approx(high, abs=0.1 * (high - low))
-    one = m.interval_of(x[:, :1], lambda s: s[..., 0] / len(x), resamples=8000)
+    one = m.interval_of(x[:, :1], lambda s: s[..., 0] / len(x), bootstrap=m.Bootstrap(8000))
     assert one.value == ours[0].value and isinstance(one.low, float)
 
 
 @pytest.mark.parametrize("rounding", [None, 0])
 def test_the_size_of_a_block_of_draws_changes_nothing(monkeypatch, rounding):
     x = continuous() if rounding is None else np.round(continuous(), rounding)
-    sums = resampled_sums(x, None, 50, 0)
+    sums = resampled_sums(x, None, m.Bootstrap(50))
     monkeypatch.setattr("emomm_lib.metrics.bootstrap.BLOCK", 7 * 120)
-    assert np.allclose(resampled_sums(x, None, 50, 0), sums, atol=1e-9)
+    assert np.allclose(resampled_sums(x, None, m.Bootstrap(50)), sums, atol=1e-9)
 
 
 def test_strata_keep_their_size_and_are_drawn_independently():
     names = np.repeat(["few", "many"], [30, 90])
     contributions = np.stack([names == "few", names == "many", *continuous().T], axis=1)
-    sums = resampled_sums(contributions, None, 4000, 0, names)
+    sums = resampled_sums(contributions, None, m.Bootstrap(4000), names)
     assert (sums[:, 0] == 30).all() and (sums[:, 1] == 90).all()
     x, halves = continuous(60)[:, :1], np.repeat(["a", "b"], 60)
-    one, other = resampled_sums(block_diag(x, x), None, 4000, 0, halves).T
+    one, other = resampled_sums(block_diag(x, x), None, m.Bootstrap(4000), halves).T
     assert abs(np.corrcoef(one, other)[0, 1]) < 0.06
     assert one.std() == pytest.approx(np.sqrt(60) * x.std(), rel=0.05)
 
 
 def test_clusters_inside_strata_are_drawn_whole_and_may_not_lie_in_two():
     names, speakers = np.repeat(["a", "b"], 60), np.arange(120) // 3
-    sums = resampled_sums(continuous(), speakers, 200, 0, names)
+    sums = resampled_sums(continuous(), speakers, m.Bootstrap(200), names)
     single = pd.DataFrame(continuous()).groupby(speakers).sum().to_numpy()
-    expected = resampled_sums(single, None, 200, 0, np.repeat(["a", "b"], 20))
+    expected = resampled_sums(single, None, m.Bootstrap(200), np.repeat(["a", "b"], 20))
     assert np.allclose(sums, expected)
     with pytest.raises(ValueError, match="two strata"):
-        resampled_sums(continuous(), np.arange(120) % 7, 10, 0, names)
+        resampled_sums(continuous(), np.arange(120) % 7, m.Bootstrap(10), names)
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from scipy.stats import bootstrap, pearsonr
 
 import emomm_lib as m
@@ -180,7 +179,7 @@ def test_a_layer_without_mass_has_no_shares_and_is_left_out_of_means():
 
 def test_layers_count_from_one_and_hold_the_means_of_their_clips(both):
     _, traces = both
-    found = m.nmas_by_layer(traces, resamples=4000)
+    found = m.nmas_by_layer(traces, bootstrap=m.Bootstrap(4000))
     assert list(found["coalition"].unique()) == list(COALITIONS[1:])
     assert set(found["layer"]) == {1, 2, 3}
     keyed = found.set_index(["coalition", "layer", "modality", "quantity"])
@@ -227,7 +226,9 @@ def test_preference_points_are_means_over_the_rows_of_the_target_conflict(both):
         assert found.loc[key, "gtar"] == pytest.approx(part["right"].mean())
         assert found.loc[key, "share"] == pytest.approx(part["share"].mean(), rel=1e-6)
         assert found.loc[key, "n"] == len(part)
-    gtar = m.gtar_frame(frame, ("coalition",), resamples=10).set_index(["coalition", "modality"])
+    gtar = m.gtar_frame(frame, ("coalition",), bootstrap=m.Bootstrap(10)).set_index(
+        ["coalition", "modality"]
+    )
     assert found["gtar"].to_numpy() == pytest.approx(gtar.loc[found.index, "value"].to_numpy())
 
 
@@ -306,7 +307,9 @@ def test_results_depend_on_the_seed_and_not_on_the_order_of_the_rows(both):
     mixed = traces.select(order)
     for function in (m.nmas_by_layer, m.attention_by_modality):
         pd.testing.assert_frame_equal(function(traces), function(mixed))
-        assert not function(traces)["low"].equals(function(traces, seed=1)["low"])
+        assert not function(traces)["low"].equals(
+            function(traces, bootstrap=m.Bootstrap(seed=1))["low"]
+        )
     other = frame.sample(frac=1, random_state=5)
     for function in (m.preference_points, m.nmas_gtar_correlation):
         pd.testing.assert_frame_equal(function(frame, traces), function(other, mixed))

@@ -8,14 +8,14 @@ from fractions import Fraction
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, f1_score, mean_absolute_error
 
+from emomm_lib import Bootstrap
 from emomm_lib.metrics.paired import exact_mcnemar, gain_share, paired_frame
 
-FEW = {"resamples": 200, "seed": 3}
+FEW = {"bootstrap": Bootstrap(200, 3)}
 
 
 def answers(seed, clips=30, coalitions=("TAV", "TA", "AV"), accuracy=0.5):
@@ -135,7 +135,7 @@ def test_asking_every_clip_in_more_coalitions_alike_narrows_no_interval(baseline
 def test_an_interval_holds_the_middle_of_the_exact_distribution_over_redrawn_clips(
     baseline, steered
 ):
-    found = paired_frame(baseline, steered, metrics=("acc5",), resamples=20_000)
+    found = paired_frame(baseline, steered, metrics=("acc5",), bootstrap=Bootstrap(20_000))
     for row in found.itertuples():
         change: dict[str, int] = {}
         for old, new in zip(baseline.itertuples(), steered.itertuples(), strict=True):

@@ -3,8 +3,7 @@ from itertools import permutations
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from scipy.stats import bootstrap
 
 import emomm_lib as m
@@ -111,10 +110,10 @@ def thirds(frame):
 def test_a_collapse_of_shares_of_nothing_is_nan_with_its_interval_and_says_why():
     frame = thirds(made())
     with pytest.warns(RuntimeWarning, match="PSMV's share of subset .*up to rounding"):
-        shares = m.psmv_frame(frame, resamples=200).query("quantity == 'share'")
+        shares = m.psmv_frame(frame, bootstrap=m.Bootstrap(200)).query("quantity == 'share'")
     assert shares[["value", "low", "high"]].isna().all(axis=None)
     with pytest.warns(RuntimeWarning, match="share_.* of model is undefined"):
-        found = m.vcc(frame, {"sure": made(seed=3)}, resamples=200)
+        found = m.vcc(frame, {"sure": made(seed=3)}, bootstrap=m.Bootstrap(200))
     found = found.set_index(["source", "quantity"])
     undefined = [("model", q) for q in ("share_align", "share_conflict", "collapse")]
     undefined += [("sure", "excess")]
@@ -126,7 +125,9 @@ def test_a_collapse_of_shares_of_nothing_is_nan_with_its_interval_and_says_why()
 
 def test_coalition_accuracies_are_the_means_of_each_subset_with_scipys_intervals():
     frame = made()
-    found = m.coalition_accuracy(frame, resamples=6000).set_index(["subset", "coalition"])
+    found = m.coalition_accuracy(frame, bootstrap=m.Bootstrap(6000)).set_index(
+        ["subset", "coalition"]
+    )
     assert list(found.loc["align"].index) == list(COALITIONS)
     for key, part in frame.groupby(["subset", "coalition"]):
         assert found.loc[key, "value"] == pytest.approx(part["right"].mean())
@@ -140,7 +141,9 @@ def test_coalition_accuracies_are_the_means_of_each_subset_with_scipys_intervals
 
 def test_psmv_frame_holds_psmv_and_shares_with_the_intervals_of_resampled_clips():
     frame = made()
-    found = m.psmv_frame(frame, resamples=4000).set_index(["subset", "quantity", "modality"])
+    found = m.psmv_frame(frame, bootstrap=m.Bootstrap(4000)).set_index(
+        ["subset", "quantity", "modality"]
+    )
     align = frame[frame["subset"] == "align"]
     table = align.pivot(index="sample_id", columns="coalition", values="right")[list(COALITIONS)]
     values = np.array(shapley(table.mean()))
@@ -224,16 +227,18 @@ def test_results_depend_on_the_seed_and_not_on_the_order_of_the_rows():
     shuffled = frame.sample(frac=1, random_state=9)
     for function in (m.coalition_accuracy, m.psmv_frame, m.accuracy_drops, m.vcc):
         pd.testing.assert_frame_equal(function(frame), function(shuffled))
-        assert not function(frame)["low"].equals(function(frame, seed=1)["low"])
+        assert not function(frame)["low"].equals(
+            function(frame, bootstrap=m.Bootstrap(seed=1))["low"]
+        )
 
 
 def test_groups_may_be_named_by_several_columns_or_none():
     frame = pd.concat([made(seed=1).assign(run="a"), made(seed=2).assign(run="b")])
-    by_run = m.psmv_frame(frame, ("run", "subset"), resamples=100)
-    one = m.psmv_frame(made(seed=2), resamples=100)
+    by_run = m.psmv_frame(frame, ("run", "subset"), bootstrap=m.Bootstrap(100))
+    one = m.psmv_frame(made(seed=2), bootstrap=m.Bootstrap(100))
     second = by_run[by_run["run"] == "b"].drop(columns="run").reset_index(drop=True)
     pd.testing.assert_frame_equal(second, one)
-    assert len(m.psmv_frame(made(), (), resamples=100)) == 6
+    assert len(m.psmv_frame(made(), (), bootstrap=m.Bootstrap(100))) == 6
     with pytest.raises(ValueError, match="coalition twice"):
         m.psmv_frame(frame)
 

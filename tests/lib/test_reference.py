@@ -3,8 +3,7 @@ from fractions import Fraction
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 import emomm_lib as m
 from emomm_lib.labels import COALITIONS, coalition_modalities
@@ -100,7 +99,9 @@ def test_outcomes_of_readers_feed_psmv_and_a_reader_of_conflicts_collapses():
     conflict = np.repeat(rng.integers(0, 5, (60, 1)), 4, axis=1)
     conflict[:, 3] = (conflict[:, 0] + 2) % 5
     frame = clips(np.vstack([aligned, conflict])).assign(subset=["align"] * 60 + ["conflict"] * 60)
-    found = m.vcc(m.reader_outcomes(frame, "random"), resamples=200).set_index("quantity")
+    found = m.vcc(m.reader_outcomes(frame, "random"), bootstrap=m.Bootstrap(200)).set_index(
+        "quantity"
+    )
     assert found.loc["share_align", "value"] == pytest.approx(1 / 3)
     assert found.loc["collapse", "low"] > 0.3
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from sklearn.calibration import calibration_curve
 
+from emomm_lib import Bootstrap
 from emomm_lib.metrics.routing import (
     TABLE6,
     expected_calibration_error,
@@ -17,7 +17,7 @@ from emomm_lib.metrics.routing import (
     routing_metrics,
 )
 
-FEW = {"resamples": 50}
+FEW = {"bootstrap": Bootstrap(50)}
 TAU = 0.6
 
 

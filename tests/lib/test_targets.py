@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from emomm_lib.chase.targets import conflict_target, correctness, gate_target
 from emomm_lib.labels import COALITIONS, coalition_modalities

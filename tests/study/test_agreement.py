@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from sklearn.metrics import cohen_kappa_score
 from statsmodels.stats.inter_rater import fleiss_kappa
 from test_corpora import mosi_mmsa, mosi_zip
 
+from emomm_lib import Bootstrap
 from emomm_lib.labels import MODALITIES, Corpus, score_to_label
 from emomm_lib.metrics.fleiss import fleiss_parts
 from emomm_study.annotation import agreement
@@ -61,7 +61,7 @@ ALIKE = {
 @pytest.mark.parametrize("seed", range(3))
 def test_kappas_are_those_of_statsmodels(seed):
     votes = random_votes(80, seed)
-    found = agreement.fleiss(votes, resamples=10).set_index("modality")
+    found = agreement.fleiss(votes, bootstrap=Bootstrap(10)).set_index("modality")
     for modality in MODALITIES:
         own = votes[votes["modality"] == modality]
         assert found.at[modality, "kappa"] == pytest.approx(fleiss_kappa(table(own)), abs=1e-12)
@@ -75,7 +75,7 @@ def test_kappa_of_a_case_worked_by_hand():
     # Items 5:0:0, 0:4:1, 0:0:5: shares of agreeing pairs 1, 0.6, 1; votes 5, 4, 6 of 15.
     ballots = ([-1] * 5, [0, 0, 0, 0, 1], [1] * 5)
     votes = votes_of({f"cmu_mosi/v/{n}": {"T": ballot} for n, ballot in enumerate(ballots)})
-    found = agreement.fleiss(votes, resamples=10).set_index("modality").loc["T"]
+    found = agreement.fleiss(votes, bootstrap=Bootstrap(10)).set_index("modality").loc["T"]
     observed, expected = 2.6 / 3, (25 + 16 + 36) / 225
     assert found["observed"] == pytest.approx(observed)
     assert found["expected"] == pytest.approx(expected)
@@ -83,10 +83,10 @@ def test_kappa_of_a_case_worked_by_hand():
 
 
 def test_annotators_who_always_agree_have_kappa_one_and_a_single_class_has_none():
-    found = agreement.fleiss(votes_of(ALIKE), resamples=50).set_index("modality")
+    found = agreement.fleiss(votes_of(ALIKE), bootstrap=Bootstrap(50)).set_index("modality")
     assert (found["kappa"] == 1).all()
     same = {sample: {"T": [0] * 5} for sample in ALIKE}
-    alone = agreement.fleiss(votes_of(same), resamples=10).set_index("modality")
+    alone = agreement.fleiss(votes_of(same), bootstrap=Bootstrap(10)).set_index("modality")
     assert np.isnan(alone.at["T", "kappa"]) and alone.at["T", "observed"] == 1
 
 
@@ -104,7 +104,9 @@ def test_intervals_are_those_of_recomputing_kappa_on_every_resample(by_video):
         )
         for _ in range(1500)
     ]
-    found = agreement.fleiss(votes, by_video=by_video, resamples=6000).set_index("modality")
+    found = agreement.fleiss(votes, by_video=by_video, bootstrap=Bootstrap(6000)).set_index(
+        "modality"
+    )
     ends = found.loc["all", ["low", "high"]].to_numpy(dtype=float)
     # Each end is known to about a tenth of the interval's half-width with 1,500 resamples.
     np.testing.assert_allclose(ends, np.quantile(naive, [0.025, 0.975]), atol=0.012)
@@ -114,7 +116,7 @@ def test_intervals_are_those_of_recomputing_kappa_on_every_resample(by_video):
 def test_items_with_fewer_votes_are_left_out_and_counted():
     votes = random_votes(30, 1)
     short = votes.drop(votes[(votes["seq"] == 4) & (votes["modality"] == "A")].index[:2])
-    found = agreement.fleiss(short, resamples=10).set_index("modality")
+    found = agreement.fleiss(short, bootstrap=Bootstrap(10)).set_index("modality")
     rest = votes[(votes["seq"] != 4) & (votes["modality"] == "A")]
     assert found["incomplete"].to_dict() == {"T": 0, "A": 1, "V": 0, "all": 1, "mean": 1}
     assert found.at["A", "kappa"] == pytest.approx(fleiss_kappa(table(rest)))
@@ -247,7 +249,7 @@ def test_the_figure_of_patterns_has_a_bar_as_long_as_each_pattern_s_items():
 
 
 def test_the_figure_of_kappas_draws_points_and_ranges_where_they_are():
-    kappas = agreement.fleiss(random_votes(40, 8), resamples=50)
+    kappas = agreement.fleiss(random_votes(40, 8), bootstrap=Bootstrap(50))
     ranges = pd.DataFrame({"modality": ["T", "all"], "low": [-0.1, 0.0], "high": [0.7, 0.6]})
     [ax] = figures.agreement_figure(kappas, ranges, 0.54, "mini", "nobody").axes
     drawn = sorted(line.get_xdata()[0] for line in ax.lines if line.get_marker() == "o")
@@ -347,7 +349,8 @@ def test_released_votes_are_ids_and_labels_and_give_back_the_same_agreement(tmp_
     assert list(back) == ["seq", "sample_id", "modality", "annotator", "label"]
     assert back["modality"].head(15).tolist() == [m for m in MODALITIES for _ in range(5)]
     pd.testing.assert_frame_equal(
-        agreement.fleiss(back, resamples=20), agreement.fleiss(votes, resamples=20)
+        agreement.fleiss(back, bootstrap=Bootstrap(20)),
+        agreement.fleiss(votes, bootstrap=Bootstrap(20)),
     )
     with pytest.raises(ValueError, match=r"anonymous ids like A1, got \['Kim'\]"):
         export_votes(votes.replace("A3", "Kim"), tmp_path / "votes.csv")

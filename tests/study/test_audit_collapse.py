@@ -7,14 +7,13 @@ mpl.use("Agg")
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from legible import assert_legible
 from matplotlib import pyplot as plt
 from scipy.optimize import linprog
 from test_audit_joint import edit
 
-from emomm_lib import psmv_frame, reader_outcomes
+from emomm_lib import Bootstrap, psmv_frame, reader_outcomes
 from emomm_lib.labels import COALITIONS, MODALITIES, Corpus
 from emomm_lib.metrics.psmv import psmv, psmv_shares
 from emomm_lib.metrics.reference import READERS
@@ -93,7 +92,7 @@ def test_reliability_cancels_in_the_shares_of_a_reader_that_follows_one_modality
 @pytest.mark.parametrize("corpus", Corpus)
 def test_shares_of_the_committed_labels_are_those_of_the_metrics(corpus, reader):
     labels = label_table(corpus)[[f"label_{s}" for s in ("gt", "t", "a", "v")]].to_numpy().T
-    frame = psmv_frame(reader_outcomes(clips(labels), reader), resamples=2)
+    frame = psmv_frame(reader_outcomes(clips(labels), reader), bootstrap=Bootstrap(2))
     expected = frame.set_index(["subset", "modality", "quantity"])["value"]
     found = collapse.shares_of({corpus: joint_counts(corpus)}).query("reader == @reader")
     found = found[found["quantity"] != "gain"].set_index(["subset", "modality", "quantity"])

@@ -5,8 +5,7 @@ import numpy as np
 import pandas as pd
 import published
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from scipy.optimize import linprog
 
 from emomm_lib import agreement_matrix

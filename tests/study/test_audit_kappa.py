@@ -2,8 +2,7 @@ from itertools import combinations_with_replacement, product
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from published import edit
 from scipy.optimize import minimize
 from statsmodels.stats.inter_rater import fleiss_kappa

@@ -4,8 +4,7 @@ from fractions import Fraction
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from published import add, edit
 from scipy.optimize import linprog, minimize
 from sklearn.metrics import f1_score

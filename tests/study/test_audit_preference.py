@@ -8,8 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from legible import assert_legible
 from matplotlib import pyplot as plt
 from published import add, edit
@@ -19,8 +18,7 @@ from scipy.spatial.distance import jensenshannon
 from emomm_lib.chase import equations as steering
 from emomm_lib.metrics.nmas import TraceTable, layer_nmas
 from emomm_study import paper
-from emomm_study.audit import kappa
-from emomm_study.audit import preference as audit
+from emomm_study.audit import kappa, preference as audit
 from emomm_study.report import style
 from emomm_study.report.figures import audit_kappa as figures
 

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from published import add, edit
 from scipy.stats import binomtest
 from statsmodels.stats.contingency_tables import mcnemar

@@ -5,8 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from emomm_lib.labels import GRIDS, SOURCES, Corpus
 from emomm_study.corpora import manifest as b

@@ -18,8 +18,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from matplotlib import pyplot as plt
 from matplotlib.colors import to_rgb
 from PIL import Image

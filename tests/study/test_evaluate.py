@@ -10,12 +10,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from crash import BATCH, COMPUTED, MEDIA, STARTED, small_model
-from crash import COALITIONS as CRASH_COALITIONS
-from crash import run as run_to_be_killed
+from crash import (
+    BATCH,
+    COALITIONS as CRASH_COALITIONS,
+    COMPUTED,
+    MEDIA,
+    STARTED,
+    run as run_to_be_killed,
+    small_model,
+)
 from sklearn.metrics import accuracy_score, f1_score, mean_absolute_error
 from tiny_media import grey_frames, tone, write_mp4
 
+from emomm_lib import Bootstrap
 from emomm_study.evaluate.plan import make_plan
 from emomm_study.evaluate.results import (
     baselines,
@@ -340,7 +347,7 @@ def test_free_replies_are_parsed_and_an_unparseable_one_is_neither_right_nor_wro
     manifest = clips.assign(**labels, score_gt=1.0, subset="align")
     scored, lost = outcomes(manifest, table, ("V",))
     assert lost["outcome"].tolist() == ["unparseable"] * 2 and len(scored) == 5
-    scores = table1_scores(scored, resamples=20).set_index(["subset", "metric"])
+    scores = table1_scores(scored, bootstrap=Bootstrap(20)).set_index(["subset", "metric"])
     assert scores.loc[("align", "acc5"), ["value", "n"]].tolist() == [2 / 5, 5]
     assert scores.loc[("align", "mae"), ["value", "n"]].tolist() == [0.0, 2]
     assert Talking(model).encoded == 0
@@ -402,7 +409,7 @@ def test_table_1_equals_scikit_learn_on_each_subset(manifest):
     rows = instances(manifest)
     scored, failed = join(rows, predictions_for(rows))
     assert len(failed) == 0 and len(scored) == 160
-    scores = table1_scores(scored, resamples=20).set_index(["subset", "metric"])
+    scores = table1_scores(scored, bootstrap=Bootstrap(20)).set_index(["subset", "metric"])
     for name in ("overall", "align", "conflict", "missing"):
         part = scored if name == "overall" else scored[scored["subset"].str.startswith(name)]
         truth, guess = part["label_gt"], part["label_pred"]
@@ -422,7 +429,7 @@ def test_failed_instances_are_scored_neither_right_nor_wrong(manifest):
     assert len(failed) == 10 and len(scored) == 150
     kept = predictions[predictions["failure"].isna()].merge(rows, on=["sample_id", "coalition"])
     expected = accuracy_score(kept["label_gt"].astype(int), kept["label"].astype(int))
-    scores = table1_scores(scored, resamples=20).set_index(["subset", "metric"])
+    scores = table1_scores(scored, bootstrap=Bootstrap(20)).set_index(["subset", "metric"])
     assert scores.loc[("overall", "acc5"), "value"] == pytest.approx(expected)
 
 

@@ -16,8 +16,7 @@ import numpy as np
 import pytest
 import torch
 from explorer_bench import small_bench, small_router
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from emomm_lib.chase.equations import SteeringConfig
 from emomm_lib.chase.gates import ConstantGate

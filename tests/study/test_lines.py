@@ -1,8 +1,7 @@
 """Decoding by line: what one line holds changes no other."""
 
 import pytest
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
+from hypothesis import assume, given, settings, strategies as st
 
 from emomm_lib.labels import Corpus
 from emomm_study.corpora.lines import FALLBACK_ENCODINGS, UnknownEncoding, read_lines

@@ -13,8 +13,7 @@ import decord
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from tiny_media import grey_frames, tone, write_mp4
 
 from emomm_study.corpora.checks import probe_audio, probe_video

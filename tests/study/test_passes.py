@@ -6,8 +6,7 @@ import itertools
 
 import numpy as np
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from emomm_lib.labels import COALITIONS
 from emomm_study.systems.passes import Beginning, Tokens, fork, schedule

@@ -7,8 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from crash import MEDIA, SMALL, small_model
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from tiny_media import grey_frames, tone, write_mp4
 
 from emomm_lib.labels import COALITIONS

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from emomm_lib.labels import CLASS_NAMES, CLASSES, COALITIONS, GRIDS, LETTERS, Corpus
 from emomm_study.systems import prompts

@@ -18,10 +18,8 @@ import pandas as pd
 import pytest
 import torch
 from crash import SMALL
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from scipy.stats import beta as beta_distribution
-from scipy.stats import kstest
+from hypothesis import given, settings, strategies as st
+from scipy.stats import beta as beta_distribution, kstest
 from tiny_media import tone, write_mp4
 
 from emomm_lib import record
@@ -32,10 +30,12 @@ from emomm_lib.chase.saliency import gradient_importance
 from emomm_lib.chase.steer import steer
 from emomm_lib.chase.training import RouterStates, TrainingSettings
 from emomm_lib.labels import GRIDS, Corpus
-from emomm_study.evaluate import fit as routers
-from emomm_study.evaluate import protocol as chase
-from emomm_study.evaluate import runner as runner_module
-from emomm_study.evaluate import steered as steered_module
+from emomm_study.evaluate import (
+    fit as routers,
+    protocol as chase,
+    runner as runner_module,
+    steered as steered_module,
+)
 from emomm_study.evaluate.encodings import EncodingStore
 from emomm_study.evaluate.fit import cross_fit, fit_router, speaker_folds
 from emomm_study.evaluate.fusion import fit_probe, late_fusion, probe_answers, probe_inputs

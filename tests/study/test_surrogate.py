@@ -6,8 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from emomm_lib.labels import GRIDS, SOURCES, Corpus, score_to_label
 from emomm_study.annotation.export import export_annotations

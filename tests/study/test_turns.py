@@ -13,8 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from emomm_study.run import turns
 from emomm_study.run.turns import StepDied, in_turn
