@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache, partial
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
@@ -35,16 +35,25 @@ class Watcher(Protocol):
         key: Tensor,
         value: Tensor,
         mask: Tensor | None,
-        **given,
+        **given: Any,
     ) -> tuple[Tensor, Tensor | None]:
         """What the attention function returns: ``(B, Q, H, d)``, and weights or None."""
 
 
+Watching = TypeVar("Watching", bound=Watcher)
 _ACTIVE: WeakKeyDictionary[nn.Module, tuple[int, list[Watcher]]] = WeakKeyDictionary()
 """Of each attention module its layer, from 0, and who watches it: the last of them is told."""
 
 
-def _watched(base: str, module: nn.Module, query, key, value, mask, **given) -> tuple:
+def _watched(
+    base: str,
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    **given: Any,
+) -> tuple:
     """The attention function of a watched layer."""
     kernel = partial(_kernel(base, module), module)
     if (active := _ACTIVE.get(module)) is None:
@@ -106,7 +115,7 @@ def decoder_attention(model: PreTrainedModel) -> list[tuple[nn.Module, nn.Module
 
 
 @contextmanager
-def watched(model: PreTrainedModel, make: Callable[[int], Watcher]) -> Iterator[Watcher]:
+def watched(model: PreTrainedModel, make: Callable[[int], Watching]) -> Iterator[Watching]:
     """Have a watcher told of every decoder layer; ``make`` is given the number of layers.
 
     The model is left as it was, also after an exception. Raises ``RuntimeError`` when it is watched
@@ -125,7 +134,7 @@ def watched(model: PreTrainedModel, make: Callable[[int], Watcher]) -> Iterator[
         )
     layers = decoder_attention(model)
     watcher = make(len(layers))
-    watchers = [watcher]
+    watchers: list[Watcher] = [watcher]
     _register()
     with ExitStack() as undo:
         # The empty key: this configuration alone, and none below it.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -89,19 +90,20 @@ class Trace:
         self._pool_from = 0 if states else acts_from
         self._acts_from = acts_from
         self._kept: dict[int, Bias] = {}
-        self._span: list[tuple[int, int] | None] = [None] * layers
+        self._layers = layers
+        self._span: dict[int, tuple[int, int]] = {}
         self._computed = [0] * layers
         self._start = 0
-        self._mass: list[Tensor | None] = [None] * layers
-        self._rows: list[Tensor | None] = [None] * layers
+        self._mass: dict[int, Tensor] = {}
+        self._rows: dict[int, Tensor] = {}
         self._attention = torch.zeros(ids.shape, dtype=torch.float64, device=ids.device)
-        self._query: list[Tensor | None] = [None] * layers
-        self._sums: list[Tensor | None] = [None] * layers
+        self._query: dict[int, Tensor] = {}
+        self._sums: dict[int, Tensor] = {}
         self._keys: dict[tuple, Tensor] = {}
         if earlier is not None:
             before, chosen = earlier
             self._computed, self._start = list(before._computed), before._start
-            self._sums = [None if s is None else s[chosen] for s in before._sums]
+            self._sums = {layer: sums[chosen] for layer, sums in before._sums.items()}
 
     @property
     def mass(self) -> Tensor:
@@ -120,7 +122,7 @@ class Trace:
     def mean_attention(self) -> Tensor:
         """``(B, S)`` attention on every position, averaged over layers and heads, in float64."""
         self._stacked(self._mass)
-        return self._attention / len(self._mass)
+        return self._attention / self._layers
 
     @property
     def query_state(self) -> Tensor:
@@ -148,7 +150,7 @@ class Trace:
     def row(self, sample: int, modality: str) -> Tensor:
         """``(L, H, |K_m|)`` attention on each token of a modality, in the order of the prompt."""
         self._require(self._keep_rows, "rows")
-        rows = torch.stack([r[sample].cpu() for r in self._rows if r is not None])
+        rows = torch.stack([self._rows[i][sample].cpu() for i in sorted(self._rows)])
         chosen = (self._ids[sample] == MODALITIES.index(modality)).cpu()
         return rows[..., : len(chosen)][..., chosen]
 
@@ -163,15 +165,16 @@ class Trace:
         if not kept:
             raise RuntimeError(f"not recorded; pass {name}=True to record()")
 
-    def _stacked(self, layers: list[Tensor | None]) -> Tensor:
-        missing = [i + 1 for i, value in enumerate(layers) if value is None]
+    def _stacked(self, by_layer: dict[int, Tensor]) -> Tensor:
+        missing = [layer + 1 for layer in range(self._layers) if layer not in by_layer]
         if missing:
             raise RuntimeError(
                 f"the decision query, position {self._ids.shape[1]} of the prompt, was not "
                 f"computed in decoder layers {missing}; run the model inside record() with the "
                 "whole prompt"
             )
-        return torch.stack([value.to(layers[0].device) for value in layers], dim=1)
+        device = by_layer[0].device
+        return torch.stack([by_layer[i].to(device) for i in range(self._layers)], dim=1)
 
     def enter(self, layer: int, hidden: Tensor, past: int) -> None:
         """Note which positions a layer is about to compute, and pool their states."""
@@ -205,7 +208,7 @@ class Trace:
         pick = self._on(hidden, past, end).transpose(1, 2)
         # Rows of zeros where nothing of a modality is here: the sum over chunks stays right.
         pooled = torch.bmm(pick, hidden[:, : end - past])
-        self._sums[layer] = pooled if self._sums[layer] is None else self._sums[layer] + pooled
+        self._sums[layer] = self._sums[layer] + pooled if layer in self._sums else pooled
         if end == positions:
             # A view would keep all positions of every layer alive.
             self._query[layer] = hidden[:, end - 1 - past].clone()
@@ -219,7 +222,7 @@ class Trace:
         key: Tensor,
         value: Tensor,
         mask: Tensor | None,
-        **given,
+        **given: Any,
     ) -> tuple[Tensor, Tensor | None]:
         """The kernel's output, and the decision query's row where this pass computes it."""
         output, weights = kernel(query, key, value, mask, **given)
@@ -250,10 +253,11 @@ class Trace:
         attention = scores.softmax(-1)
         one_hot = self._on(attention, first, first + end)
         mass = attention @ one_hot[:, None]
-        if layer >= self._acts_from and (bias := self._ask(layer, mass)) is not None:
+        asked = self._intervention if layer >= self._acts_from else None
+        if asked is not None and (bias := self._ask(asked, layer, mass)) is not None:
             significant = self._cut(bias.significant, first, first + end)
             attention, moved = biased(scores, attention, bias, one_hot, significant)
-            if self._intervention.scope == "decision":
+            if asked.scope == "decision":
                 changed = brought(attention, value[:, :, :end]).to(output).transpose(1, 2)
                 own = output[:, index : index + 1]
                 output = output.clone()
@@ -280,14 +284,12 @@ class Trace:
             self._rows[layer] = whole
         return output, weights
 
-    def _ask(self, layer: int, mass: Tensor) -> Bias | None:
+    def _ask(self, asked: Intervention, layer: int, mass: Tensor) -> Bias | None:
         self._check_seen()
         counts = self.counts.to(mass).clamp(min=1)[..., None]
         means = (self._sums[i].to(mass) / counts for i in (layer, 0))
         query = self._query[layer][:, None]
-        return self._intervention(
-            LayerView(layer + 1, mass.transpose(1, 2), self.counts, query, *means)
-        )
+        return asked(LayerView(layer + 1, mass.transpose(1, 2), self.counts, query, *means))
 
     def _steer_all(
         self,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -58,9 +59,10 @@ class Replayed:
         ``prompt`` is the one that was replayed on, without the decision token.
         """
         own = DynamicCache()
-        for index, layer in enumerate(prompt.layers):
-            pairs = (layer.keys, self.keys[index]), (layer.values, self.values[index])
-            own.update(*(torch.cat([a, b[:, :, column, None]], 2) for a, b in pairs), index)
+        for index, layer in enumerate(replayable(prompt)):
+            pairs = zip(_kept(layer), (self.keys[index], self.values[index]), strict=True)
+            keys, values = (torch.cat([a, b[:, :, column, None]], 2) for a, b in pairs)
+            own.update(keys, values, index)
         return own
 
 
@@ -72,21 +74,21 @@ class _Columns:
         prompts: Prefill,
         intervention: Intervention | None,
         rows: bool,
-        layers: int,
     ) -> None:
         ids, mask = prompts.modality_ids, prompts.attention_mask
         self._past = ids.shape[1] - 1
         self._one_hot = ids[..., None] == torch.arange(len(MODALITIES), device=ids.device)
         self._visible = mask[:, None, :-1].bool()
         self._counts = prompts.trace.counts
-        self._states = None if intervention is None else prompts.trace.modality_states
         self._intervention = intervention
+        if intervention is not None:
+            self._states = prompts.trace.modality_states
         self._keep_rows = rows
-        self._query: Tensor | None = None
-        self.mass: list[Tensor | None] = [None] * layers
-        self.rows: list[Tensor | None] = [None] * layers
-        self.keys: list[Tensor | None] = [None] * layers
-        self.values: list[Tensor | None] = [None] * layers
+        self._query = prompts.hidden
+        self.mass: dict[int, Tensor] = {}
+        self.rows: dict[int, Tensor] = {}
+        self.keys: dict[int, Tensor] = {}
+        self.values: dict[int, Tensor] = {}
 
     def enter(self, layer: int, hidden: Tensor, past: int) -> None:
         if past != self._past:
@@ -105,7 +107,7 @@ class _Columns:
         key: Tensor,
         value: Tensor,
         mask: Tensor | None,
-        **given,
+        **given: Any,
     ) -> tuple[Tensor, None]:
         """Attention of each token to the prompt and itself; the kernel would show it the others."""
         check_known(module, given)
@@ -131,13 +133,23 @@ class _Columns:
         return output.transpose(1, 2).contiguous(), None
 
 
-def check_replayable(cache: Cache) -> None:
-    """Raise ``NotImplementedError`` for a cache that forgets positions, or is not kept by layer."""
+def replayable(cache: Cache) -> list[DynamicLayer]:
+    """Its layers; ``NotImplementedError`` for one that forgets positions, or is not kept by layer."""
     for layer in cache.layers:
         if type(layer) is not DynamicLayer:
             raise NotImplementedError(
                 f"a cache of {type(layer).__name__} cannot be replayed on, only full attention"
             )
+    return cast("list[DynamicLayer]", cache.layers)
+
+
+def _kept(layer: DynamicLayer) -> tuple[Tensor, Tensor]:
+    """Its keys and values ``(B, H_kv, positions, d)``."""
+    if layer.keys is None or layer.values is None:
+        raise RuntimeError(
+            "the cache is empty; a replay needs the prompt before the decision token"
+        )
+    return layer.keys, layer.values
 
 
 @dataclass(frozen=True)
@@ -172,8 +184,7 @@ class Prefill:
 
         Raises ``NotImplementedError`` for a cache with sliding layers.
         """
-        check_replayable(self.cache)
-        for layer in self.cache.layers:
+        for layer in replayable(self.cache):
             layer.crop(-1)
         return self
 
@@ -257,19 +268,17 @@ def replay_decision(
             "modality's mean state, which a replay takes from the unsteered pass"
         )
     past, cache = mask.shape[1] - 1, prompts.cache
-    check_replayable(cache)
-    if odd := sorted({layer.get_seq_length() for layer in cache.layers} - {past}):
+    layers = replayable(cache)
+    if odd := sorted({layer.get_seq_length() for layer in layers} - {past}):
         raise RuntimeError(
             f"a decoder layer continues {odd[0]} cached positions; a replay needs the {past} "
             "before the decision token"
         )
     decoder, positions = prompts.model.get_decoder(), prompts.position_ids
 
-    def make(layers: int) -> _Columns:
-        return _Columns(prompts, intervention, rows, layers)
-
+    seen = _Columns(prompts, intervention, rows)
     try:
-        with watched(prompts.model, make) as seen:
+        with watched(prompts.model, lambda layers: seen):
             hidden = decoder(
                 inputs_embeds=embeds[:, None].expand(-1, columns, -1),
                 position_ids=positions[..., None].expand(*positions.shape, columns),
@@ -278,14 +287,15 @@ def replay_decision(
             ).last_hidden_state
     finally:
         # Also after a failure, which leaves only the first layers longer.
-        for layer in cache.layers:
-            layer.keys, layer.values = layer.keys[:, :, :past], layer.values[:, :, :past]
-    if missing := [i + 1 for i, mass in enumerate(seen.mass) if mass is None]:
+        for layer in layers:
+            layer.keys, layer.values = (kept[:, :, :past] for kept in _kept(layer))
+    every = range(len(layers))
+    if missing := [index + 1 for index in every if index not in seen.mass]:
         raise RuntimeError(f"decoder layers {missing} did not compute the decision token")
     return Replayed(
         hidden,
-        torch.stack(seen.mass, 2),
-        torch.stack(seen.rows, 2) if rows else None,
-        seen.keys,
-        seen.values,
+        torch.stack([seen.mass[i] for i in every], 2),
+        torch.stack([seen.rows[i] for i in every], 2) if rows else None,
+        [seen.keys[i] for i in every],
+        [seen.values[i] for i in every],
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -95,7 +95,7 @@ class Bias:
     modality: Tensor
     scale: Tensor | None = None
     significant: Tensor | None = None
-    boost: Callable[[Tensor], Tensor] | None = None
+    boost: Callable[[Tensor], Tensor] = torch.zeros_like
 
 
 class Intervention(Protocol):
@@ -201,7 +201,7 @@ def biased_kernel(
     significant: Tensor | None,
     *,
     scaling: float | None,
-    **given,
+    **given: Any,
 ) -> tuple[Tensor, Tensor]:
     """Every query's attention under one bias a sample and head, in the model's own fast kernel.
 
@@ -235,12 +235,12 @@ def biased_kernel(
     # What a narrow type rounds off a column, a second one adds.
     extra = exact.to(query.dtype)
     extra = torch.cat([extra, (exact - extra).to(query.dtype)], -1)
-    marks = torch.cat([*marks, *marks], -1)[:, None].expand(-1, groups, -1, -1).to(key.dtype)
+    marked = torch.cat([*marks, *marks], -1)[:, None].expand(-1, groups, -1, -1).to(key.dtype)
     # Kernels want sizes in steps of eight, and the same for values as for keys.
     width = -(-max(size + extra.shape[-1], value.shape[3]) // 8) * 8
     query, key, wider = (
         torch.nn.functional.pad(x, (0, width - x.shape[3]))
-        for x in (torch.cat([query, extra], -1), torch.cat([key, marks], -1), value)
+        for x in (torch.cat([query, extra], -1), torch.cat([key, marked], -1), value)
     )
     output = kernel(query, key, wider, mask, scaling=scaling, **given)[0]
     return output[..., : value.shape[3]], bias.heads[:, 0] & moved

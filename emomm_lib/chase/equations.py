@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -90,11 +90,11 @@ class SteeringConfig:
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is positive and finite; got {getattr(self, name)}")
         for name, kind in (("preference", Preference), ("scope", Scope), ("rule", Rule)):
-            if getattr(self, name) not in kind.__args__:
-                raise ValueError(f"{name} is one of {kind.__args__}; got {getattr(self, name)!r}")
+            if getattr(self, name) not in get_args(kind):
+                raise ValueError(f"{name} is one of {get_args(kind)}; got {getattr(self, name)!r}")
 
     @classmethod
-    def at_published_depth(cls, layers: int, **changes) -> SteeringConfig:
+    def at_published_depth(cls, layers: int, **changes: Any) -> SteeringConfig:
         """The published configuration, l_r at the same fraction of a decoder's depth."""
         first = max(1, round(layers * PUBLISHED_FIRST_LAYER / PUBLISHED_LAYERS))
         return cls(**({"first_layer": first} | changes))

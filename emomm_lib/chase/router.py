@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
@@ -63,8 +63,8 @@ class Router(nn.Module, PyTorchModelHubMixin):
         inputs: Inputs = "layer",
     ) -> None:
         super().__init__()
-        if inputs not in Inputs.__args__:
-            raise ValueError(f"inputs is one of {Inputs.__args__}; got {inputs!r}")
+        if inputs not in get_args(Inputs):
+            raise ValueError(f"inputs is one of {get_args(Inputs)}; got {inputs!r}")
         if not 1 <= first_layer <= layers:
             raise ValueError(f"first_layer is in 1..{layers}, the decoder's layers; {first_layer=}")
         self.state_size, self.layers, self.fingerprint = state_size, layers, fingerprint
@@ -72,6 +72,8 @@ class Router(nn.Module, PyTorchModelHubMixin):
         modalities = len(MODALITIES)
         layered = (1 + modalities) * state_size + modalities
         width = layered if inputs == "layer" else modalities * state_size
+        self.mean: Tensor
+        self.scale: Tensor
         # Of the training prompts, where training standardizes; else no change.
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("scale", torch.ones(width))

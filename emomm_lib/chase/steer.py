@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import partial
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from emomm_lib.attention.record import Trace, record
 from emomm_lib.attention.replay import Prefill, Replayed, replay_decision
 from emomm_lib.attention.rows import Bias, LayerView
 from emomm_lib.chase.equations import (
+    Rule,
     SteeringConfig,
     checked_route,
     first_bias,
@@ -32,6 +34,8 @@ from emomm_lib.chase.equations import (
 from emomm_lib.chase.gates import Gate
 from emomm_lib.chase.saliency import attention_importance
 from emomm_lib.labels import MODALITIES
+
+Kind = TypeVar("Kind", bound=str)
 
 
 @dataclass(frozen=True)
@@ -104,7 +108,7 @@ class Steerer:
         self._tempered = any(config.temperature != 1 for config in configs)
         self.needs_importance = any(config.beta > 0 for config in configs)
         self._significant: Tensor | None = None
-        self._boost = partial(_boost, self._config) if self.needs_importance else None
+        self._boost = partial(_boost, self._config)
         if importance is not None:
             self.look_at(importance)
         self._decided: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
@@ -164,7 +168,7 @@ class Steerer:
         epsilon = config["epsilon_a"][:, None]
         strength = (config["eta"] * conflict)[..., None, None]
         by_head = gate[:, :, None]
-        made = {
+        made: dict[Rule, Callable[[], Tensor]] = {
             "preference": lambda: inter_bias(
                 target_preference(pi, by_head, strength), pi, epsilon[:, None]
             ),
@@ -226,7 +230,7 @@ def _check_columns(model: PreTrainedModel, columns: Sequence[tuple[Gate, Steerin
         raise ValueError("columns of one pass share a scope; run 'decision' and 'all' apart")
 
 
-def _by_value(values: Sequence[str], device: torch.device) -> dict[str, Tensor]:
+def _by_value(values: Sequence[Kind], device: torch.device) -> dict[Kind, Tensor]:
     """Which columns ``(C,)`` have each value."""
     return {
         value: torch.tensor([own == value for own in values], device=device)
@@ -234,7 +238,7 @@ def _by_value(values: Sequence[str], device: torch.device) -> dict[str, Tensor]:
     }
 
 
-def _chosen(made: dict[str, Tensor], columns: dict[str, Tensor]) -> Tensor:
+def _chosen(made: dict[Kind, Tensor], columns: dict[Kind, Tensor]) -> Tensor:
     """Of ``(B, C, H, 3)`` by name, each column's own."""
     names = list(made)
     result = made[names[0]]
@@ -308,9 +312,11 @@ def _looking_first(
 ) -> Iterator[None]:
     """Run the decoder's first pass twice: first as it is, for the importance of visual tokens."""
 
+    layers = model.get_decoder().config.num_hidden_layers
+
     def look(decoder: nn.Module, args: tuple, kwargs: dict) -> None:
         handle.remove()
-        plain = Trace(modality_ids, decoder.config.num_hidden_layers, states=False, rows=False)
+        plain = Trace(modality_ids, layers, states=False, rows=False)
         with torch.no_grad(), instead(model, plain):
             decoder(*args, **{**kwargs, "past_key_values": None, "use_cache": False})
         steerer.look_at(attention_importance(plain.mean_attention, modality_ids))
@@ -352,9 +358,12 @@ def replay(
     return _joined(parts), _joined(decided)
 
 
-def _joined(parts: Sequence[Replayed] | Sequence[Decisions]) -> Replayed | Decisions:
+Part = TypeVar("Part", Replayed, Decisions)
+
+
+def _joined(parts: Sequence[Part]) -> Part:
     """Columns of several replays side by side."""
-    joined = {}
+    joined: dict[str, Any] = {}
     for field in fields(parts[0]):
         values = [getattr(part, field.name) for part in parts]
         if values[0] is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -25,7 +25,7 @@ def correctness(
     if agreement == "polarity":
         truth, own = polarity(truth), polarity(own)
     elif agreement != "label":
-        raise ValueError(f"agreement is one of {Agreement.__args__}; got {agreement!r}")
+        raise ValueError(f"agreement is one of {get_args(Agreement)}; got {agreement!r}")
     return (own == truth) & np.asarray(present, dtype=bool)
 
 

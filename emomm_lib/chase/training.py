@@ -218,23 +218,20 @@ def train_router(
     optimizer = torch.optim.AdamW(
         router.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
     )
-    weights = settings.lambda_gate, settings.lambda_conflict
     history = []
     with tqdm(total=settings.epochs, unit="epoch", desc="router", disable=not progress) as bar:
         for epoch in range(1, settings.epochs + 1):
             router.train()
             total = 0.0
             for rows in torch.randperm(count, generator=order).split(settings.batch_size):
-                logits = router(*states.inputs(router, rows))
-                wanted = (x[rows].to(device) for x in (targets.conflict, targets.gate))
-                loss = router_loss(*logits, *wanted, *weights)
+                loss = _loss(router, states, targets, rows, settings)
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
                 total += float(loss.detach()) * len(rows)
-            entry = {"epoch": epoch, "loss": total / count}
+            entry: dict[str, float] = {"epoch": epoch, "loss": total / count}
             if validation is not None:
-                entry |= _validate(router, *validation, weights)
+                entry |= _validate(router, *validation, settings)
             history.append(entry)
             bar.update()
             bar.set_postfix({k: f"{v:.3f}" for k, v in entry.items() if k != "epoch"})
@@ -253,12 +250,14 @@ def routed(router: Router, states: RouterStates, batch_size: int = 512) -> tuple
         x, present = states.inputs(router, rows)
         conflict, gate = router(x, present)
         parts.append((conflict.sigmoid().cpu(), masked_softmax(gate, present).cpu()))
-    return tuple(torch.cat(x) for x in zip(*parts, strict=True))
+    conflicts, gates = zip(*parts, strict=True)
+    return torch.cat(conflicts), torch.cat(gates)
 
 
 def _standardize(router: Router, states: RouterStates) -> None:
     """Set the shift and scale of a router's inputs from the prompts it is trained on."""
-    count, total, squares = 0, 0.0, 0.0
+    count, total = 0, router.mean.double() * 0
+    squares = total.clone()
     for rows in torch.arange(len(states.index)).split(512):
         x = states.inputs(router, rows)[0].double().flatten(0, 1)
         count, total, squares = count + len(x), total + x.sum(0), squares + x.square().sum(0)
@@ -269,17 +268,33 @@ def _standardize(router: Router, states: RouterStates) -> None:
     router.scale.copy_(torch.where(deviation > 1e-6, deviation, 1.0))
 
 
+def _loss(
+    router: Router,
+    states: RouterStates,
+    targets: RouterTargets,
+    rows: Tensor,
+    settings: TrainingSettings,
+) -> Tensor:
+    """Eq. 10 on some of the prompts."""
+    conflict, gate = router(*states.inputs(router, rows))
+    return router_loss(
+        conflict,
+        gate,
+        targets.conflict[rows].to(conflict.device),
+        targets.gate[rows].to(conflict.device),
+        settings.lambda_gate,
+        settings.lambda_conflict,
+    )
+
+
 @torch.no_grad()
 def _validate(
-    router: Router, states: RouterStates, targets: RouterTargets, weights: tuple[float, float]
+    router: Router, states: RouterStates, targets: RouterTargets, settings: TrainingSettings
 ) -> dict[str, float]:
     router.eval()
-    device = next(router.parameters()).device
     loss = 0.0
     for rows in torch.arange(len(states.index)).split(512):
-        wanted = (x[rows].to(device) for x in (targets.conflict, targets.gate))
-        value = router_loss(*router(*states.inputs(router, rows)), *wanted, *weights)
-        loss += float(value) * len(rows)
+        loss += float(_loss(router, states, targets, rows, settings)) * len(rows)
     conflict, gate = routed(router, states)
     mixed = targets.right.any(1) & (targets.right != states.present).any(1)
     first = gate.mean(1).argmax(-1, keepdim=True)

@@ -94,7 +94,11 @@ def gtar_frame(
         rows += [
             (*key, m, *row(interval, int(n)))
             for m, interval, n, anywhere in zip(
-                MODALITIES, found, a.sum(axis=0), available.any(axis=0), strict=True
+                MODALITIES,
+                found,
+                a.sum(axis=0).tolist(),
+                [bool(own.any()) for own in available.T],
+                strict=True,
             )
             if anywhere
         ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -154,7 +154,9 @@ def _mean_over_layers(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return means(sums).reshape(len(values), -1)
 
 
-def _by_coalition(traces: TraceTable):
+def _by_coalition(
+    traces: TraceTable,
+) -> Iterator[tuple[str, NDArray[np.int64], NDArray[np.int64]]]:
     """``coalition, positions, columns of its modalities`` in an order independent of the rows'."""
     index = traces.index.reset_index(drop=True)
     for (coalition,), part in groups(index.assign(position=index.index), ["coalition"]):

@@ -88,10 +88,8 @@ def paired_frame(
                 clusters=known[cluster],
                 bootstrap=bootstrap,
             )
-            change = (None, None, np.nan)
-            if name == "acc5":
-                right = (known[c] == known["label_gt"] for c in (column, f"{column}_new"))
-                change = exact_mcnemar(*right)
+            right = (known[c] == known["label_gt"] for c in (column, f"{column}_new"))
+            change = exact_mcnemar(*right) if name == "acc5" else (None, None, np.nan)
             rows.append(
                 (group, name, interval.value, interval.low, interval.high, interval.n, *change)
             )

@@ -7,7 +7,8 @@ can collapse as well where labels conflict (``readers``), so results belong besi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from math import factorial
 
 import numpy as np
@@ -113,6 +114,14 @@ def _over_groups(
     ]
 
 
+def _over(sums: NDArray[np.float64], n: int) -> NDArray[np.float64]:
+    return sums / n
+
+
+def _psmv_and_shares(sums: NDArray[np.float64], n: int) -> NDArray[np.float64]:
+    return np.concatenate([psmv(sums / n), _shares(sums)], axis=-1)
+
+
 def coalition_accuracy(
     outcomes: pd.DataFrame,
     by: Sequence[str] = ("subset",),
@@ -127,8 +136,7 @@ def coalition_accuracy(
     """
     rows = []
     for key, table in _over_groups(outcomes, by):
-        n = len(table)
-        found = intervals_of(table, lambda s, n=n: s / n, bootstrap=bootstrap)
+        found = intervals_of(table, partial(_over, n=len(table)), bootstrap=bootstrap)
         rows += [(*key, c, *row(i)) for c, i in zip(COALITIONS, found, strict=True)]
     return pd.DataFrame(rows, columns=[*by, "coalition", "value", "low", "high", "n"])
 
@@ -148,10 +156,9 @@ def psmv_frame(
     """
     rows = []
     for key, table in _over_groups(outcomes, by):
-        n = len(table)
         found = intervals_of(
             table,
-            lambda s, n=n: np.concatenate([psmv(s / n), _shares(s)], axis=-1),
+            partial(_psmv_and_shares, n=len(table)),
             bootstrap=bootstrap,
         )
         if np.isnan(found[-1].value):
@@ -176,7 +183,10 @@ def _two_subsets(outcomes: pd.DataFrame, what: str = "the outcomes") -> dict[str
 
 
 def _between_subsets(
-    align: NDArray[np.float64], conflict: NDArray[np.float64], finish, bootstrap: Bootstrap
+    align: NDArray[np.float64],
+    conflict: NDArray[np.float64],
+    finish: Callable[[NDArray, NDArray], NDArray],
+    bootstrap: Bootstrap,
 ) -> list[Interval]:
     """Intervals of ``finish(mean of align, mean of conflict)``, the two resampled independently."""
     sizes = np.repeat([len(align), len(conflict)], align.shape[1])
@@ -196,8 +206,8 @@ def accuracy_drops(outcomes: pd.DataFrame, *, bootstrap: Bootstrap = DEFAULT) ->
     for V, 0.104 for T and 0.098 for A. Raises like :func:`coalition_accuracy`, and for subsets
     other than ``align`` and ``conflict``.
     """
-    tables = [table.to_numpy(np.float64) for table in _two_subsets(outcomes).values()]
-    found = _between_subsets(*tables, np.subtract, bootstrap)
+    align, conflict = (t.to_numpy(np.float64) for t in _two_subsets(outcomes).values())
+    found = _between_subsets(align, conflict, np.subtract, bootstrap)
     rows = [(c, *row(i)) for c, i in zip(COALITIONS, found, strict=True)]
     return pd.DataFrame(rows, columns=["coalition", "value", "low", "high", "n"])
 
@@ -250,7 +260,7 @@ def vcc(
         excess = collapse[..., :1] - collapse[..., 1:]
         return np.concatenate([*shares, collapse, excess], axis=-1)
 
-    found = _between_subsets(*joined, finish, bootstrap)
+    found = _between_subsets(joined[0], joined[1], finish, bootstrap)
     sizes = {"share_align": len(joined[0]), "share_conflict": len(joined[1])}
     names = [(s, q) for q in (*sizes, "collapse") for s in sources]
     names += [(s, "excess") for s in readers]

@@ -46,11 +46,11 @@ def _labels(truth: ArrayLike, prediction: ArrayLike) -> tuple[NDArray[np.int64],
 
 
 def _scores(truth: ArrayLike, prediction: ArrayLike) -> tuple[NDArray, NDArray]:
-    pair = tuple(numbers(values, "scores") for values in _pair(truth, prediction))
-    for values in pair:
+    one, two = (numbers(values, "scores") for values in _pair(truth, prediction))
+    for values in (one, two):
         if not (finite := np.isfinite(values)).all():
             raise ValueError(f"scores must be finite; got {shown_values(values[~finite])}")
-    return pair
+    return one, two
 
 
 def agreement(y_i: ArrayLike, y_j: ArrayLike) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from html import escape
+from typing import get_args
 
 import ipywidgets as widgets
 import numpy as np
@@ -257,8 +258,8 @@ class Explorer(widgets.HBox):
         self._numbered = {c.name: c for c in (*self._steering, *HAND_CONTROLS)}
         menus = {
             "coalition": COALITIONS[::-1], "gate": (*explored.routers, BY_HAND),
-            "preset": (*self._presets, CHANGED), "preference": Preference.__args__,
-            "rule": Rule.__args__,
+            "preset": (*self._presets, CHANGED), "preference": get_args(Preference),
+            "rule": get_args(Rule),
         }  # fmt: skip
         self._panel = ControlPanel(
             filters=self._filters, menus=menus, steering=self._steering, hand=HAND_CONTROLS,
