@@ -135,7 +135,9 @@ class Case:
 
     @torch.inference_mode()
     def prefill(self) -> Prefill:
-        return prefill(self.omni.model, self.embeds, *self.padded, self.ids)
+        mask, positions = self.padded
+        inputs = {"inputs_embeds": self.embeds, "attention_mask": mask, "position_ids": positions}
+        return prefill(self.omni.model, inputs, self.ids)
 
     @torch.inference_mode()
     def replay(self, prompts: Prefill, configs: Sequence[SteeringConfig]) -> tuple:

@@ -7,8 +7,9 @@ sample are then computed side by side, each seeing the prompt and itself but not
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any, cast
 
 import torch
@@ -192,40 +193,55 @@ class Prefill:
 @torch.no_grad()
 def prefill(
     model: PreTrainedModel,
-    inputs_embeds: Tensor,
-    attention_mask: Tensor,
-    position_ids: Tensor,
+    inputs: Mapping[str, Any],
     modality_ids: Tensor,
     *,
     rows: bool = False,
 ) -> Prefill:
-    """Run the decoder over a left-padded batch and keep what replays need.
+    """Run a model over a left-padded batch and keep what replays need.
 
     Parameters
     ----------
-    inputs_embeds, attention_mask, position_ids, modality_ids
-        ``(B, S, D)``, ``(B, S)``, ``(B, S)`` or ``(axes, B, S)``, and ``(B, S)`` as for
-        :func:`emomm_lib.record`.
+    inputs
+        What the model's ``forward`` takes: ``attention_mask`` ``(B, S)`` and the rest of what its
+        processor makes, or embeddings and positions.
+    modality_ids
+        ``(B, S)``, as for :func:`emomm_lib.record`.
     rows
         Keep whole rows of attention in the trace.
 
-    Raises like ``record``, and ``NotImplementedError`` for a model whose cache forgets positions.
+    Raises like ``record``, ``ValueError`` without an ``attention_mask``, and
+    ``NotImplementedError`` for a model whose cache forgets positions.
     """
-    with record(model, modality_ids, rows=rows) as trace:
-        done = model.get_decoder()(
-            inputs_embeds=inputs_embeds,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            use_cache=True,
-        )
+    if inputs.get("attention_mask") is None:
+        raise ValueError("inputs has no attention_mask, which tells a prompt from its padding")
+    seen: dict[str, Any] = {}
+
+    def keep(decoder: nn.Module, args: tuple, given: dict, output: Any) -> None:
+        seen.update(given, output=output)
+
+    decoder = model.get_decoder()
+    few = {"logits_to_keep": 1} if "logits_to_keep" in signature(model.forward).parameters else {}
+    handle = decoder.register_forward_hook(keep, with_kwargs=True)
+    try:
+        with record(model, modality_ids, rows=rows) as trace:
+            model(**{**few, **inputs, "use_cache": True})
+    finally:
+        handle.remove()
+    embeds, positions = seen.get("inputs_embeds"), seen.get("position_ids")
+    if embeds is None:
+        embeds = model.get_input_embeddings()(seen["input_ids"])
+    if positions is None:
+        positions = torch.arange(embeds.shape[1], device=embeds.device).expand(len(embeds), -1)
+    output = seen["output"]
     return Prefill(
         model,
-        done.last_hidden_state[:, -1],
+        output.last_hidden_state[:, -1],
         trace,
-        done.past_key_values,
-        inputs_embeds[:, -1],
-        position_ids[..., -1],
-        attention_mask,
+        output.past_key_values,
+        embeds[:, -1],
+        positions[..., -1],
+        inputs["attention_mask"],
         modality_ids,
     ).shortened()
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 from tqdm.auto import tqdm
 
+from emomm_lib.attention.record import Trace
 from emomm_lib.chase.equations import Preference, masked_softmax, preference
 from emomm_lib.chase.router import Inputs, Router, layer_input
 from emomm_lib.chase.targets import Agreement, conflict_target, correctness, gate_target
@@ -52,6 +53,14 @@ class RouterStates:
         for part in last:
             found.update(part.float().contiguous().numpy().tobytes())
         return found.hexdigest()[:16]
+
+    @classmethod
+    def of(cls, trace: Trace, index: pd.DataFrame) -> RouterStates:
+        """What a recorded pass offers of its B prompts; ``index`` as in the class."""
+        if len(index) != len(trace.counts):
+            raise ValueError(f"the trace has {len(trace.counts)} prompts, index {len(index)} rows")
+        parts = trace.query_state, trace.modality_states, trace.mass, trace.counts
+        return cls(index.reset_index(drop=True), *(part.detach().cpu() for part in parts))
 
     def take(self, rows: np.ndarray | Tensor) -> RouterStates:
         """Some of the prompts."""

@@ -70,15 +70,9 @@ class Inspection:
     def __init__(self, model: OmniModel, query: Query) -> None:
         self.model, self.query = model, query
         self._prompt = model.prepare([query])
-        p = self._prompt
-        self._prefill = prefill(
-            model.model,
-            p.inputs_embeds,
-            p.attention_mask,
-            p.position_ids,
-            p.modality_ids,
-            rows=True,
-        )
+        names = "inputs_embeds", "attention_mask", "position_ids"
+        inputs = {name: getattr(self._prompt, name) for name in names}
+        self._prefill = prefill(model.model, inputs, self._prompt.modality_ids, rows=True)
         self.counts = self._prefill.trace.counts[0].cpu().numpy()
         self.grid = None
         if "V" in query.coalition:

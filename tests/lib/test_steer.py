@@ -540,7 +540,8 @@ def mixed_columns():
 
 
 def prefilled(model, tokens, mask, ids, positions):
-    return prefill(model, model.get_input_embeddings()(tokens), mask, positions, ids)
+    inputs = {"input_ids": tokens, "attention_mask": mask, "position_ids": positions}
+    return prefill(model, inputs, ids)
 
 
 def prompt(padded=True, axes=None):
