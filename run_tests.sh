@@ -1,6 +1,11 @@
 #!/usr/bin/env bash
-# Runs the tests and reruns the committed notebooks, side by side. Arguments go to pytest instead:
-# ./run_tests.sh tests/lib/test_labels.py -k polarity
+# Runs the tests and reruns the committed notebooks, side by side: some twenty minutes.
+#
+# usage: ./run_tests.sh [--quick | arguments for pytest]
+#
+#   --quick         what to run before a commit, under three minutes: style, types, floors, the tests
+#                   of the small library and of the documents; no notebook, no browser, no wheel
+#   ./run_tests.sh tests/lib/test_labels.py -k polarity
 #
 # Tests of the widgets need chromium on PATH; without one they are skipped, or fail where
 # EMOMM_BROWSER_TESTS=1.
@@ -11,6 +16,12 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 source scripts/environment.sh
 
 cache=${EMOMM_CACHE:-$PWD/cache}
+if [[ ${1:-} == --quick ]]; then
+    [[ $# -eq 1 ]] || fail "--quick takes no further arguments; got: ${*:2}"
+    exec "$PYTHON" -m pytest -o cache_dir="$cache/pytest" -q tests/study/test_house.py tests/lib \
+        --ignore tests/lib/test_wheel.py tests/study/test_docs.py tests/study/test_paper.py \
+        tests/study/test_values.py tests/study/test_lines.py tests/study/test_prompts.py
+fi
 if [[ $# -gt 0 ]]; then
     exec "$PYTHON" -m pytest -o cache_dir="$cache/pytest" --nbval-lax --nbval-current-env "$@"
 fi

@@ -387,7 +387,8 @@ def test_licences_are_those_of_the_metadata_and_no_dependency_is_left_out():
     start = [row[0] for row in rows].index("package")
     listed = {canonicalize_name(name): terms for name, terms in rows[start + 2 :]}
     project = tomllib.loads(read(ROOT / "pyproject.toml"))["project"]
-    assert set(listed) == {canonicalize_name(Requirement(d).name) for d in project["dependencies"]}
+    needs = [*project["dependencies"], *project["optional-dependencies"]["study"]]
+    assert set(listed) == {canonicalize_name(Requirement(d).name) for d in needs}
     installed = {canonicalize_name(d.metadata["Name"]) for d in importlib.metadata.distributions()}
     for package, terms in listed.items():
         if package not in installed:

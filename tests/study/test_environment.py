@@ -56,7 +56,8 @@ def project() -> dict:
 
 def declared() -> list[Requirement]:
     extras = project()["optional-dependencies"]
-    return [Requirement(line) for line in [*project()["dependencies"], *extras["test"]]]
+    lines = [*project()["dependencies"], *extras["study"], *extras["test"]]
+    return [Requirement(line) for line in lines]
 
 
 def version(pin: Requirement) -> str:
@@ -125,11 +126,10 @@ def test_every_locked_package_installs_on_any_python_3_11():
     assert not refused
 
 
-def imported_modules() -> dict[str, str]:
-    """Top-level names that the library imports, each with a file that does."""
+def imported_modules(package: str) -> dict[str, str]:
+    """Top-level names that a package imports, each with a file that does."""
     found = {}
-    sources = (path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
-    for path in sorted(sources):
+    for path in sorted((ROOT / package).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
                 names = [alias.name for alias in node.names]
@@ -141,22 +141,29 @@ def imported_modules() -> dict[str, str]:
     return found
 
 
-def test_every_import_of_the_library_is_a_declared_dependency():
+OPTIONAL = {"emomm_lib": {"torchvision"}, "emomm_study": set()}
+"""What a package imports where it is installed, and does without elsewhere."""
+
+
+@pytest.mark.parametrize(("package", "extras"), [("emomm_lib", []), ("emomm_study", ["study"])])
+def test_every_import_of_a_package_is_a_declared_dependency(package, extras):
     optional = project()["optional-dependencies"]
-    allowed = {
-        canonicalize_name(Requirement(line).name)
-        for lines in [project()["dependencies"], *(v for k, v in optional.items() if k != "test")]
-        for line in lines
-    }
+    lines = [*project()["dependencies"], *(line for name in extras for line in optional[name])]
+    allowed = {canonicalize_name(Requirement(line).name) for line in lines} | OPTIONAL[package]
     owners = importlib.metadata.packages_distributions()
     undeclared = [
         f"{file} imports {module}"
-        for module, file in imported_modules().items()
+        for module, file in imported_modules(package).items()
         if module not in sys.stdlib_module_names
         and module not in PACKAGES
         and not {canonicalize_name(owner) for owner in owners.get(module, [module])} & allowed
     ]
     assert not undeclared, f"declare in pyproject.toml, with a reason: {undeclared}"
+
+
+def test_the_small_library_needs_nine_packages_and_nothing_of_the_workshop():
+    assert len(project()["dependencies"]) <= 9
+    assert "emomm_study" not in imported_modules("emomm_lib")
 
 
 def test_the_lock_holds_no_address():
