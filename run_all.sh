@@ -1,12 +1,15 @@
 #!/usr/bin/env bash
 # Runs the notebooks in order and compares what they find with the paper.
 #
-# usage: ./run_all.sh [--profile mini|paper] [--from NN | --only NN] [--refresh] [--help]
+# usage: ./run_all.sh [--profile mini|paper] [--from NN | --only NN] [--refresh]
+#                     [--formats LIST] [--help]
 #
 #   --profile NAME  parameters to run with: notebooks/profiles/NAME.yaml (default: mini)
 #   --from NN       start at notebook NN
 #   --only NN       run notebook NN alone
 #   --refresh       also rewrite the outputs of the committed notebooks
+#   --formats LIST  formats of figures, png and with it svg or pdf (default: png,svg; an SVG only
+#                   where it is small and has no raster image in it): --formats png,svg,pdf
 #   --help          show this
 #
 # Executed notebooks and the comparison go to runs/NAME. The environment is the active one if it has

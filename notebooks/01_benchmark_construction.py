@@ -56,12 +56,12 @@ from emomm_study.mini.annotators import SimulatedAnnotators, simulated_campaign
 from emomm_study.mini.surrogate.cue import CUES
 from emomm_study.mini.surrogate.plan import SurrogateSettings
 from emomm_study.mini.surrogate.render import render_corpus
+from emomm_study.notebook import open_run
 from emomm_study.paths import located, run_dir
 from emomm_study.report.clips import contact_sheet, face_statistics
-from emomm_study.report.comparison import save_comparison
-from emomm_study.report.figures.statistics import figure2, figure_caption
-from emomm_study.report.manifest import Provenance, frame_fingerprint
-from emomm_study.report.style import caption, save
+from emomm_study.report.figures.statistics import figure2
+
+run = open_run("01_benchmark_construction", globals())
 
 # %% [markdown]
 # ## The corpora
@@ -115,7 +115,7 @@ tables = [
 ]
 report = pd.concat([table.report for table in tables], ignore_index=True)
 for corpus, table in zip(roots, tables, strict=True):
-    write_report(table, run_dir(profile) / f"excluded_{corpus}.csv")
+    write_report(table, run_dir(run.profile) / f"excluded_{corpus}.csv")
 loaded = pd.DataFrame(
     {
         "corpus": [c.value for c in roots],
@@ -145,8 +145,8 @@ report.groupby(["corpus", "problem"]).size() if len(report) else "No row was exc
 
 # %%
 manifest = build_manifest(tables, BenchmarkSettings(seed=seed))
-write_manifest(manifest, run_dir(profile) / "manifest.parquet")
-(run_dir(profile) / "datasheet.md").write_text(datasheet(manifest, data_note), encoding="utf-8")
+write_manifest(manifest, run_dir(run.profile) / "manifest.parquet")
+(run_dir(run.profile) / "datasheet.md").write_text(datasheet(manifest, data_note), encoding="utf-8")
 manifest.groupby(["corpus", "stratum"]).size().unstack()
 
 # %% [markdown]
@@ -169,15 +169,11 @@ print(split_report(manifest).round(3).to_string(index=False))
 
 # %%
 sizes = subset_sizes(manifest)
-fig = figure2(sizes, profile)
-provenance = Provenance(
-    "Figure 2 (left)",
-    "01_benchmark_construction",
-    frame_fingerprint(manifest),
-    caption=figure_caption("Figure 2", profile, data_note),
+run.publish(
+    figure2(sizes), "figure2_subsets", "Figure 2 (left)",
+    "Subsets of EmoMM by corpus: full-modality clips (Align, Conflict) and the three masked "
+    "instances of each (Missing-Align, Missing-Conflict)",
 )
-save(fig, "figure2_subsets", profile, provenance)
-fig
 
 # %% [markdown]
 # ## What a clip looks like
@@ -187,15 +183,8 @@ fig
 # class next to V's label, plain ones more often than emphatic ones.
 
 # %%
-sheet = contact_sheet(manifest, roots, profile, seed=seed)
-provenance = Provenance(
-    "Clips",
-    "01_benchmark_construction",
-    frame_fingerprint(manifest),
-    caption=caption("Clips", profile, "One clip of each class and corpus", data_note),
-)
-save(sheet, "clips", profile, provenance)
-sheet
+sheet = contact_sheet(manifest, roots, seed=seed)
+run.publish(sheet, "clips", "Clips", "One clip of each class and corpus")
 
 # %% [markdown]
 # Later notebooks localise the person with MediaPipe, so its detector has to find the speakers.
@@ -220,9 +209,8 @@ reproduced["claim/clips_per_corpus"] = float(manifest["corpus"].value_counts().m
 published = paper.claim_items()
 published = published[published["item"].isin(reproduced)]
 tolerance = {i: 0.01 if "split" in i else 0.0 for i in reproduced}
-comparison = paper.compare(published, reproduced, tolerance, profile=profile)
-save_comparison(comparison, profile, "01")
-comparison[["item", "published", "reproduced", "tolerance", "within"]]
+shown = ["item", "published", "reproduced", "tolerance", "within"]
+run.compare(published, reproduced, tolerance, columns=shown)
 
 # %% [markdown]
 # **What came out, under `mini`.** No row is excluded, the quotas of Appendix A.1 are met, and no speaker is on two

@@ -36,17 +36,12 @@ same_clips = True
 import pandas as pd
 
 from emomm_study import paper
-from emomm_study.corpora.manifest import read_manifest
-from emomm_study.paths import run_dir
+from emomm_study.notebook import open_run
 from emomm_study.report import tables
-from emomm_study.report.comparison import save_comparison
 from emomm_study.report.figures import statistics as figures
-from emomm_study.report.manifest import Provenance, frame_fingerprint
-from emomm_study.report.style import caption, save
 
-NOTEBOOK = "02_statistics"
-manifest = read_manifest(run_dir(profile) / "manifest.parquet")
-fingerprint = frame_fingerprint(manifest)
+run = open_run("02_statistics", globals())
+manifest = run.manifest
 another = "another draw of clips by the same rules"
 f"{len(manifest):,} clips of {manifest['speaker_id'].nunique()} speakers"
 
@@ -54,16 +49,14 @@ f"{len(manifest):,} clips of {manifest['speaker_id'].nunique()} speakers"
 # ## Table 3: class counts
 
 # %%
-table3 = tables.table3(manifest, profile)
-text = caption("Table 3", profile, "Class counts by source, published and reproduced", data_note)
-tables.save_table(table3, "table3", profile, Provenance("Table 3", NOTEBOOK, fingerprint, None, text))
-table3
+table3 = tables.table3(manifest, run.profile)
+run.publish(table3, "table3", "Table 3", "Class counts by source, published and reproduced")
 
 # %% tags=["nbval-check-output"]
 counts = tables.label_counts(manifest)
 counts = counts.assign(item=paper.item_names(3, counts), reproduced=counts["count"])
 apart = {} if same_clips else dict.fromkeys(counts["item"], another)
-compared3 = paper.compare(paper.items(3), counts, 0, profile=profile, not_comparable=apart)
+compared3 = run.compare(paper.items(3), counts, 0, not_comparable=apart)
 print(f"Table 3: {int(compared3['within'].sum())} of {len(compared3)} cells equal the published ones")
 
 # %% [markdown]
@@ -72,16 +65,14 @@ print(f"Table 3: {int(compared3['within'].sum())} of {len(compared3)} cells equa
 # $C_{ij} = 1 - \frac{1}{4N}\sum_n |y_i^{(n)} - y_j^{(n)}|$ (Eq. 1), with labels 0 to 4.
 
 # %%
-table4 = tables.table4(manifest, profile)
-text = caption("Table 4", profile, "Agreement by Eq. 1, published and reproduced", data_note)
-tables.save_table(table4, "table4", profile, Provenance("Table 4", NOTEBOOK, fingerprint, None, text))
-table4.round(4)
+table4 = tables.table4(manifest, run.profile)
+run.publish(table4, "table4", "Table 4", "Agreement by Eq. 1, published and reproduced")
 
 # %% tags=["nbval-check-output"]
 agreed = tables.agreements(manifest)
 agreed = agreed.assign(item=paper.item_names(4, agreed), reproduced=agreed["agreement"])
 apart = {} if same_clips else dict.fromkeys(agreed["item"], another)
-compared4 = paper.compare(paper.items(4), agreed, 0.5e-4, profile=profile, not_comparable=apart)
+compared4 = run.compare(paper.items(4), agreed, 0.5e-4, not_comparable=apart)
 print(f"Table 4: {int(compared4['within'].sum())} of {len(compared4)} cells equal to four decimals")
 
 # %% [markdown]
@@ -92,28 +83,29 @@ print(f"Table 4: {int(compared4['within'].sum())} of {len(compared4)} cells equa
 # mean of Table 4's two corpora, which are of equal size; T and V differ from it by a rounding.
 
 # %%
-fig = figures.figure6(manifest, profile)
-text = figures.figure_caption("Figure 6", profile, data_note)
-save(fig, "figure6_combined", profile, Provenance("Figure 6", NOTEBOOK, fingerprint, None, text))
-fig
+run.publish(
+    figures.figure6(manifest), "figure6_combined", "Figure 6",
+    "EmoMM statistics, both corpora: five-class label distributions (left) and agreement C_ij of "
+    "Eq. 1 (right); in brackets the means of Table 4's two corpora, which are of equal size",
+)
 
 # %% [markdown]
 # ## Figure 7: CMU-MOSI
 
 # %%
-fig = figures.figure7(manifest, profile)
-text = figures.figure_caption("Figure 7", profile, data_note)
-save(fig, "figure7_cmu_mosi", profile, Provenance("Figure 7", NOTEBOOK, fingerprint, None, text))
-fig
+run.publish(
+    figures.figure7(manifest), "figure7_cmu_mosi", "Figure 7",
+    "CMU-MOSI: five-class label distributions (left) and agreement C_ij (right)",
+)
 
 # %% [markdown]
 # ## Figure 8: CH-SIMS v2.0
 
 # %%
-fig = figures.figure8(manifest, profile)
-text = figures.figure_caption("Figure 8", profile, data_note)
-save(fig, "figure8_ch_sims", profile, Provenance("Figure 8", NOTEBOOK, fingerprint, None, text))
-fig
+run.publish(
+    figures.figure8(manifest), "figure8_ch_sims", "Figure 8",
+    "CH-SIMS v2.0: five-class label distributions (left) and agreement C_ij (right)",
+)
 
 # %% [markdown]
 # ## Table 5: capabilities of benchmarks
@@ -129,17 +121,16 @@ shown_here = {
     "attention_diagnosis": "04",
     "modality_contribution": "03",
 }
-table5 = tables.table5(shown_here)
-text = caption("Table 5", profile, "Capabilities, as published, and where they are shown here")
-tables.save_table(table5, "table5", profile, Provenance("Table 5", NOTEBOOK, fingerprint, None, text))
-table5
+run.publish(
+    tables.table5(shown_here), "table5", "Table 5",
+    "Capabilities, as published, and where they are shown here", note="",
+)
 
 # %% [markdown]
 # ## Beside the paper
 
 # %%
 comparison = pd.concat([compared3, compared4], ignore_index=True)
-save_comparison(comparison, profile, "02")
 comparison.groupby("within", dropna=False).size().rename("cells").to_frame()
 
 # %% [markdown]

@@ -46,16 +46,12 @@ import pandas as pd
 from emomm_lib import accuracy_drops, coalition_accuracy, psmv_frame, vcc
 from emomm_lib.labels import COALITIONS
 from emomm_study import paper
-from emomm_study.evaluate.experiment import open_experiment
 from emomm_study.evaluate.results import baselines, outcomes
-from emomm_study.report.comparison import save_comparison
-from emomm_study.report.figures.collapse import figure3, figure_caption
-from emomm_study.report.manifest import Provenance, frame_fingerprint
-from emomm_study.report.style import save
+from emomm_study.notebook import open_run
+from emomm_study.report.figures.collapse import figure3
 from emomm_study.report.tables import with_intervals
-from emomm_study.report.values import record_values
 
-NOTEBOOK = "03_vcc_analysis"
+run = open_run("03_vcc_analysis", globals())
 
 # %% [markdown]
 # ## Ask the model
@@ -65,11 +61,7 @@ NOTEBOOK = "03_vcc_analysis"
 # Under `mini` the model has seen none of them.
 
 # %%
-bench = open_experiment(
-    profile, ch_sims_root=ch_sims_root, cmu_mosi_root=cmu_mosi_root, model=model, dtype=dtype,
-    device=device, batch_size=batch_size, num_frames=num_frames, frame_pixels=frame_pixels,
-    max_audio_seconds=max_audio_seconds, render_clips=render_clips, keep_encodings=keep_encodings,
-)
+bench = run.bench
 predictions = bench.predictions(bench.clips, COALITIONS, traces=True, states=True)
 answered, lost = outcomes(bench.clips, predictions)
 
@@ -84,12 +76,12 @@ print(f"{len(bench.clips):,} clips, {len(answered):,} answers, {len(lost)} not s
 
 # %%
 accuracy = coalition_accuracy(answered)
-record_values(accuracy, "accuracy", profile, NOTEBOOK, by=["subset", "coalition"])
+run.record(accuracy, "accuracy", by=["subset", "coalition"])
 with_intervals(accuracy, index="coalition", columns="subset")
 
 # %%
 drops = accuracy_drops(answered)
-record_values(drops, "drops", profile, NOTEBOOK, by=["coalition"])
+run.record(drops, "drops", by=["coalition"])
 (100 * drops.set_index("coalition").loc[["T", "A", "V"], ["value", "low", "high"]]).round(1)
 
 # %% [markdown]
@@ -127,24 +119,25 @@ named = {"model": answered, **readers}
 everyone = pd.concat([frame.assign(source=name) for name, frame in named.items()])
 values = psmv_frame(everyone, by=("source", "subset"))
 shares = values[values["quantity"] == "share"]
-record_values(values, "psmv", profile, NOTEBOOK, by=["source", "subset", "modality", "quantity"], clips=False)
+run.record(values, "psmv", by=["source", "subset", "modality", "quantity"], clips=False)
 with_intervals(shares, index=["source", "subset"], columns="modality")
 
 # %%
 collapse = vcc(answered, readers)
-record_values(collapse, "vcc", profile, NOTEBOOK, by=["source", "quantity"], clips=False)
+run.record(collapse, "vcc", by=["source", "quantity"], clips=False)
 with_intervals(collapse, index="source", columns="quantity")
 
 # %% [markdown]
 # ## Figure 3 (left, middle)
 
 # %%
-fig = figure3(accuracy, drops, collapse, shares, profile)
-item = "Figure 3 (left, middle)"
-text = figure_caption(item, profile, data_note)
-key = f"{frame_fingerprint(bench.clips)}-{bench.fingerprint}"
-save(fig, "figure3_vcc", profile, Provenance(item, NOTEBOOK, key, None, text))
-fig
+run.publish(
+    figure3(accuracy, drops, collapse, shares), "figure3_vcc", "Figure 3 (left, middle)",
+    "Video contribution collapse. Left: five-class accuracy by coalition, with the drop from Align "
+    "to Conflict. Middle: PSMV shares (Eq. 2) under accuracy; hollow, to the right of a bar: "
+    "readers without preference. Black: published values, for which the paper names no model; "
+    "intervals are 95% bootstrap",
+)
 
 # %% [markdown]
 # ## Is it the same in both languages?
@@ -167,9 +160,7 @@ found = pd.concat([drop, video]).rename(columns={"value": "reproduced"})
 found[["reproduced", "low", "high"]] *= 100
 published = paper.claim_items()
 published = published[published["item"].isin(found["item"])]
-comparison = paper.compare(published, found.assign(model=bench.name), 1.0, profile=profile)
-save_comparison(comparison, profile, "03")
-comparison[["item", "published", "reproduced", "low", "high", "within", "note"]]
+run.compare(published, found.assign(model=bench.name), 1.0)
 
 # %% [markdown]
 # **What came out under `mini`.** The numbers move as in the paper: alone, video loses most, though its

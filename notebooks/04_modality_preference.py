@@ -49,27 +49,18 @@ from emomm_lib import (
 )
 from emomm_lib.labels import COALITIONS
 from emomm_study import paper
-from emomm_study.evaluate.experiment import open_experiment
 from emomm_study.evaluate.results import baselines, outcomes
-from emomm_study.report.comparison import save_comparison
-from emomm_study.report.figures.collapse import figure3_right, figure9, figure10, figure_caption
-from emomm_study.report.manifest import Provenance, frame_fingerprint
-from emomm_study.report.style import save
+from emomm_study.notebook import open_run
+from emomm_study.report.figures.collapse import figure3_right, figure9, figure10
 from emomm_study.report.tables import with_intervals
-from emomm_study.report.values import record_values
 
-NOTEBOOK = "04_modality_preference"
+run = open_run("04_modality_preference", globals())
 
 # %%
-bench = open_experiment(
-    profile, ch_sims_root=ch_sims_root, cmu_mosi_root=cmu_mosi_root, model=model, dtype=dtype,
-    device=device, batch_size=batch_size, num_frames=num_frames, frame_pixels=frame_pixels,
-    max_audio_seconds=max_audio_seconds, render_clips=render_clips, keep_encodings=keep_encodings,
-)
+bench = run.bench
 predictions = bench.predictions(bench.clips, COALITIONS, traces=True)
 answered, lost = outcomes(bench.clips, predictions)
 traces = bench.traces()
-key = f"{frame_fingerprint(bench.clips)}-{bench.fingerprint}"
 
 # %% tags=["nbval-check-output"]
 print(f"{len(answered):,} answers, {len(lost)} not scored, {len(traces):,} traces")
@@ -84,7 +75,7 @@ print(f"{len(answered):,} answers, {len(lost)} not scored, {len(traces):,} trace
 
 # %%
 gtar = gtar_frame(answered)
-record_values(gtar, "gtar", profile, NOTEBOOK, by=["setting", "modality"])
+run.record(gtar, "gtar", by=["setting", "modality"])
 with_intervals(gtar, index="modality", columns="setting", factor=1, digits=3)
 
 # %% [markdown]
@@ -92,7 +83,7 @@ with_intervals(gtar, index="modality", columns="setting", factor=1, digits=3)
 
 # %%
 pairwise = gtar_frame(answered, by=("coalition",))
-record_values(pairwise, "gtar by coalition", profile, NOTEBOOK, by=["coalition", "modality"])
+run.record(pairwise, "gtar by coalition", by=["coalition", "modality"])
 with_intervals(pairwise, index="modality", columns="coalition", factor=1, digits=3)
 
 # %% [markdown]
@@ -105,7 +96,7 @@ with_intervals(pairwise, index="modality", columns="coalition", factor=1, digits
 readers = baselines(answered)
 everyone = pd.concat([frame.assign(reader=name) for name, frame in readers.items()])
 reader_gtar = gtar_frame(everyone, by=("reader", "setting"))
-record_values(reader_gtar, "gtar of readers", profile, NOTEBOOK, by=["reader", "setting", "modality"])
+run.record(reader_gtar, "gtar of readers", by=["reader", "setting", "modality"])
 with_intervals(reader_gtar, index=["reader", "setting"], columns="modality", factor=1, digits=3)
 
 # %% [markdown]
@@ -123,7 +114,7 @@ conflict = answered[answered["coalition"].isin(["TA", "TV", "AV", "TAV"]) & targ
 pairs = pd.MultiIndex.from_frame(conflict[["sample_id", "coalition"]])
 chosen = traces.select(pd.MultiIndex.from_frame(traces.index).isin(pairs))
 budget = attention_by_modality(chosen)
-record_values(budget, "budget", profile, NOTEBOOK, by=["coalition", "modality", "quantity"], clips=False, of="quantity")
+run.record(budget, "budget", by=["coalition", "modality", "quantity"], clips=False, of="quantity")
 budget.pivot(index=["coalition", "modality"], columns="quantity", values="value")[
     ["tokens", "mass", "nmas", "share"]
 ].round({"tokens": 1, "mass": 3, "nmas": 4, "share": 3})
@@ -133,20 +124,27 @@ budget.pivot(index=["coalition", "modality"], columns="quantity", values="value"
 
 # %%
 by_layer = nmas_by_layer(chosen)
-record_values(by_layer, "by layer", profile, NOTEBOOK, by=["coalition", "layer", "modality", "quantity"], clips=False, of="quantity")
-fig = figure9(gtar, reader_gtar, by_layer, profile)
-text = figure_caption("Figure 9", profile, data_note)
-save(fig, "figure9_preference", profile, Provenance("Figure 9", NOTEBOOK, key, None, text))
-fig
+told_by = ["coalition", "layer", "modality", "quantity"]
+run.record(by_layer, "by layer", by=told_by, clips=False, of="quantity")
+run.publish(
+    figure9(gtar, reader_gtar, by_layer), "figure9_preference", "Figure 9",
+    "(a) GTAR (Eq. 4) on Missing-Conflict (left) and Conflict (right), n the target-conflict cases "
+    "where the modality agrees with the ground truth; hollow, to the right of a bar: readers "
+    "without preference. (b) nMAS (Eq. 5), normalised over the modalities to sum 1, by layer, on "
+    "the target-conflict cases (exactly one modality wrong). Black: published values, for which "
+    "the paper names no model; intervals are 95% bootstrap",
+)
 
 # %% [markdown]
 # ## Figure 10
 
 # %%
-fig = figure10(by_layer, profile)
-text = figure_caption("Figure 10", profile, data_note)
-save(fig, "figure10_missing", profile, Provenance("Figure 10", NOTEBOOK, key, None, text))
-fig
+run.publish(
+    figure10(by_layer), "figure10_missing", "Figure 10",
+    "nMAS (Eq. 5) of the two present modalities, normalised to sum 1, by layer, where one of the "
+    "two is wrong. Black: published values, for which the paper names no model; intervals are 95% "
+    "bootstrap",
+)
 
 # %%
 video = by_layer[(by_layer["modality"] == "V") & (by_layer["quantity"] == "share")]
@@ -165,15 +163,15 @@ video.pivot(index="layer", columns="coalition", values="value").round(2)
 # %%
 points = preference_points(answered, traces)
 correlation = nmas_gtar_correlation(answered, traces)
-record_values(correlation, "correlation", profile, NOTEBOOK, by=["quantity"], clips=False)
+run.record(correlation, "correlation", by=["quantity"], clips=False)
 points.round({"gtar": 3, "share": 3})
 
 # %%
-fig = figure3_right(points, correlation, profile)
-item = "Figure 3 (right)"
-text = figure_caption(item, profile, data_note)
-save(fig, "figure3_right", profile, Provenance(item, NOTEBOOK, key, None, text))
-fig
+run.publish(
+    figure3_right(points, correlation), "figure3_right", "Figure 3 (right)",
+    "GTAR (Eq. 4) against nMAS share (Eq. 5), a point for each modality of each coalition, on "
+    "target-conflict cases where the modality agrees with the ground truth",
+)
 
 # %%
 correlation.set_index("quantity")[["value", "low", "high"]].round(2)
@@ -186,9 +184,7 @@ mine = gtar.assign(item="claim/gtar_" + gtar["modality"].str.lower() + "_" + gta
 mine = mine.rename(columns={"value": "reproduced"}).assign(model=bench.name)
 published = paper.claim_items()
 published = published[published["item"].str.startswith("claim/gtar_")]
-comparison = paper.compare(published, mine, 0.01, profile=profile)
-save_comparison(comparison, profile, "04")
-comparison[["item", "published", "reproduced", "low", "high", "within", "note"]]
+run.compare(published, mine, 0.01)
 
 # %% [markdown]
 # **What came out under `mini`.** GTAR falls from text over audio to video in both settings, as in the paper.

@@ -43,29 +43,17 @@ import pandas as pd
 
 from emomm_lib import attention_by_modality, nmas_by_layer, score_frame
 from emomm_lib.metrics.paired import compare_views
-from emomm_study.evaluate.experiment import open_experiment
 from emomm_study.evaluate.results import outcomes
 from emomm_study.media.regions import KINDS
-from emomm_study.report.figures.person import (
-    figure11,
-    figure_caption,
-    overlay_sheet,
-    person_frames,
-    token_figure,
-)
-from emomm_study.report.manifest import Provenance, frame_fingerprint
-from emomm_study.report.style import save
+from emomm_study.notebook import open_run
+from emomm_study.report.figures.person import figure11, overlay_sheet, person_frames, token_figure
 from emomm_study.report.tables import with_intervals
-from emomm_study.report.values import record_values, side_of_zero
+from emomm_study.report.values import side_of_zero
 
-NOTEBOOK = "05_person_masking"
+run = open_run("05_person_masking", globals())
 
 # %%
-bench = open_experiment(
-    profile, ch_sims_root=ch_sims_root, cmu_mosi_root=cmu_mosi_root, model=model, dtype=dtype,
-    device=device, batch_size=batch_size, num_frames=num_frames, frame_pixels=frame_pixels,
-    max_audio_seconds=max_audio_seconds, render_clips=render_clips, keep_encodings=keep_encodings,
-)
+bench = run.bench
 conflict = bench.clips[bench.clips["subset"] == "conflict"].sample(frac=1, random_state=seed)
 clips = conflict.groupby("corpus").head(person_clips or len(conflict)).sort_values("sample_id")
 clips = clips.reset_index(drop=True)
@@ -85,7 +73,7 @@ found = regions.groupby("corpus")[["frames", *KINDS]].sum()
 found = found.assign(unread=regions["failure"].notna().groupby(regions["corpus"]).sum())
 found = found.assign(coverage=regions.groupby("corpus")["coverage"].mean())
 coverage = found["coverage"].rename("value").reset_index()
-record_values(coverage, "coverage", profile, NOTEBOOK, by=["corpus"])
+run.record(coverage, "coverage", by=["corpus"])
 found.round({"coverage": 3})
 
 # %% tags=["nbval-check-output"]
@@ -103,13 +91,15 @@ readable = clips[regions["failure"].isna()]
 frames = person_frames(
     readable, bench.roots, masked.region_store, lambda clip: masked.inspect(clip, "V").grid, seed=seed
 )
-key = "-".join([frame_fingerprint(clips), *(view.fingerprint for view in views.values())])
+run.made_of = [clips, *(view.fingerprint for view in views.values())]
 
 # %%
-fig = overlay_sheet(frames, least_cover, profile)
-text = figure_caption("Person regions", profile, data_note)
-save(fig, "person_regions", profile, Provenance("Person regions", NOTEBOOK, key, None, text))
-fig
+run.publish(
+    overlay_sheet(frames, least_cover), "person_regions", "Person regions",
+    "Middle frames of clips chosen at random, above with the outline of the person's region, below "
+    "as the model sees them: with the pixels outside replaced by the processor's mean colour, or "
+    "without the tokens of which too little lies inside",
+)
 
 # %% [markdown]
 # ## Figure 11
@@ -125,15 +115,18 @@ asked = {
 scored = {name: outcomes(clips, rows, ["TAV"])[0] for name, rows in asked.items()}
 without, lost = outcomes(clips, bench.predictions(clips, ["TA"]), ["TA"])
 gains = compare_views(scored, without)
-record_values(gains, "gains", profile, NOTEBOOK, by=["view", "quantity", "metric"])
+run.record(gains, "gains", by=["view", "quantity", "metric"])
 print(f"{int(gains['n'].iloc[0]):,} clips answered in every view, of {len(clips):,}")
 
 # %%
-fig = figure11(gains, profile)
-published = "negative for the original, positive for the person only; no numbers"
-text = figure_caption("Figure 11", profile, data_note)
-save(fig, "figure11_person", profile, Provenance("Figure 11", NOTEBOOK, key, published, text))
-fig
+run.publish(
+    figure11(gains), "figure11_person", "Figure 11",
+    "Marginal gain of video on conflict clips, Perf(TAV) - Perf(TA) (Eq. 18), for the original "
+    "video and for video of which only the person is left, and its change against the original, "
+    "with 95% paired bootstrap intervals. The paper prints no numbers for it, only that the gain "
+    "turns from negative to positive",
+    published="negative for the original, positive for the person only; no numbers",
+)
 
 # %%
 with_intervals(gains, index=["quantity", "view"], columns="metric", factor=100, digits=1)
@@ -147,7 +140,7 @@ alone = pd.concat(
     [outcomes(clips, rows, ["V"])[0].assign(view=name) for name, rows in asked.items()]
 )
 alone = score_frame(alone, ["view"], ("acc5", "acc2", "f1"), cluster="sample_id")
-record_values(alone, "video alone", profile, NOTEBOOK, by=["view", "metric"])
+run.record(alone, "video alone", by=["view", "metric"])
 with_intervals(alone, index="view", columns="metric", factor=100, digits=1)
 
 # %% [markdown]
@@ -166,14 +159,17 @@ traces = {
     for name, table in tables.items()
 }
 budget = pd.concat([attention_by_modality(t).assign(view=name) for name, t in traces.items()])
-record_values(budget, "budget", profile, NOTEBOOK, by=["view", "coalition", "modality", "quantity"], clips=False, of="quantity")
+told_by = ["view", "coalition", "modality", "quantity"]
+run.record(budget, "budget", by=told_by, clips=False, of="quantity")
 by_layer = pd.concat([nmas_by_layer(t).assign(view=name) for name, t in traces.items()])
 
 # %%
-fig = token_figure(budget, by_layer, profile)
-text = figure_caption("Person tokens", profile, data_note)
-save(fig, "person_tokens", profile, Provenance("Person tokens", NOTEBOOK, key, None, text))
-fig
+run.publish(
+    token_figure(budget, by_layer), "person_tokens", "Person tokens",
+    "Tokens of each modality before and after (left), and video's share of nMAS (Eq. 5) by layer, "
+    "normalised over the three modalities (right), on conflict clips with all modalities; 95% "
+    "bootstrap intervals over clips",
+)
 
 # %%
 video = budget[budget["modality"] == "V"]

@@ -43,7 +43,6 @@ router_seeds = 3
 import pandas as pd
 
 from emomm_study import paper
-from emomm_study.evaluate.experiment import open_experiment
 from emomm_study.evaluate.methods import Routed
 from emomm_study.evaluate.protocol import EMBEDDED, PUBLISHED, ChaseStudy
 from emomm_study.evaluate.routing import (
@@ -52,29 +51,20 @@ from emomm_study.evaluate.routing import (
     gate_by_layer,
     table6_metrics,
 )
-from emomm_study.report.comparison import save_comparison
+from emomm_study.notebook import open_run
 from emomm_study.report.figures.chase import (
-    figure_caption,
     gate_by_layer as gate_by_layer_figure,
     reliability_diagram,
     training_curves,
 )
-from emomm_study.report.manifest import Provenance, frame_fingerprint
-from emomm_study.report.style import caption, save
-from emomm_study.report.tables import save_table, table6, with_intervals
-from emomm_study.report.values import record_values
+from emomm_study.report.tables import table6, with_intervals
 
-NOTEBOOK = "06_router_training"
+run = open_run("06_router_training", globals())
 NAMES = {PUBLISHED: "published router", EMBEDDED: "embedded router"}
 
 # %%
-bench = open_experiment(
-    profile, ch_sims_root=ch_sims_root, cmu_mosi_root=cmu_mosi_root, model=model, dtype=dtype,
-    device=device, batch_size=batch_size, num_frames=num_frames, frame_pixels=frame_pixels,
-    max_audio_seconds=max_audio_seconds, render_clips=render_clips, keep_encodings=keep_encodings,
-)
+bench = run.bench
 study = ChaseStudy(bench, bench.states(bench.clips), search_budget)
-key = f"{frame_fingerprint(bench.clips)}-{bench.fingerprint}"
 
 # %% tags=["nbval-check-output"]
 print(f"{len(study.states.index):,} prompts with states of {study.layers} layers; l_r is "
@@ -100,11 +90,13 @@ histories = pd.concat([
     for seed, (_, history) in enumerate(found)
 ])
 last = histories[histories["epoch"] == histories["epoch"].max()].melt(["router", "seed", "epoch"], var_name="quantity")
-record_values(last, "last epoch", profile, NOTEBOOK, by=["router", "seed", "quantity"], of="quantity")
-figure = training_curves(histories, profile)
-save(figure, "router_curves", profile, Provenance(
-    "Router training", NOTEBOOK, key, None, figure_caption("Router curves", profile, data_note)))
-figure
+run.record(last, "last epoch", by=["router", "seed", "quantity"], of="quantity")
+run.publish(
+    training_curves(histories), "router_curves", "Router training",
+    "Training of the router: loss of Eq. 10 on training clips (dashed) and on validation clips "
+    "(solid), and on validation clips the area under the ROC curve of p and the share of conflicts "
+    "in which the gate's first modality is right; thin lines are seeds, bold ones their mean",
+)
 
 # %%
 last.pivot_table(index="router", columns="quantity", values="value", sort=False)[["conflict_auc", "gate_top1"]].round(2)
@@ -121,15 +113,17 @@ last.pivot_table(index="router", columns="quantity", values="value", sort=False)
 # %%
 routers = {NAMES[kind]: [router for router, _ in found] for kind, found in trained.items()}
 by_layer = gate_by_layer(routers, *study.targets(study.split("valid")))
-figure = gate_by_layer_figure(by_layer, profile)
-save(figure, "gate_by_layer", profile, Provenance(
-    "Gate by layer", NOTEBOOK, key, None, figure_caption("Gate by layer", profile, data_note)))
-figure
+run.publish(
+    gate_by_layer_figure(by_layer), "gate_by_layer", "Gate by layer",
+    "Share of conflicts in which the gate's first modality (Eq. 8) is right, by layer and "
+    "coalition, with 95% bootstrap intervals over clips; a level, dashed line is a router that "
+    "reads only what enters the first layer and so has one gate for all layers",
+)
 
 # %%
 named = by_layer["layer"].astype("Int64").astype("string").fillna("all")
 by_layer = by_layer.assign(layer=named)
-record_values(by_layer, "gate by layer", profile, NOTEBOOK, by=["router", "layer", "coalition"], trained=True)
+run.record(by_layer, "gate by layer", by=["router", "layer", "coalition"], trained=True)
 with_intervals(by_layer, index=["router", "layer"], columns="coalition")
 
 # %% [markdown]
@@ -143,7 +137,7 @@ with_intervals(by_layer, index=["router", "layer"], columns="coalition")
 # %%
 detection = pd.concat([detection_rates(study, kind).assign(router=NAMES[kind]) for kind in (PUBLISHED, EMBEDDED)])
 tidy = detection.melt(["router", "coalition", "n"], var_name="quantity")
-record_values(tidy, "detection", profile, NOTEBOOK, by=["router", "coalition", "quantity"], trained=True)
+run.record(tidy, "detection", by=["router", "coalition", "quantity"], trained=True)
 detection.set_index(["router", "coalition"]).round(2)
 
 # %% [markdown]
@@ -159,10 +153,9 @@ detection.set_index(["router", "coalition"]).round(2)
 # %%
 published = Routed(study.router(PUBLISHED)[0])
 measured = table6_metrics(study, published)
-record_values(measured, "table 6", profile, NOTEBOOK, by=["split", "metric"], trained=True)
-table = table6(measured, profile)
-note = caption("Table 6", profile, "Conflict detection and target-modality identification", data_note)
-save_table(table, "table6", profile, Provenance("Table 6", NOTEBOOK, key, None, note), decimals=4)
+run.record(measured, "table 6", by=["split", "metric"], trained=True)
+table = table6(measured, run.profile)
+run.publish(table, "table6", "Table 6", "Conflict detection and target-modality identification")
 table
 
 # %% [markdown]
@@ -173,10 +166,12 @@ table
 
 # %%
 reliable = conflict_reliability(study, PUBLISHED)
-figure = reliability_diagram(reliable, profile)
-save(figure, "router_reliability", profile, Provenance(
-    "Router reliability", NOTEBOOK, key, None, figure_caption("Reliability", profile, data_note)))
-figure
+run.publish(
+    reliability_diagram(reliable), "router_reliability", "Router reliability",
+    "Observed share of conflicts against the predicted probability p (Eq. 7), by bins of equal "
+    "width; areas of marks and the bars beneath are numbers of prompts. ECE is the mean distance "
+    "from the diagonal over prompts",
+)
 
 # %% [markdown]
 # ## Beside the paper
@@ -186,9 +181,7 @@ figure
 # %%
 ours = measured.assign(item=paper.item_names(6, measured), reproduced=measured["value"])
 ours = ours.assign(model="CHASE router" if bench.name == "Qwen2.5-Omni-7B" else bench.name)
-comparison = paper.compare(paper.items(6), ours, 0.02, profile=profile)
-save_comparison(comparison, profile, "06")
-comparison[["item", "published", "reproduced", "low", "high", "within", "note"]]
+run.compare(paper.items(6), ours, 0.02)
 
 # %% [markdown]
 # **What came out, under `mini`.** Both routers tell conflicts apart from the rest (areas of 0.89 to 0.94), but with tau at 0.7

@@ -50,29 +50,21 @@ from IPython.display import display
 
 from emomm_lib.metrics.paired import gain_share, paired_frame
 from emomm_study import paper
-from emomm_study.evaluate.experiment import open_experiment
 from emomm_study.evaluate.protocol import ChaseStudy
 from emomm_study.evaluate.reading import beside_card, reading_accuracy
 from emomm_study.evaluate.results import instances, join, table1_scores
+from emomm_study.notebook import open_run
 from emomm_study.report import tables
 from emomm_study.report.choices import choices_table, chosen_settings, paired_table
-from emomm_study.report.comparison import save_comparison
-from emomm_study.report.figures.chase import figure_caption, gains_forest
-from emomm_study.report.manifest import Provenance, frame_fingerprint
-from emomm_study.report.style import caption, save
-from emomm_study.report.values import record_values
+from emomm_study.report.figures.chase import gains_forest
 
-NOTEBOOK = "07_main_results"
+run = open_run("07_main_results", globals())
 
 # %% [markdown]
 # ## The model
 
 # %%
-bench = open_experiment(
-    profile, ch_sims_root=ch_sims_root, cmu_mosi_root=cmu_mosi_root, model=model, dtype=dtype,
-    device=device, batch_size=batch_size, num_frames=num_frames, frame_pixels=frame_pixels,
-    max_audio_seconds=max_audio_seconds, render_clips=render_clips, keep_encodings=keep_encodings,
-)
+bench = run.bench
 parameters = sum(p.numel() for p in bench.model.model.parameters())
 print(f"{bench.name}: {parameters / 1e6:.2f} million parameters, fingerprint {bench.model.fingerprint}")
 
@@ -91,7 +83,7 @@ if heldout_clips:
     reading = reading_accuracy(
         bench.model, heldout_clips, bench.store, media=bench.media, batch_size=batch_size
     )
-    record_values(reading, "reading", profile, NOTEBOOK, by=["metric", "coalition"])
+    run.record(reading, "reading", by=["metric", "coalition"])
     display(beside_card(reading, bench.model_folder))
 
 # %% [markdown]
@@ -150,16 +142,14 @@ print(chosen_settings(choices).to_string())
 on_test = study.report("test")
 rows = {"baseline": scored, **on_test}
 scores = pd.concat([table1_scores(part).assign(method=name) for name, part in rows.items()])
-record_values(scores, "table 1", profile, NOTEBOOK, by=["method", "subset", "metric"], trained=True)
+run.record(scores, "table 1", by=["method", "subset", "metric"], trained=True)
 results = tables.published_units(scores).assign(model=bench.name)
-table1 = tables.table1(results, profile)
-note = f"{data_note} {len(test)} clips; {len(failed)} failed instances are not scored."
-text = caption("Table 1", profile, "Main results beside the published rows", note)
-key = f"{frame_fingerprint(test)}-{bench.fingerprint}"
-tables.save_table(
-    table1, "table1", profile, Provenance("Table 1", NOTEBOOK, key, None, text), decimals=tables.DECIMALS
+run.made_of = [test, bench.fingerprint]
+run.publish(
+    tables.table1(results, run.profile), "table1", "Table 1",
+    "Main results beside the published rows", decimals=tables.DECIMALS,
+    note=f"{data_note} {len(test)} clips; {len(failed)} failed instances are not scored.",
 )
-tables.formatted(table1, tables.DECIMALS)
 
 # %% [markdown]
 # ## Gains, paired
@@ -174,17 +164,19 @@ baseline = study.baseline(test)
 gains = pd.concat(
     [paired_frame(baseline, part, cluster="speaker_id").assign(method=name) for name, part in on_test.items()]
 )
-record_values(gains, "gains", profile, NOTEBOOK, by=["method", "subset", "metric"], trained=True)
+run.record(gains, "gains", by=["method", "subset", "metric"], trained=True)
 paired_table(gains)
 
 # %%
 GROUPS = {"CHASE": "the paper's method", "CHASE, tuned": "the paper's method",
           "+ embedded gate": "extensions", "+ sharpened gate": "extensions"}
 accuracy = gains[gains["metric"] == "acc5"].assign(group=lambda f: f["method"].map(GROUPS))
-figure = gains_forest(accuracy, profile, title="Gains over the unsteered model, test split")
-save(figure, "chase_gains", profile, Provenance(
-    "CHASE gains", NOTEBOOK, key, None, figure_caption("Gains", profile, f"Test split. {data_note}")))
-figure
+run.publish(
+    gains_forest(accuracy, title="Gains over the unsteered model, test split"),
+    "chase_gains", "CHASE gains",
+    "Gains by method: points of five-class accuracy over the unsteered model on the same "
+    "instances, with 95% bootstrap intervals", note=f"Test split. {data_note}",
+)
 
 # %% [markdown]
 # ## Cross-fitted
@@ -204,7 +196,7 @@ shown = ["CHASE", "CHASE, tuned", "+ embedded gate", "+ sharpened gate", "oracle
 cross_gains = pd.concat([
     paired_frame(reference, frames[name], cluster="speaker_id").assign(method=name) for name in shown
 ])
-record_values(cross_gains, "cross-fitted gains", profile, NOTEBOOK, by=["method", "subset", "metric"], trained=True)
+run.record(cross_gains, "cross-fitted gains", by=["method", "subset", "metric"], trained=True)
 paired_table(cross_gains)
 
 # %%
@@ -214,7 +206,7 @@ shares = pd.concat([
 ])
 whole = cross_gains[cross_gains["metric"] == "acc5"].set_index(["method", "subset"])["value"]
 gained = pd.MultiIndex.from_frame(shares[["of", "subset"]]).map(whole)
-record_values(shares, "shares of an oracle's gain", profile, NOTEBOOK, by=["method", "of", "subset"],
+run.record(shares, "shares of an oracle's gain", by=["method", "of", "subset"],
               scale=pd.Series(1 / gained, shares.index), trained=True)
 tables.with_intervals(shares, index=["method", "of"], columns="subset", factor=1, digits=2)
 
@@ -246,9 +238,7 @@ ours = results.assign(item=paper.item_names(1, results), reproduced=results["val
 published = paper.items(1)
 published = published[published["item"].str.contains("/Qwen2.5-Omni-7B/")]
 tolerance = {i: 0.01 if i.endswith("/mae") else 1.0 for i in published["item"]}
-comparison = paper.compare(published, ours, tolerance, profile=profile)
-save_comparison(comparison, profile, "07")
-comparison[["item", "published", "reproduced", "low", "high", "within", "note"]]
+run.compare(published, ours, tolerance)
 
 # %% [markdown]
 # **What came out, under `mini`.** In its published configuration CHASE changes next to nothing in this model: all

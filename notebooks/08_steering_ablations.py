@@ -43,26 +43,17 @@ from IPython.display import display
 from emomm_lib.metrics.paired import paired_frame
 from emomm_study import paper
 from emomm_study.evaluate.controls import trust_from_labels, with_and_without_cue
-from emomm_study.evaluate.experiment import open_experiment
 from emomm_study.evaluate.protocol import ChaseStudy
+from emomm_study.notebook import open_run
 from emomm_study.report.choices import choices_table, chosen_settings, paired_table, table2_results
-from emomm_study.report.comparison import save_comparison
-from emomm_study.report.figures.chase import figure_caption, gains_forest, sweep_figure
-from emomm_study.report.manifest import Provenance, frame_fingerprint
-from emomm_study.report.style import caption, save
-from emomm_study.report.tables import DECIMALS, formatted, save_table, table2, with_intervals
-from emomm_study.report.values import record_values
+from emomm_study.report.figures.chase import gains_forest, sweep_figure
+from emomm_study.report.tables import DECIMALS, table2, with_intervals
 
-NOTEBOOK = "08_steering_ablations"
+run = open_run("08_steering_ablations", globals())
 
 # %%
-bench = open_experiment(
-    profile, ch_sims_root=ch_sims_root, cmu_mosi_root=cmu_mosi_root, model=model, dtype=dtype,
-    device=device, batch_size=batch_size, num_frames=num_frames, frame_pixels=frame_pixels,
-    max_audio_seconds=max_audio_seconds, render_clips=render_clips, keep_encodings=keep_encodings,
-)
+bench = run.bench
 study = ChaseStudy(bench, bench.states(bench.clips), search_budget)
-key = f"{frame_fingerprint(bench.clips)}-{bench.fingerprint}"
 choices = choices_table(study)
 choices
 
@@ -82,11 +73,11 @@ variants = study.report("ablation")
 test = study.baseline(study.split("test"))
 results = table2_results(test, variants, bench.name)
 units = results["metric"].map({"mae": 1}).fillna(100)
-record_values(results, "table 2", profile, NOTEBOOK, by=["variant", "metric"], scale=units, trained=True)
-table = table2(results, profile)
-note = caption("Table 2", profile, "Ablation on EmoMM-Conflict, test split", data_note)
-save_table(table, "table2", profile, Provenance("Table 2", NOTEBOOK, key, None, note), decimals=DECIMALS)
-formatted(table, DECIMALS)
+run.record(results, "table 2", by=["variant", "metric"], scale=units, trained=True)
+run.publish(
+    table2(results, run.profile), "table2", "Table 2", "Ablation on EmoMM-Conflict, test split",
+    decimals=DECIMALS,
+)
 
 # %% [markdown]
 # Paired with the unsteered model on the same conflicts:
@@ -95,7 +86,7 @@ formatted(table, DECIMALS)
 conflicts = test[test["subset"] == "conflict"]
 paired = [paired_frame(conflicts, v[v["subset"] == "conflict"], cluster="speaker_id").assign(method=n) for n, v in variants.items()]
 paired = pd.concat(paired)
-record_values(paired, "paired", profile, NOTEBOOK, by=["method", "metric"], trained=True)
+run.record(paired, "paired", by=["method", "metric"], trained=True)
 paired_table(paired)
 
 # %% [markdown]
@@ -109,13 +100,15 @@ paired_table(paired)
 
 # %%
 sweeps = study.sweeps()
-record_values(sweeps, "sweeps", profile, NOTEBOOK, by=["method", "parameter", "setting", "subset"], trained=True)
+run.record(sweeps, "sweeps", by=["method", "parameter", "setting", "subset"], trained=True)
 for name, file in (("CHASE", "sweeps_published"), ("+ sharpened gate", "sweeps_extended")):
-    title = f"One setting at a time, from {name}"
-    figure = sweep_figure(sweeps[sweeps["method"] == name], profile, title=title)
-    save(figure, file, profile, Provenance(
-        f"Sweeps of {name}", NOTEBOOK, key, None, figure_caption("Sweeps", profile, f"From {name}. {data_note}")))
-    display(figure)
+    own = sweeps[sweeps["method"] == name]
+    display(run.publish(
+        sweep_figure(own, title=f"One setting at a time, from {name}"), file, f"Sweeps of {name}",
+        "Gains while one setting is varied and all others keep the base's: points of five-class "
+        "accuracy over the unsteered model on the same instances, with 95% bootstrap intervals. A "
+        "dotted line marks the base's setting", note=f"From {name}. {data_note}",
+    ))
 
 # %% [markdown]
 # ## What the paper leaves open
@@ -125,8 +118,9 @@ for name, file in (("CHASE", "sweeps_published"), ("+ sharpened gate", "sweeps_e
 
 # %%
 readings = study.readings()
-record_values(readings, "readings", profile, NOTEBOOK, by=["method", "preference", "scope", "agreement", "subset"], trained=True)
-with_intervals(readings, index=["method", "preference", "scope", "agreement"], columns="subset")
+told_by = ["method", "preference", "scope", "agreement"]
+run.record(readings, "readings", by=[*told_by, "subset"], trained=True)
+with_intervals(readings, index=told_by, columns="subset")
 
 # %% [markdown]
 # Importance of visual tokens from gradients (Eq. 22-25, a forward and a backward pass) or from the attention
@@ -134,7 +128,7 @@ with_intervals(readings, index=["method", "preference", "scope", "agreement"], c
 
 # %%
 importances = study.importances()
-record_values(importances, "importances", profile, NOTEBOOK, by=["importance", "subset"], trained=True)
+run.record(importances, "importances", by=["importance", "subset"], trained=True)
 with_intervals(importances, index="importance", columns="subset")
 
 # %% [markdown]
@@ -165,11 +159,13 @@ accuracy = gains[gains["metric"] == "acc5"].assign(group=lambda f: f["method"].m
 accuracy = accuracy.sort_values("group", key=lambda g: g.map(
     {n: i for i, n in enumerate(["the paper's method", "extensions", "oracles", "without steering", "controls"])}),
     kind="stable")
-record_values(accuracy, "gains", profile, NOTEBOOK, by=["method", "subset"], trained=True)
-figure = gains_forest(accuracy, profile, title="Gains over the unsteered model, cross-fitted, whole clips")
-save(figure, "chase_comparisons", profile, Provenance(
-    "CHASE comparisons", NOTEBOOK, key, None, figure_caption("Gains", profile, data_note)))
-figure
+run.record(accuracy, "gains", by=["method", "subset"], trained=True)
+run.publish(
+    gains_forest(accuracy, title="Gains over the unsteered model, cross-fitted, whole clips"),
+    "chase_comparisons", "CHASE comparisons",
+    "Gains by method: points of five-class accuracy over the unsteered model on the same "
+    "instances, with 95% bootstrap intervals",
+)
 
 # %%
 (100 * accuracy.pivot(index="method", columns="subset", values="value")).round(1)
@@ -186,7 +182,7 @@ figure
 # %%
 if null_clips:
     control = with_and_without_cue(study, null_clips)
-    record_values(control, "null control", profile, NOTEBOOK, by=["cue", "method", "subset"], trained=True)
+    run.record(control, "null control", by=["cue", "method", "subset"], trained=True)
     display(with_intervals(control, index=["cue", "method"], columns="subset"))
 
 # %% [markdown]
@@ -197,7 +193,7 @@ if null_clips:
 
 # %%
 trust = trust_from_labels(study.crossed_clips, study.fold)
-record_values(trust, "trust from labels", profile, NOTEBOOK, by=["knows"])
+run.record(trust, "trust from labels", by=["knows"])
 with_intervals(trust.assign(top1="top-1"), index="knows", columns="top1")
 
 # %% [markdown]
@@ -232,9 +228,7 @@ with_intervals(trust.assign(top1="top-1"), index="knows", columns="top1")
 # %%
 ours = results.assign(item=paper.item_names(2, results), reproduced=results["value"])
 tolerance = {i: 0.01 if i.endswith("/mae") else 1.0 for i in paper.items(2)["item"]}
-comparison = paper.compare(paper.items(2), ours, tolerance, profile=profile)
-save_comparison(comparison, profile, "08")
-comparison[["item", "published", "reproduced", "low", "high", "within", "note"]]
+run.compare(paper.items(2), ours, tolerance)
 
 # %% [markdown]
 # Next: [09 · Case studies](09_case_studies.ipynb), what it does in single clips.

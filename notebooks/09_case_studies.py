@@ -55,9 +55,8 @@ from emomm_study.evaluate.cases import (
     first_with_video,
     rule_counts,
 )
-from emomm_study.evaluate.experiment import open_experiment
 from emomm_study.evaluate.protocol import ChaseStudy
-from emomm_study.report import tables
+from emomm_study.notebook import open_run
 from emomm_study.report.cards import (
     budget_frame,
     case_name,
@@ -66,21 +65,16 @@ from emomm_study.report.cards import (
     make_card,
     usual_cues,
 )
-from emomm_study.report.figures.cases import figure12, figure13, figure_caption
-from emomm_study.report.manifest import Provenance, frame_fingerprint
-from emomm_study.report.style import caption, save
-from emomm_study.report.values import ONE_CLIP, record_values
+from emomm_study.report.figures.cases import figure12, figure13
+from emomm_study.report.values import ONE_CLIP
 
-NOTEBOOK, METHOD = "09_case_studies", "CHASE, tuned"
+METHOD = "CHASE, tuned"
+run = open_run("09_case_studies", globals())
 
 # %%
-bench = open_experiment(
-    profile, ch_sims_root=ch_sims_root, cmu_mosi_root=cmu_mosi_root, model=model, dtype=dtype,
-    device=device, batch_size=batch_size, num_frames=num_frames, frame_pixels=frame_pixels,
-    max_audio_seconds=max_audio_seconds, render_clips=render_clips, keep_encodings=keep_encodings,
-)
+bench = run.bench
 study = ChaseStudy(bench, bench.states(bench.clips), search_budget)
-key = f"{frame_fingerprint(study.split('test'))}-{bench.fingerprint}"
+run.made_of = [study.split("test"), bench.fingerprint]
 
 # %% [markdown]
 # ## Which cases
@@ -99,17 +93,17 @@ pairs = case_pairs(study)
 
 # %%
 counts = pd.concat({name: rule_counts(pairs[name]) for name in METHODS}, names=["method", ""]).reset_index("method")
-record_values(counts, "fitting", profile, NOTEBOOK, by=["method", "case"], trained=True)
+run.record(counts, "fitting", by=["method", "case"], trained=True)
 counts.set_index("method")[["case", "coalition", "fitting", "among", "edge"]]
 
 # %%
 cases = find_cases(study, METHOD)
 train = study.split("train")
 usual = usual_cues(train, bench.roots, bench.media.audio, seed=seed)
-cards = [make_card(case, bench, usual, profile) for case in cases]
+cards = [make_card(case, bench, usual, run.profile) for case in cases]
 for card, rule in zip(cards, RULES, strict=True):
-    text = caption("Appendix F", profile, f"Case card, {rule.title} ({METHOD})", data_note)
-    save(card.figure(), f"case_{rule.name}", profile, Provenance("Appendix F", NOTEBOOK, key, None, text))
+    text = f"Case card, {rule.title} ({METHOD})"
+    run.publish(card.figure(), f"case_{rule.name}", "Appendix F", text, formats=["png"])
 
 # %% [markdown]
 # ## A conflict
@@ -159,7 +153,7 @@ cards[4]
 
 # %%
 budgets = budget_frame(cases)
-record_values(case_values(budgets), "case", profile, NOTEBOOK, by=["case", "quantity"], of="quantity", relative=ONE_CLIP)
+run.record(case_values(budgets), "case", by=["case", "quantity"], of="quantity", relative=ONE_CLIP)
 budgets.round(2)
 
 # %% tags=["nbval-check-output"]
@@ -175,11 +169,11 @@ print("\n".join(f"{rule.title}: {case_name(case)}" for rule, case in zip(RULES, 
 # %%
 shown = {}
 for number, case in ((7, cases[0]), (8, cases[1])):
-    item = f"Table {number}"
-    shown[number] = case_table(number, case)
-    note = f"Our case is another clip and another model than the published one. {data_note}"
-    text = caption(item, profile, f"{('Conflict', 'Missing')[number - 7]} case analysis", note)
-    tables.save_table(shown[number], f"table{number}", profile, Provenance(item, NOTEBOOK, key, None, text))
+    shown[number] = run.publish(
+        case_table(number, case), f"table{number}", f"Table {number}",
+        f"{('Conflict', 'Missing')[number - 7]} case analysis",
+        note=f"Our case is another clip and another model than the published one. {data_note}",
+    )
 shown[7]
 
 # %%
@@ -196,10 +190,11 @@ shown[8]
 case = first_with_video(cases)
 card = cards[cases.index(case)]
 attention = {name: answer.mean_on_video(case.layers) for name, answer in case.answers.items()}
-fig = figure12(card.frames, attention, case.layers, card.heading, profile)
-text = figure_caption("Figure 12", profile, data_note)
-save(fig, "figure12_attention", profile, Provenance("Figure 12", NOTEBOOK, key, None, text))
-fig
+run.publish(
+    figure12(card.frames, attention, case.layers, card.heading), "figure12_attention", "Figure 12",
+    "Attention of the decision query on the tokens of the frames, mean over heads and the layers "
+    "shown in the case's card, unsteered and steered, on one colour scale",
+)
 
 # %% [markdown]
 # ## Figure 13
@@ -210,10 +205,12 @@ fig
 
 # %%
 percentile = study.choices["CHASE"].config.percentile
-fig = figure13(card.frames, case.importance, percentile, card.heading, profile)
-text = figure_caption("Figure 13", profile, data_note)
-save(fig, "figure13_importance", profile, Provenance("Figure 13", NOTEBOOK, key, None, text))
-fig
+run.publish(
+    figure13(card.frames, case.importance, percentile, card.heading),
+    "figure13_importance", "Figure 13",
+    "Importance of the video's tokens (Eq. 24-25), sorted, with the threshold at the P-th "
+    "percentile, and over the frames, with the significant set S_v outlined",
+)
 
 # %% [markdown]
 # **What came out under `mini`.** The rules find 6 to 18 clips for *CHASE, tuned*, of 187 to 261 conflicts each; at

@@ -37,20 +37,21 @@ from emomm_lib.labels import Corpus
 from emomm_study.audit import attainable, collapse, gains, joint, kappa, mix, preference, sampling
 from emomm_study.audit.consistency import consistency
 from emomm_study.mini.surrogate.joint import MOSI_CONFLICTS, joint_counts
+from emomm_study.notebook import open_run
 from emomm_study.paths import PAPER_DATA
 from emomm_study.report.figures import (
     audit_kappa as figures_audit_kappa,
     audit_labels as figures_audit_labels,
     audit_results as figures_audit_results,
 )
-from emomm_study.report.manifest import Provenance
-from emomm_study.report.style import save
 
-NOTEBOOK = "10_paper_audit"
-NOTE = "From the published tables alone: no clip and no model of this profile has a part in it."
 pd.set_option("display.max_colwidth", None, "display.max_rows", None)
 printed = b"".join(file.read_bytes() for file in sorted(PAPER_DATA.glob("*.[cy][sa]*")))
-fingerprint = hashlib.sha256(printed).hexdigest()[:16]
+run = open_run("10_paper_audit", globals())
+run.made_of = hashlib.sha256(printed).hexdigest()[:16]
+run.data_note = (
+    "From the published tables alone: no clip and no model of this profile has a part in it."
+)
 findings = []
 
 # %% [markdown]
@@ -84,10 +85,12 @@ ends.pivot(index=["corpus", "constraints"], columns="kind", values="ends")[[*joi
 
 # %%
 committed = {corpus: joint_counts(corpus) for corpus in Corpus}
-fig = figures_audit_labels.kinds_figure(ranges, committed, profile)
-text = figures_audit_labels.figure_caption("Kinds of clips", profile, NOTE)
-save(fig, "audit_kinds", profile, Provenance("Audit: kinds of clips", NOTEBOOK, fingerprint, None, text))
-fig
+run.publish(
+    figures_audit_labels.kinds_figure(ranges, committed), "audit_kinds", "Audit, kinds of clips",
+    "Clips of each kind that Tables 3 and 4, and CH-SIMS's quotas (App. A.1), allow: the least "
+    "and greatest whole numbers, proved by the dual of a linear program. Diamonds: the labels of "
+    "this companion's surrogates",
+)
 
 # %% tags=["nbval-check-output"]
 print("all ends reached by whole clips:", ranges["exact"].all())
@@ -165,10 +168,13 @@ print(f"quotas off by {off} clips would do; if they are exact, {neutral['low']} 
 best = mix.best_weights(("acc", "mae"), "largest")
 residuals = mix.residuals(best.weights)
 polygons = {metric: mix.compatible((metric,)) for metric in ("acc", "mae")}
-fig = figures_audit_results.mix_figure(residuals, polygons, profile)
-text = figures_audit_results.figure_caption("Mix", profile, NOTE)
-save(fig, "audit_mix", profile, Provenance("Audit: mix", NOTEBOOK, fingerprint, None, text))
-fig
+run.publish(
+    figures_audit_results.mix_figure(residuals, polygons), "audit_mix", "Audit, mix",
+    "Left: Table 1's Overall less the best mix of its subsets, in units of what rounding can "
+    "explain (shaded), with one mix by accuracy and MAE for all rows; macro F1 is not linear and "
+    "need not follow. Right: all weights that rounding cannot exclude, light by MAE and dark by "
+    "accuracy (also enlarged); the dashed line is three Missing instances a clip",
+)
 
 # %%
 residuals.pivot(index=["model", "method"], columns="metric", values="residual").round(4)
@@ -224,10 +230,12 @@ print(f"the best mix of Table 1's F1 misses by {nearest:.3f} points (rounding ex
 sizes = attainable.row_sizes()
 width = 6
 window = attainable.windows("align", width)
-fig = figures_audit_results.sizes_figure(sizes, window, profile)
-text = figures_audit_results.figure_caption("Sizes", profile, NOTE)
-save(fig, "audit_sizes", profile, Provenance("Audit: sizes", NOTEBOOK, fingerprint, None, text))
-fig
+run.publish(
+    figures_audit_results.sizes_figure(sizes, window), "audit_sizes", "Audit, sizes",
+    "Numbers of clips at which some number of right answers prints the accuracy of each row. The "
+    "line is the size that Table 1's mix and a fifth of 4,000 clips imply; the band is a window "
+    "in which every row of Align finds a size",
+)
 
 # %% tags=["nbval-check-output"]
 aligned = sizes.query("number == 1 and subset == 'align'")["acc"]
@@ -282,10 +290,14 @@ sums[["solutions", "total_low", "total_high", "ratio_low", "ratio_high", "three"
 
 # %%
 kappas = kappa.kappa_ranges()
-fig = figures_audit_kappa.attainable_kappa(kappas, kappa.published_kappa(), profile)
-text = figures_audit_kappa.figure_caption("Attainable kappa", profile, NOTE)
-save(fig, "audit_kappa", profile, Provenance("Audit: kappa", NOTEBOOK, fingerprint, None, text))
-fig
+run.publish(
+    figures_audit_kappa.attainable_kappa(kappas, kappa.published_kappa()),
+    "audit_kappa", "Audit, kappa",
+    "Fleiss' kappas that five votes a clip can have when their means fall into Table 3's CMU-MOSI "
+    "classes, by modality, as the mean of three kappas, and over all votes; full bars use "
+    "CMU-MOSI's mapping of means to classes, light ones CH-SIMS v2.0's. The black line is the "
+    "published value, the bands are Landis and Koch's",
+)
 
 # %% tags=["nbval-check-output"]
 statements = kappa.kappa_statements()
@@ -355,10 +367,10 @@ gains.gain_table().set_index(["model", "comparison", "subset"])[
 
 # %%
 product = gains.routing_product()
-fig = figures_audit_results.routing_figure(product, profile)
-text = figures_audit_results.figure_caption("Routing", profile, NOTE)
-save(fig, "audit_routing", profile, Provenance("Audit: routing", NOTEBOOK, fingerprint, None, text))
-fig
+run.publish(
+    figures_audit_results.routing_figure(product), "audit_routing", "Audit, routing",
+    "Joint success of Table 6 beside recall times top-1; rounding explains a difference of 0.0001",
+)
 
 # %% tags=["nbval-check-output"]
 print(product[["split", "recall", "top1", "joint", "product", "difference", "bound", "implied_top1"]].round(4).to_string(index=False))
@@ -389,10 +401,12 @@ for row in gains.routing_sizes().itertuples():
 parts = collapse.allowed(mosi_conflicts=MOSI_CONFLICTS)
 shares = collapse.share_ranges(parts[-1:], least=0.05)
 ours = collapse.shares_of(committed)
-fig = figures_audit_labels.shares_figure(shares, ours, profile)
-text = figures_audit_labels.figure_caption("Shares of readers", profile, NOTE)
-save(fig, "audit_shares", profile, Provenance("Audit: shares of readers", NOTEBOOK, fingerprint, None, text))
-fig
+run.publish(
+    figures_audit_labels.shares_figure(shares, ours), "audit_shares", "Audit, shares of readers",
+    "PSMV shares (Eq. 2) that readers without preference can have over all label tables that fit "
+    "the published numbers and in which they gain; arrows go on beyond the axis. Black: published "
+    "shares of V, of a model. Diamonds: the labels of this companion's surrogates",
+)
 
 # %% [markdown]
 # Why a share can be anything: it is the slope of the line from the origin to a point below, and on Conflict the area of
@@ -403,10 +417,13 @@ corners = [
     collapse.outline(parts[-1], reader, subset).assign(reader=reader, subset=subset)
     for reader in ("random", "average") for subset in ("align", "conflict")
 ]
-fig = figures_audit_labels.outlines_figure(pd.concat(corners), ours, profile)
-text = figures_audit_labels.figure_caption("Gain and PSMV", profile, NOTE)
-save(fig, "audit_outlines", profile, Provenance("Audit: gain and PSMV", NOTEBOOK, fingerprint, None, text))
-fig
+run.publish(
+    figures_audit_labels.outlines_figure(pd.concat(corners), ours),
+    "audit_outlines", "Audit, gain and PSMV",
+    "PSMV of V (Eq. 2) against V(TAV) - V(none) for readers without preference: areas hold all "
+    "label tables that fit the published numbers; a share is a slope, lines have the published "
+    "ones. Marks: the labels of this companion's surrogates",
+)
 
 # %% tags=["nbval-check-output"]
 falls = collapse.falls(parts)
@@ -440,10 +457,15 @@ print(falls.query("corpus == 'both'")[["constraints", "reader", "fall", "holds"]
 rates = preference.TokenRates()
 tokens = {"T": 4 * rates.text, "A": 4 * rates.audio, "V": 4 * rates.video}
 literal = preference.literal_budgets(tokens)
-fig = figures_audit_kappa.literal_preference(preference.distance_by_length(), literal, profile)
-text = figures_audit_kappa.figure_caption("Literal preference", profile, NOTE)
-save(fig, "audit_preference", profile, Provenance("Audit: preference", NOTEBOOK, fingerprint, None, text))
-fig
+run.publish(
+    figures_audit_kappa.literal_preference(preference.distance_by_length(), literal),
+    "audit_preference", "Audit, preference",
+    "Left: largest distance of Eq. 6's preference from uniform as inputs grow, whatever the "
+    "attention, and that of the baseline budgets printed in Table 7, the layer farthest from "
+    "uniform, read as shares of attention mass or of nMAS; curves begin flat where text has its "
+    "least, one token. Right: the budgets of Table 7 as printed, and Eq. 6's softmax of the nMAS "
+    "behind them",
+)
 
 # %% tags=["nbval-check-output"]
 said = preference.preference_statements()
@@ -487,10 +509,13 @@ said.loc[said["reference"].str.startswith("Table 7"), ["statement", "holds", "de
 
 # %%
 bounds = sampling.difference_bounds()
-fig = figures_audit_results.differences_figure(bounds[bounds["kind"] != "systems"], profile)
-text = figures_audit_results.figure_caption("Differences", profile, NOTE)
-save(fig, "audit_differences", profile, Provenance("Audit: differences", NOTEBOOK, fingerprint, None, text))
-fig
+run.publish(
+    figures_audit_results.differences_figure(bounds[bounds["kind"] != "systems"]),
+    "audit_differences", "Audit, differences",
+    "Differences of accuracy in Tables 1 and 2 with 95% intervals at the implied sizes: thick "
+    "where the two systems differ on as few instances as their accuracies allow, thin on as many. "
+    "Hollow marks count a clip once",
+)
 
 # %% tags=["nbval-check-output"]
 shown = bounds[bounds["kind"] != "systems"]

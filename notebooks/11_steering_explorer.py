@@ -42,14 +42,12 @@ search_budget = 16
 # %%
 from dataclasses import replace
 
-from emomm_study.evaluate.experiment import open_experiment
 from emomm_study.evaluate.protocol import EMBEDDED, PUBLISHED, ChaseStudy
+from emomm_study.notebook import open_run
 from emomm_study.report.explorer import BY_HAND, compared, explore, explorer_figure, numbers
-from emomm_study.report.manifest import Provenance, frame_fingerprint
-from emomm_study.report.style import caption, save
-from emomm_study.report.values import ONE_CLIP, record_values
+from emomm_study.report.values import ONE_CLIP
 
-NOTEBOOK = "11_steering_explorer"
+run = open_run("11_steering_explorer", globals())
 
 # %% [markdown]
 # ## What can be steered
@@ -58,11 +56,7 @@ NOTEBOOK = "11_steering_explorer"
 # configurations that notebook 07 chose on the validation split.
 
 # %%
-bench = open_experiment(
-    profile, ch_sims_root=ch_sims_root, cmu_mosi_root=cmu_mosi_root, model=model, dtype=dtype,
-    device=device, batch_size=batch_size, num_frames=num_frames, frame_pixels=frame_pixels,
-    max_audio_seconds=max_audio_seconds, render_clips=render_clips, keep_encodings=keep_encodings,
-)
+bench = run.bench
 study = ChaseStudy(bench, bench.states(bench.clips), search_budget)
 clips = study.split("test")
 routers = {kind: study.router(kind)[0] for kind in (PUBLISHED, EMBEDDED)}
@@ -93,11 +87,10 @@ explorer
 
 # %%
 shown = explorer.shown
-text = caption("Explorer", profile, f"One clip before and after steering, {shown.title}", data_note)
-key = f"{frame_fingerprint(clips)}-{bench.fingerprint}"
-figure = explorer_figure(shown, profile)
-save(figure, "explorer", profile, Provenance("Explorer", NOTEBOOK, key, None, text))
-figure
+run.publish(
+    explorer_figure(shown), "explorer", "Explorer",
+    f"One clip before and after steering, {shown.title}", of=[clips, bench.fingerprint],
+)
 
 # %%
 print(numbers(shown, digits=2))
@@ -142,7 +135,7 @@ trials = compared(explorer.explored, {
     **{f"3: trust {m}, share": hand.moved("preference", "share") for m, hand in by_hand.items()},
 })
 probabilities = trials.drop(columns="answer").rename_axis("setting").reset_index().melt("setting", var_name="letter")
-record_values(probabilities, "trial", profile, NOTEBOOK, by=["setting", "letter"], relative=ONE_CLIP)
+run.record(probabilities, "trial", by=["setting", "letter"], relative=ONE_CLIP)
 trials.round(2)
 
 # %% [markdown]

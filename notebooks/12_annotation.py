@@ -43,17 +43,14 @@ from emomm_study.annotation import agreement
 from emomm_study.annotation.campaign import Answer, Campaign, CampaignError
 from emomm_study.annotation.export import export_annotations, export_votes
 from emomm_study.audit.kappa import band, kappa_ranges
-from emomm_study.corpora.manifest import read_manifest
 from emomm_study.mini.annotators import is_simulated, simulated_campaign
-from emomm_study.paths import located, run_dir
+from emomm_study.notebook import open_run
+from emomm_study.paths import located
 from emomm_study.report import tables
 from emomm_study.report.annotating import GUIDELINE, NAMES, annotate
-from emomm_study.report.comparison import save_comparison
 from emomm_study.report.figures import annotation as figures
-from emomm_study.report.manifest import Provenance, frame_fingerprint
-from emomm_study.report.style import save
 
-NOTEBOOK = "12_annotation"
+run = open_run("12_annotation", globals())
 root, scratch = located(cmu_mosi_root), Path(tempfile.mkdtemp())
 
 # %% [markdown]
@@ -77,8 +74,7 @@ for modality, words in GUIDELINE.items():
 # says that you stopped.
 
 # %%
-manifest = read_manifest(run_dir(profile) / "manifest.parquet")
-clips = manifest[manifest["corpus"] == Corpus.CMU_MOSI]
+clips = run.manifest[run.manifest["corpus"] == Corpus.CMU_MOSI]
 few = clips[[(root / path).is_file() for path in clips["video_path"]]].head(4)
 reference = few.head(1).assign(**{f"label_{m}": polarity(few.head(1)[f"label_{m.lower()}"]) for m in NAMES})
 demo = Campaign.create(scratch / "demo.sqlite", few["sample_id"].tail(3), calibration=reference)
@@ -119,8 +115,8 @@ whole = Campaign(located(campaign)) if campaign else simulated_campaign(scratch 
 votes = whole.votes()
 simulated = is_simulated(whole)
 who = "simulated annotators: no people" if simulated else f"{len(whole.annotators)} annotators, five a clip"
-note = " ".join(filter(None, [f"Votes of {who}." if simulated else "", data_note]))
-key = frame_fingerprint(votes)
+run.data_note = " ".join(filter(None, [f"Votes of {who}." if simulated else "", data_note]))
+run.made_of = votes
 
 # %% tags=["nbval-check-output"]
 progress = whole.progress().pivot(index="annotator", columns="modality", values="done")
@@ -136,10 +132,11 @@ print(progress[list(NAMES)].to_string())
 # would sooner vote neutral than opposite; simulated annotators, which now and then vote at random, do not know that.)
 
 # %%
-fig = figures.vote_patterns(agreement.patterns(votes), profile, who)
-text = figures.figure_caption("Votes", profile, note)
-save(fig, "annotation_votes", profile, Provenance("Appendix A.2", NOTEBOOK, key, None, text))
-fig
+run.publish(
+    figures.vote_patterns(agreement.patterns(votes), who), "annotation_votes", "Appendix A.2",
+    "Items by their five votes (how many -1, 0, +1), from the most negative mean to the most "
+    "positive, with the class of the mean; hatched where both -1 and +1 were voted",
+)
 
 # %% [markdown]
 # ## Fleiss' kappa
@@ -167,10 +164,12 @@ for row in kappas.itertuples():
 # %%
 published = paper.claims().set_index("id").at["kappa", "value"]
 ranges = kappa_ranges().query("mapping == @Corpus.CMU_MOSI.value")
-fig = figures.agreement_figure(kappas, ranges, published, profile, who)
-text = figures.figure_caption("Agreement", profile, note)
-save(fig, "annotation_agreement", profile, Provenance("Appendix A.1", NOTEBOOK, key, published, text))
-fig
+run.publish(
+    figures.agreement_figure(kappas, ranges, published, who),
+    "annotation_agreement", "Appendix A.1",
+    "Fleiss' kappa with 95% bootstrap intervals over clips, the range that Table 3's class counts "
+    "allow (grey), and the published value (line)", published=published,
+)
 
 # %% tags=["nbval-check-output"]
 print("at most, by CMU-MOSI's mapping:", ", ".join(f"{r.modality} {r.high:.2f}" for r in ranges.itertuples()))
@@ -199,10 +198,12 @@ for modality, row in split.iterrows():
 
 # %%
 pairs, report = agreement.pairwise(votes), agreement.annotator_report(votes)
-fig = figures.annotators_figure(pairs, report, profile, who)
-text = figures.figure_caption("Annotators", profile, note)
-save(fig, "annotation_annotators", profile, Provenance("Appendix A.2", NOTEBOOK, key, None, text))
-fig
+run.publish(
+    figures.annotators_figure(pairs, report, who), "annotation_annotators", "Appendix A.2",
+    "Above: Cohen's kappa of any two annotators. Below: how far each one's votes lie above or "
+    "below the others' on the same items, how often they differ from the others' sole majority, "
+    "and the shares of the three votes",
+)
 
 # %%
 report[report["modality"] == agreement.POOLED].drop(columns="modality").set_index("annotator").round(3)
@@ -239,7 +240,7 @@ counts = counts.assign(item=paper.item_names(3, counts), reproduced=counts["coun
 cells = paper.items(3)
 cells = cells[cells["item"].isin(counts["item"])]
 apart = {} if same_clips else dict.fromkeys(counts["item"], "another draw of clips by the same rules")
-table3 = paper.compare(cells, counts, 0, profile=profile, not_comparable=apart)
+table3 = paper.compare(cells, counts, 0, profile=run.profile, not_comparable=apart)
 print(f"Table 3, T, A and V of CMU-MOSI: {int(table3['within'].sum())} of {len(table3)} counts equal the published ones")
 
 # %% [markdown]
@@ -268,9 +269,7 @@ reproduced = pd.DataFrame(
 reason = "simulated annotators, whose noise was chosen for it" if simulated else "other annotators"
 items = paper.claim_items()
 items = items[items["item"].isin(reproduced["item"])]
-comparison = paper.compare(items, reproduced, 0, profile=profile, not_comparable={"claim/kappa": reason})
-save_comparison(comparison, profile, "12")
-comparison[["item", "published", "reproduced", "low", "high", "within", "note"]]
+run.compare(items, reproduced, 0, not_comparable={"claim/kappa": reason})
 
 # %% [markdown]
 # **What came out, under `mini`.** The simulated votes pass through the store, the statistics and the export, and come

@@ -7,6 +7,8 @@ from itertools import combinations
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from emomm_study.report.publish import stamp
+
 
 def texts(fig: Figure) -> list[Text]:
     """Texts that are drawn, less the figure's title, whose empty second line holds the profile."""
@@ -21,8 +23,16 @@ def texts(fig: Figure) -> list[Text]:
     return [text for text in found if text.get_visible() and text.get_text().strip()]
 
 
+def profiled(fig: Figure) -> Figure:
+    """The figure as it is published under the profile mini, which it has to name once."""
+    stamp(fig, "mini")
+    assert sum(text.get_text().startswith("profile: mini  |  ") for text in fig.texts) == 1
+    return fig
+
+
 def assert_legible(fig: Figure, least: int = 10) -> None:
-    """Fail unless more than ``least`` texts lie inside the figure and apart from one another."""
+    """Fail unless more than ``least`` texts of the published figure lie inside it and apart."""
+    profiled(fig)
     fig.canvas.draw()
     boxes = [(t.get_text(), t.get_window_extent(fig.canvas.get_renderer())) for t in texts(fig)]
     assert len(boxes) > least

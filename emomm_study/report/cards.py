@@ -307,7 +307,7 @@ class NoCard:
         """The sentence as a figure."""
         with context():
             fig = plt.figure(figsize=(9.6, 1.6))
-            titled(fig, "Case study", self.profile, "no case")
+            titled(fig, "Case study", "no case")
             fig.text(0.03, 0.5, _wrapped(self.sentence, 120), va="top")
             return fig
 
@@ -631,7 +631,7 @@ def _card_figure(card: Card) -> Figure:
     case = card.case
     with context():
         fig = plt.figure(figsize=(9.6, 8.8), layout="constrained")
-        titled(fig, f"Case study: {case.rule.title}", card.profile, card.heading)
+        titled(fig, f"Case study: {case.rule.title}", card.heading)
         rows = fig.add_gridspec(5, 1, height_ratios=[0.55, 2.0, 1.2, 2.5, 1.35])
         _draw_facts(fig.add_subplot(rows[0]), card)
         if card.frames is None:

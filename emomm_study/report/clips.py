@@ -14,7 +14,7 @@ from emomm_lib.labels import CLASSES, MODALITIES, polarity
 from emomm_study.media.person import FaceDetector
 from emomm_study.media.video import VideoSettings, read_frames
 from emomm_study.paths import resolve_media
-from emomm_study.report.style import COLOURS, CORPUS_NAMES, context
+from emomm_study.report.style import COLOURS, CORPUS_NAMES, context, titled
 
 
 def _path(clip: Mapping, roots: Mapping[str, Path]) -> Path:
@@ -28,9 +28,7 @@ def _present(manifest: pd.DataFrame, roots: Mapping[str, Path]) -> pd.DataFrame:
     return manifest[there]
 
 
-def contact_sheet(
-    manifest: pd.DataFrame, roots: Mapping[str, Path], profile: str, *, seed: int = 0
-) -> Figure:
+def contact_sheet(manifest: pd.DataFrame, roots: Mapping[str, Path], *, seed: int = 0) -> Figure:
     """One clip of each ground-truth class and corpus: its middle frame and its four labels.
 
     A modality whose polarity differs from GT's is marked with an asterisk. ``roots`` has the
@@ -64,8 +62,7 @@ def contact_sheet(
                 -0.06, 0.5, CORPUS_NAMES[corpus], rotation=90, ha="center", va="center",
                 transform=row[0].transAxes, fontsize=10,
             )  # fmt: skip
-        fig.suptitle(f"Clips by class  |  profile: {profile}", fontsize=11, fontweight="bold")
-        fig.supxlabel("* polarity differs from GT's", fontsize=8)
+        titled(fig, "Clips by class", "* polarity differs from GT's")
     return fig
 
 

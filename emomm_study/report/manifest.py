@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import os
-import re
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -32,37 +27,17 @@ class Provenance:
         Stem of the notebook that makes it: ``02_statistics``.
     fingerprint
         Hash of everything that can change the file's numbers.
+    caption
+        Caption; it names the profile.
     published
         Published value or values, where there are any: a number, a text, or numbers by item.
-    caption
-        Caption; it names the profile. Empty for just the item and the profile.
     """
 
     item: str
     notebook: str
     fingerprint: str
+    caption: str
     published: float | str | dict[str, float] | None = None
-    caption: str = ""
-
-
-def folder(profile: str, root: Path = FIGURES) -> Path:
-    """``figures/<profile>``, made if missing; ``ValueError`` for a name unfit as a folder."""
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", profile):
-        raise ValueError(f"a profile is named with letters, digits, '_', '-'; got {profile!r}")
-    path = Path(root) / profile
-    path.mkdir(parents=True, exist_ok=True)
-    return path
-
-
-def captioned(provenance: Provenance, profile: str) -> Provenance:
-    """Provenance with a caption that names the profile; raises ``ValueError`` if one does not."""
-    caption = provenance.caption or f"{provenance.item}. Profile {profile}."
-    if profile not in caption:
-        raise ValueError(
-            f"{provenance.item}: the caption does not name its profile {profile!r}; "
-            "make it with emomm_study.report.style.caption"
-        )
-    return replace(provenance, caption=caption)
 
 
 def frame_fingerprint(*frames: pd.DataFrame) -> str:
@@ -88,44 +63,6 @@ def read(profile: str, root: Path = FIGURES) -> dict[str, dict]:
         return json.loads(path.read_text(encoding="utf-8"))["files"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is not a manifest ({error}); delete it and rerun") from None
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold a folder for this process; the lock is on the folder, so no lock file is left."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
-
-
-def record(
-    paths: Iterable[Path], provenance: Provenance, profile: str, root: Path = FIGURES
-) -> None:
-    """Add or replace the entries of files in ``figures/<profile>``, keeping all others.
-
-    The manifest is replaced in one step and never seen half-written, also with several writers; its
-    bytes depend only on the entries (sorted keys, no dates). Raises ``ValueError`` for a file
-    outside the folder, a caption without the profile's name, and a NaN.
-    """
-    base = folder(profile, root)
-    provenance = captioned(provenance, profile)
-    entries = {}
-    for path in map(Path, paths):
-        if path.resolve().parent != base.resolve():
-            raise ValueError(f"{path} is not in {base}; save it there before recording it")
-        entries[path.name] = {**asdict(provenance), "sha256": sha256(path)}
-    with _locked(base):
-        content = {"profile": profile, "files": {**read(profile, root), **entries}}
-        text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
-        with tempfile.NamedTemporaryFile(
-            "w", dir=base, prefix=".manifest-", delete=False, encoding="utf-8", newline="\n"
-        ) as file:
-            file.write(text + "\n")
-        os.chmod(file.name, 0o644)
-        os.replace(file.name, base / NAME)
 
 
 def digests(profile: str, notebook: str, root: Path = FIGURES) -> dict[str, str]:
@@ -157,14 +94,12 @@ def verify(profile: str, root: Path = FIGURES) -> pd.DataFrame:
 
     A problem is a listed file that is missing or differs from its digest, or one not listed.
     """
-    base = folder(profile, root)
-    entries = read(profile, root)
-    problems = []
+    base, entries, problems = Path(root) / profile, read(profile, root), []
     for name, entry in entries.items():
         if not (base / name).is_file():
             problems.append((name, "is listed but missing"))
         elif sha256(base / name) != entry["sha256"]:
             problems.append((name, "differs from the digest it was recorded with"))
-    present = {p.name for p in base.iterdir() if p.is_file() and not p.name.startswith(".")}
+    present = {p.name for p in base.glob("*") if p.is_file() and not p.name.startswith(".")}
     problems += [(name, "is not listed") for name in present - set(entries) - {NAME}]
     return pd.DataFrame(sorted(problems), columns=["file", "problem"])

@@ -1,19 +1,16 @@
-"""Colours, captions and byte-stable saving of figures."""
+"""Colours, fonts and titles of figures, and numbers as the paper prints them."""
 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from pathlib import Path
+from functools import cache
 
 import matplotlib as mpl
 import numpy as np
 import pylopdf_fonts_zh_cn
-from matplotlib import font_manager, pyplot as plt
+from matplotlib import font_manager
 from matplotlib.figure import Figure
-
-from emomm_study.paths import FIGURES
-from emomm_study.report.manifest import Provenance, captioned, folder, record
 
 COLOURS = {"gt": "#4D4D4D", "t": "#0072B2", "a": "#E69F00", "v": "#009E73"}
 """One colour a source everywhere (Okabe-Ito): ground truth dark grey, T blue, A orange, V green."""
@@ -37,33 +34,24 @@ RC = {
     "svg.fonttype": "none",
     "pdf.fonttype": 42,
 }
-font_manager.fontManager.addfont(pylopdf_fonts_zh_cn.sans_path())
-# The package has one weight, which stands in for bold as well.
-font_manager.fontManager.ttflist += [
-    replace(entry, weight=700)
-    for entry in font_manager.fontManager.ttflist
-    if entry.fname == str(pylopdf_fonts_zh_cn.sans_path())
-]
-_METADATA = {
-    "png": {"Software": None},
-    "svg": {"Date": None},
-    "pdf": {"CreationDate": None},
-}
+REMARK = "remark"
+"""Mark of the text under a figure's title, in front of which publishing puts the profile."""
+
+
+@cache
+def _register_chinese() -> None:
+    """Make Noto Sans SC known to matplotlib, for as long as this process lives."""
+    path, manager = pylopdf_fonts_zh_cn.sans_path(), font_manager.fontManager
+    manager.addfont(path)
+    # The package has one weight, which stands in for bold as well.
+    entries = [entry for entry in manager.ttflist if entry.fname == str(path)]
+    manager.ttflist += [replace(entry, weight=700) for entry in entries]
 
 
 def context() -> AbstractContextManager[None]:
     """The house style for drawing and saving, independent of the user's matplotlib settings."""
+    _register_chinese()
     return mpl.rc_context({**mpl.rcParamsDefault, "backend": mpl.get_backend(), **RC})
-
-
-def caption(item: str, profile: str, text: str, note: str = "") -> str:
-    """Caption that names the profile: ``caption("Figure 7", "mini", "CMU-MOSI statistics")``.
-
-    ``note`` says what the profile's data are. Raises ``ValueError`` for an empty profile.
-    """
-    if not profile:
-        raise ValueError(f"{item}: a caption names its profile")
-    return " ".join(filter(None, [f"{item}: {text}.", f"Profile {profile}.", note]))
 
 
 def fixed(value: float, digits: int) -> str:
@@ -75,43 +63,12 @@ def fixed(value: float, digits: int) -> str:
     return f"{np.round(value, digits):.{digits}f}"
 
 
-def titled(fig: Figure, title: str, profile: str, below: str) -> None:
-    """A figure's title with, in small type under it, its profile and a remark."""
-    # The empty second line makes the layout leave room for the profile's.
+def titled(fig: Figure, title: str, below: str) -> None:
+    """A figure's title with a remark in small type under it.
+
+    Publishing the figure puts its profile in front of the remark (``publish.stamp``).
+    """
+    # The empty second line makes the layout leave room for the remark's.
     fig.suptitle(f"{title}\n", fontsize=11, fontweight="bold")
     y = 1 - 0.29 / fig.get_figheight()
-    fig.text(0.5, y, f"profile: {profile}  |  {below}", ha="center", va="top", fontsize=8)
-
-
-def _settle(fig: Figure) -> None:
-    """Do a figure's layout once and for all.
-
-    Constrained layout leaves the last bits of a position to chance, and an SVG's clip paths are
-    named after all bits.
-    """
-    for _ in range(2):
-        # Room for tick labels depends on the ticks, and those on the room.
-        fig.draw_without_rendering()
-    bounds = [ax.get_position().bounds for ax in fig.axes]
-    fig.set_layout_engine("none")
-    for ax, place in zip(fig.axes, bounds, strict=True):
-        ax.set_position(np.round(place, 6))
-
-
-def save(
-    fig: Figure, name: str, profile: str, provenance: Provenance, *, root: Path = FIGURES
-) -> tuple[Path, ...]:
-    """Write a figure as PNG, SVG and PDF under ``figures/<profile>`` and record where it is from.
-
-    The same figure gives the same bytes; text stays text in SVG and PDF. The figure is closed, so
-    that a notebook that ends a cell with it shows it once. Returns the three paths.
-    """
-    base, provenance = folder(profile, root), captioned(provenance, profile)
-    paths = tuple(base / f"{name}.{suffix}" for suffix in _METADATA)
-    with context():
-        _settle(fig)
-        for path, metadata in zip(paths, _METADATA.values(), strict=True):
-            fig.savefig(path, dpi=200, metadata=metadata)
-    plt.close(fig)
-    record(paths, provenance, profile, root)
-    return paths
+    fig.text(0.5, y, below, ha="center", va="top", fontsize=8, gid=REMARK)

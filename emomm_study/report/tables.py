@@ -1,9 +1,11 @@
-"""The paper's tables with published and reproduced values side by side."""
+"""The paper's tables with published and reproduced values side by side.
+
+``heading`` is what the reproduced values are called beside ``published``: the profile's name.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,8 +13,6 @@ import pandas as pd
 from emomm_lib import agreement_matrix
 from emomm_lib.labels import CLASSES, SOURCES
 from emomm_study import paper
-from emomm_study.paths import FIGURES
-from emomm_study.report.manifest import Provenance, captioned, folder, record
 from emomm_study.report.style import CORPUS_NAMES, NAMES, fixed
 
 SUBSET_NAMES = {
@@ -68,13 +68,13 @@ def agreements(manifest: pd.DataFrame) -> pd.DataFrame:
 
 
 def _beside(
-    number: int, value: str, reproduced: pd.DataFrame, columns: str, order: tuple, profile: str
+    number: int, value: str, reproduced: pd.DataFrame, columns: str, order: tuple, heading: str
 ) -> pd.DataFrame:
-    """Rows by the remaining keys, columns ``(columns, published | profile)``."""
+    """Rows by the remaining keys, columns ``(columns, published | heading)``."""
     keys = [key for key in paper.ITEM_KEYS[number] if key != columns]
     wide = {
         "published": paper.table(number).pivot(index=keys, columns=columns, values=value),
-        profile: reproduced.pivot(index=keys, columns=columns, values=value),
+        heading: reproduced.pivot(index=keys, columns=columns, values=value),
     }
     both = pd.concat(wide, axis=1, names=["value", columns]).swaplevel(axis=1)
     rows = pd.MultiIndex.from_product([paper.CORPORA, SOURCES], names=keys)
@@ -86,15 +86,15 @@ def _named(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.rename_axis(index=["corpus", "source"], columns=["", "value"])
 
 
-def table3(manifest: pd.DataFrame, profile: str) -> pd.DataFrame:
-    """Table 3: class counts by corpus and source, columns ``(class, published | <profile>)``."""
+def table3(manifest: pd.DataFrame, heading: str) -> pd.DataFrame:
+    """Table 3: class counts by corpus and source, columns ``(class, published | <heading>)``."""
     counts = label_counts(manifest)
-    return _named(_beside(3, "count", counts, "label", CLASSES, profile).astype("Int64"))
+    return _named(_beside(3, "count", counts, "label", CLASSES, heading).astype("Int64"))
 
 
-def table4(manifest: pd.DataFrame, profile: str) -> pd.DataFrame:
-    """Table 4: C_ij by corpus and source, columns ``(source, published | <profile>)``."""
-    return _named(_beside(4, "agreement", agreements(manifest), "source_j", SOURCES, profile))
+def table4(manifest: pd.DataFrame, heading: str) -> pd.DataFrame:
+    """Table 4: C_ij by corpus and source, columns ``(source, published | <heading>)``."""
+    return _named(_beside(4, "agreement", agreements(manifest), "source_j", SOURCES, heading))
 
 
 def table5(companion: Mapping[str, str] | None = None) -> pd.DataFrame:
@@ -128,7 +128,7 @@ def published_units(scores: pd.DataFrame) -> pd.DataFrame:
     return kept
 
 
-def table1(results: pd.DataFrame, profile: str) -> pd.DataFrame:
+def table1(results: pd.DataFrame, heading: str) -> pd.DataFrame:
     """Table 1's rows with the reproduced ones beneath them.
 
     ``results`` has ``model, method`` (``baseline`` or ``CHASE``)``, subset, metric`` (``acc, f1,
@@ -138,7 +138,7 @@ def table1(results: pd.DataFrame, profile: str) -> pd.DataFrame:
     model's numbers never stand in a real model's row.
 
     Returns rows ``(group, model, method, values)`` with ``values`` either ``published`` or the
-    profile's name, columns ``(subset, Acc | Acc 95% | F1 | MAE)``; ``Acc 95%`` is a text
+    heading, columns ``(subset, Acc | Acc 95% | F1 | MAE)``; ``Acc 95%`` is a text
     ``[low, high]``, empty for published rows.
     """
     known = paper.table(1)
@@ -150,7 +150,7 @@ def table1(results: pd.DataFrame, profile: str) -> pd.DataFrame:
     published = known.melt(["group", "model", "method", "subset"], ["acc", "f1", "mae"], "metric")
     reproduced = results.merge(ours, on=["model", "method"])
     both = pd.concat(
-        [published.assign(values="published"), reproduced.assign(values=profile)],
+        [published.assign(values="published"), reproduced.assign(values=heading)],
         ignore_index=True,
     )
     index = ["group", "model", "method", "values"]
@@ -162,7 +162,7 @@ def table1(results: pd.DataFrame, profile: str) -> pd.DataFrame:
             if metric == "acc":
                 rows = reproduced.query("subset == @subset and metric == 'acc'")
                 text = [f"[{r.low:.2f}, {r.high:.2f}]" for r in rows.itertuples()]
-                keys = rows.assign(values=profile).set_index(index).index
+                keys = rows.assign(values=heading).set_index(index).index
                 columns[title, "Acc 95%"] = pd.Series(text, keys, dtype=str).reindex(wide.index)
     frame = pd.DataFrame(columns)
     frame.columns = pd.MultiIndex.from_tuples(columns)
@@ -170,7 +170,7 @@ def table1(results: pd.DataFrame, profile: str) -> pd.DataFrame:
     frame[text_columns] = frame[text_columns].fillna("")
     wanted = []
     for group, model, method in pd.concat([order, ours]).drop_duplicates()[index[:3]].to_numpy():
-        wanted += [(group, model, method, values) for values in ("published", profile)]
+        wanted += [(group, model, method, values) for values in ("published", heading)]
     return frame.loc[[key for key in wanted if key in frame.index]]
 
 
@@ -188,14 +188,14 @@ def _allowed(column: pd.Series, what: str, names: Mapping[str, str]) -> None:
         raise ValueError(f"{what}: {column.name} is one of {[*names]}, got also {unknown}")
 
 
-def table2(results: pd.DataFrame, profile: str) -> pd.DataFrame:
+def table2(results: pd.DataFrame, heading: str) -> pd.DataFrame:
     """Table 2: the ablation on EmoMM-Conflict, published scores beside reproduced ones.
 
     ``results`` has ``variant`` (``full, no_router, no_inter_bias, no_intra_bias, baseline``),
     ``metric`` (``acc, f1, mae``) and ``value, low, high`` in published units: percent for accuracy
     and F1. Other variants follow beneath under their own names, without published scores.
 
-    Returns columns ``(published, Acc | F1 | MAE)`` and ``(<profile>, Acc | Acc 95% | F1 | MAE)``,
+    Returns columns ``(published, Acc | F1 | MAE)`` and ``(<heading>, Acc | Acc 95% | F1 | MAE)``,
     ``Acc 95%`` a text. A variant without results has no number. Raises ``ValueError`` for another
     metric or two rows of one variant and metric.
     """
@@ -209,21 +209,21 @@ def table2(results: pd.DataFrame, profile: str) -> pd.DataFrame:
     ]
     columns = {("published", name): known[key] for key, name in METRIC_NAMES.items()}
     for key, name in METRIC_NAMES.items():
-        columns[profile, name] = wide[key] if key in wide else pd.Series(dtype=float)
+        columns[heading, name] = wide[key] if key in wide else pd.Series(dtype=float)
         if key == "acc":
-            columns[profile, "Acc 95%"] = _interval(accuracy, DECIMALS[name])
+            columns[heading, "Acc 95%"] = _interval(accuracy, DECIMALS[name])
     table = pd.DataFrame({key: column.reindex(order) for key, column in columns.items()})
-    table[profile, "Acc 95%"] = table[profile, "Acc 95%"].fillna("")
+    table[heading, "Acc 95%"] = table[heading, "Acc 95%"].fillna("")
     return table.rename(index=VARIANT_NAMES).rename_axis("variant")
 
 
-def table6(results: pd.DataFrame, profile: str) -> pd.DataFrame:
+def table6(results: pd.DataFrame, heading: str) -> pd.DataFrame:
     """Table 6: how well the router finds conflicts and the modality to trust, by split.
 
     ``results`` has ``split`` (``valid, test``), ``metric`` (``conflict_recall, target_top1,
     joint_success``) and ``value, low, high`` in 0..1, as by ``metrics.routing.routing_metrics``.
 
-    Returns columns ``(metric, published | <profile> | 95%)``, ``95%`` a text. A split without
+    Returns columns ``(metric, published | <heading> | 95%)``, ``95%`` a text. A split without
     results has no number. Raises ``ValueError`` for another split or metric or two rows of one.
     """
     _allowed(results["split"], "Table 6", SPLIT_NAMES)
@@ -233,7 +233,7 @@ def table6(results: pd.DataFrame, profile: str) -> pd.DataFrame:
     columns = {}
     for key, name in ROUTING_NAMES.items():
         columns[name, "published"] = known[key]
-        for title, part, kind in ((profile, "value", float), ("95%", "text", str)):
+        for title, part, kind in ((heading, "value", float), ("95%", "text", str)):
             columns[name, title] = ours.get((part, key), pd.Series(dtype=kind))
     table = pd.DataFrame({key: column.reindex([*SPLIT_NAMES]) for key, column in columns.items()})
     for name in ROUTING_NAMES.values():
@@ -282,34 +282,3 @@ def formatted(table: pd.DataFrame, decimals: int | Mapping[str, int] = 4) -> pd.
     result = pd.DataFrame(text, index=table.index)
     result.columns = table.columns
     return result
-
-
-def save_table(
-    table: pd.DataFrame,
-    name: str,
-    profile: str,
-    provenance: Provenance,
-    *,
-    decimals: int | Mapping[str, int] = 4,
-    root: Path = FIGURES,
-) -> tuple[Path, ...]:
-    """Write a table as CSV (full precision) and LaTeX under ``figures/<profile>``, and record both.
-
-    Column levels are joined with a space in the CSV. The LaTeX needs the packages booktabs,
-    multirow and amssymb, and has the caption of the provenance, which names the profile.
-    """
-    base, provenance = folder(profile, root), captioned(provenance, profile)
-    csv, tex = base / f"{name}.csv", base / f"{name}.tex"
-    flat = table.copy()
-    flat.columns = [" ".join(filter(None, c)) if isinstance(c, tuple) else c for c in flat.columns]
-    flat.to_csv(csv, lineterminator="\n")
-    latex = formatted(table, decimals).to_latex(
-        escape=True,
-        caption=provenance.caption,
-        label=f"tab:{name}",
-        position="t",
-    )
-    latex = latex.replace(YES, r"\checkmark").replace(NO, r"$\times$")
-    tex.write_text(latex, encoding="utf-8", newline="\n")
-    record([csv, tex], provenance, profile, root)
-    return csv, tex

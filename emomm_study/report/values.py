@@ -19,6 +19,7 @@ import pandas as pd
 
 from emomm_study.paths import ROOT, RUNS
 from emomm_study.report import manifest
+from emomm_study.report.formats import DEFAULT, FORMATS, figure_formats
 
 COMMITTED = ROOT / "notebooks" / "values"
 OF_HALF_WIDTH = 0.25
@@ -272,8 +273,10 @@ def compare_files(profile: str, compared: Compared, kept: Path, notebooks: Itera
     """A line on the figures and tables of some notebooks, beside the committed ones.
 
     A file is *identical* by its digest. One that is not counts as *equal in value* where all
-    estimated values of its notebook lie within their tolerance, else as *different*.
+    estimated values of its notebook lie within their tolerance, else as *different*. Left out are
+    formats of figures that are not committed, or that this run was not asked for.
     """
+    alien = set(FORMATS) - (set(figure_formats(DEFAULT)) & set(figure_formats()))
     fine = compared.by_notebook()["outside"] == 0
     counts = {"identical": 0, "equal in value but not in bytes": 0, "different": 0}
     different = []
@@ -282,7 +285,7 @@ def compare_files(profile: str, compared: Compared, kept: Path, notebooks: Itera
             continue
         before = manifest.read_digests(kept / f"{notebook}.sha256")
         now = manifest.digests(profile, notebook)
-        for name in sorted(before | now):
+        for name in sorted(name for name in before | now if Path(name).suffix[1:] not in alien):
             same = before.get(name) == now.get(name)
             equal = name in before and name in now and fine.get(notebook, False)
             kind = list(counts)[0 if same else 1 if equal else 2]

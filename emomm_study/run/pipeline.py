@@ -56,6 +56,7 @@ from emomm_study.report.comparison import (
     format_comparison,
     read_comparisons,
 )
+from emomm_study.report.formats import DEFAULT, VARIABLE, figure_formats
 from emomm_study.report.values import (
     commit_notebook,
     committed,
@@ -533,6 +534,7 @@ def run(
     defaults = {s: declared_parameters(nb, s.name) for s, nb in notebooks.items()}
     used = {key for declared in defaults.values() for key in declared} | {"profile", "render"}
     parameters = preflight({k: v for k, v in profile.items() if k in used and k not in SETTINGS})
+    _check_formats(refresh)
     if refresh:
         _refuse_other_defaults(defaults, parameters)
     check_run(profile, sources, refresh=refresh, runs=runs)
@@ -647,6 +649,19 @@ def _refuse_other_defaults(
         )
 
 
+def _check_formats(refresh: bool) -> None:
+    """Refuse formats of figures that there are not, and others than the committed ones."""
+    try:
+        asked = figure_formats()
+    except ValueError as error:
+        raise PipelineError(str(error)) from None
+    if refresh and asked != figure_formats(DEFAULT):
+        raise PipelineError(
+            f"--refresh writes the committed figures, which are {DEFAULT}; run it without "
+            f"--formats and with {VARIABLE} unset"
+        )
+
+
 def _elapsed(since: float) -> str:
     seconds = time.monotonic() - since
     return f"{seconds:.1f} s" if seconds < 60 else f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
@@ -660,12 +675,18 @@ def arguments() -> argparse.ArgumentParser:
     part.add_argument("--from", dest="start", metavar="NN", help="start at notebook NN")
     part.add_argument("--only", metavar="NN", help="run notebook NN alone")
     parser.add_argument("--refresh", action="store_true", help="rewrite the committed notebooks")
+    parser.add_argument(
+        "--formats", metavar="LIST", help=f"of figures: png, svg, pdf (default: {DEFAULT})"
+    )
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the pipeline; 0 when every notebook ran, 1 when something stopped it, 130 on Ctrl-C."""
     options = arguments().parse_args(argv)
+    if options.formats is not None:
+        # Kernels are children of this process, and publish what it says.
+        os.environ[VARIABLE] = options.formats
     try:
         sources = select(find_notebooks(), options.start, options.only)
         table = run(sources, load_profile(options.profile), refresh=options.refresh)

@@ -1,3 +1,1 @@
-"""Model adapters. Importing any of them makes torchvision importable first."""
-
-import emomm_lib._torchvision  # noqa: F401
+"""The systems that are asked: their prompts, and the omni models behind one interface."""

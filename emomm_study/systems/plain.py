@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import emomm_lib._torchvision  # noqa: F401
+
+# isort: split
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass

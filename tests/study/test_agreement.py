@@ -240,7 +240,7 @@ def test_leaning_majority_and_confusion_of_a_case_worked_by_hand():
 
 def test_the_figure_of_patterns_has_a_bar_as_long_as_each_pattern_s_items():
     found = agreement.patterns(random_votes(40, 8))
-    fig = figures.vote_patterns(found, "mini", "nobody")
+    fig = figures.vote_patterns(found, "nobody")
     for ax, modality in zip(fig.axes, MODALITIES, strict=True):
         own = found[found["modality"] == modality]
         widths = [bar.get_width() for bar in ax.patches]
@@ -251,22 +251,22 @@ def test_the_figure_of_patterns_has_a_bar_as_long_as_each_pattern_s_items():
 def test_the_figure_of_kappas_draws_points_and_ranges_where_they_are():
     kappas = agreement.fleiss(random_votes(40, 8), bootstrap=Bootstrap(50))
     ranges = pd.DataFrame({"modality": ["T", "all"], "low": [-0.1, 0.0], "high": [0.7, 0.6]})
-    [ax] = figures.agreement_figure(kappas, ranges, 0.54, "mini", "nobody").axes
+    [ax] = figures.agreement_figure(kappas, ranges, 0.54, "nobody").axes
     drawn = sorted(line.get_xdata()[0] for line in ax.lines if line.get_marker() == "o")
     np.testing.assert_allclose(drawn, sorted(kappas["kappa"]))
     assert [(b.get_x(), b.get_x() + b.get_width()) for b in ax.patches] == [(-0.1, 0.7), (0, 0.6)]
     with pytest.raises(ValueError, match="choose one mapping"):
-        figures.agreement_figure(kappas, pd.concat([ranges] * 2), 0.54, "mini", "nobody")
+        figures.agreement_figure(kappas, pd.concat([ranges] * 2), 0.54, "nobody")
 
 
 def test_figures_say_what_they_miss():
     votes = random_votes(10, 8)
     pairs, report = agreement.pairwise(votes), agreement.annotator_report(votes)
-    assert figures.annotators_figure(pairs, report, "mini", "nobody").axes
+    assert figures.annotators_figure(pairs, report, "nobody").axes
     with pytest.raises(ValueError, match=r"report: columns \['leaning'\] are missing"):
-        figures.annotators_figure(pairs, report.drop(columns="leaning"), "mini", "nobody")
+        figures.annotators_figure(pairs, report.drop(columns="leaning"), "nobody")
     with pytest.raises(ValueError, match="patterns: no rows"):
-        figures.vote_patterns(agreement.patterns(votes).head(0), "mini", "nobody")
+        figures.vote_patterns(agreement.patterns(votes).head(0), "nobody")
 
 
 # Export

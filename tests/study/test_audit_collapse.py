@@ -241,11 +241,11 @@ def test_figures_of_labels_are_legible(ranges):
     ]
     kinds = pd.DataFrame(rows, columns=["corpus", "constraints", "kind", "low", "high"])
     kinds["exact"] = True
-    drawn = [figures.kinds_figure(kinds, counts, "mini")]
-    drawn.append(figures.shares_figure(ranges, shares, "mini"))
+    drawn = [figures.kinds_figure(kinds, counts)]
+    drawn.append(figures.shares_figure(ranges, shares))
     corners = pd.DataFrame({"gain": [-0.1, 0.7, 0.7], "psmv": [0.0, -0.3, 0.4]})
     outlines = [corners.assign(reader=r, subset=s) for r, s in product(READERS, IN)]
-    drawn.append(figures.outlines_figure(pd.concat(outlines), shares, "mini"))
+    drawn.append(figures.outlines_figure(pd.concat(outlines), shares))
     for fig in drawn:
         assert_legible(fig)
         plt.close(fig)
@@ -255,8 +255,8 @@ def test_figures_refuse_frames_they_cannot_draw(ranges):
     counts = {corpus: joint_counts(corpus) for corpus in Corpus}
     shares = collapse.shares_of(counts)
     with pytest.raises(ValueError, match="no shares of both corpora"):
-        figures.shares_figure(ranges[ranges["corpus"] != "both"], shares, "mini")
+        figures.shares_figure(ranges[ranges["corpus"] != "both"], shares)
     with pytest.raises(ValueError, match=r"ranges: columns \['exact', 'kind'\]"):
-        figures.kinds_figure(ranges, counts, "mini")
+        figures.kinds_figure(ranges, counts)
     with pytest.raises(ValueError, match=r"outlines: columns \['gain', 'psmv'\]"):
-        figures.outlines_figure(ranges, shares, "mini")
+        figures.outlines_figure(ranges, shares)

@@ -359,7 +359,7 @@ def test_tokens_keep_their_proportions_once_each_modality_has_one():
 
 def test_the_kappa_figure_draws_each_range_where_it_is_and_the_published_line():
     ranges = kappa.kappa_ranges()
-    fig = figures.attainable_kappa(ranges, 0.54, "mini")
+    fig = figures.attainable_kappa(ranges, 0.54)
     assert_legible(fig)
     (ax,) = fig.axes
     bars = {(round(b.get_x(), 9), round(b.get_x() + b.get_width(), 9)) for b in ax.patches}
@@ -371,7 +371,7 @@ def test_the_kappa_figure_draws_each_range_where_it_is_and_the_published_line():
 
 def test_the_literal_figure_draws_the_bound_and_stacks_that_reach_one():
     distances, budgets = audit.distance_by_length(), audit.literal_budgets(COUNTS)
-    fig = figures.literal_preference(distances, budgets, "mini")
+    fig = figures.literal_preference(distances, budgets)
     assert_legible(fig)
     bound = distances.query("table == 7 and reading == 'bound'")["distance"].tolist()
     assert bound in [[*line.get_ydata()] for line in fig.axes[0].lines]
@@ -393,8 +393,4 @@ def test_the_literal_figure_draws_the_bound_and_stacks_that_reach_one():
 )
 def test_the_kappa_figure_refuses_other_tables(change, message):
     with pytest.raises(ValueError, match=message):
-        figures.attainable_kappa(change(kappa.kappa_ranges()), 0.54, "mini")
-
-
-def test_captions_name_the_profile():
-    assert "Profile mini." in figures.figure_caption("Attainable kappa", "mini")
+        figures.attainable_kappa(change(kappa.kappa_ranges()), 0.54)

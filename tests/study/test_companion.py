@@ -13,7 +13,7 @@ from emomm_study.paths import COMMITTED_FIGURES, ROOT
 from emomm_study.report import manifest
 from emomm_study.run.pipeline import BUILDS_ON, find_notebooks
 
-PICTURE, TABLE = (".png", ".svg", ".pdf"), (".csv", ".tex")
+PICTURE, TABLE = {".png"}, {".csv", ".tex"}
 ITEMS = {
     "Figure 2 (left)": ("01", PICTURE),
     "Figure 3 (left, middle)": ("03", PICTURE),
@@ -44,7 +44,8 @@ ENTRIES = manifest.read("mini", COMMITTED_FIGURES)
 def test_each_item_of_the_paper_has_its_files_from_its_notebook(item):
     notebook, endings = ITEMS[item]
     own = {name: entry for name, entry in ENTRIES.items() if entry["item"] == item}
-    assert sorted(name[name.rindex(".") :] for name in own) == sorted(endings)
+    # An SVG is there where it is small and has no raster image in it.
+    assert {name[name.rindex(".") :] for name in own} - {".svg"} == endings
     assert {entry["notebook"][:2] for entry in own.values()} == {notebook}
     assert all((COMMITTED_FIGURES / "mini" / name).stat().st_size > 0 for name in own)
 

@@ -17,6 +17,7 @@ import pytest
 import torch
 from explorer_bench import small_bench, small_router
 from hypothesis import given, settings, strategies as st
+from legible import profiled
 
 from emomm_lib.chase.equations import SteeringConfig
 from emomm_lib.chase.gates import ConstantGate
@@ -494,7 +495,7 @@ def test_states_are_compared_with_the_unsteered_model_in_the_order_given(explore
 def test_the_figure_draws_the_numbers_of_the_state_and_names_its_profile(explored):
     state = ExplorerState(sample_id=FLIPPED, coalition="TAV", gate="other", config=SHARP)
     shown = explored.show(state)
-    fig = explorer_figure(shown, "mini")
+    fig = profiled(explorer_figure(shown))
     answer = next(ax for sub in fig.subfigs for ax in sub.axes if ax.get_title() == "Answer")
     heights = [bar.get_height() for bar in answer.patches]
     np.testing.assert_allclose(heights, [*shown.before.letters, *shown.after.letters])

@@ -22,21 +22,19 @@ def close():
 def mixed(folder=PAPER_DATA):
     weights = mix.best_weights(("acc", "mae"), "largest", folder).weights
     polygons = {metric: mix.compatible((metric,), folder) for metric in ("acc", "mae")}
-    return figures.mix_figure(mix.residuals(weights, folder=folder), polygons, "mini")
+    return figures.mix_figure(mix.residuals(weights, folder=folder), polygons)
 
 
 def test_every_figure_is_legible_and_names_its_profile():
     drawn = [
         mixed(),
-        figures.sizes_figure(attainable.row_sizes(), attainable.windows("align", 6), "mini"),
-        figures.differences_figure(sampling.difference_bounds(), "mini"),
-        figures.routing_figure(gains.routing_product(), "mini"),
+        figures.sizes_figure(attainable.row_sizes(), attainable.windows("align", 6)),
+        figures.differences_figure(sampling.difference_bounds()),
+        figures.routing_figure(gains.routing_product()),
     ]
     for fig, least in zip(drawn, (25, 25, 25, 10), strict=True):
         assert_legible(fig, least)
         assert any("profile: mini" in text.get_text() for text in fig.texts)
-    for item in ("Mix", "Sizes", "Differences", "Routing"):
-        assert "Profile mini" in figures.figure_caption(item, "mini")
 
 
 def test_marks_of_the_mix_are_residuals_in_units_of_rounding():
@@ -57,7 +55,7 @@ def test_a_mix_without_compatible_weights_is_drawn_without_their_area(copy):
 
 def test_ticks_stand_at_attainable_sizes_and_a_row_without_any_says_so():
     rows = attainable.row_sizes()
-    fig = figures.sizes_figure(rows, attainable.windows("align", 6), "mini")
+    fig = figures.sizes_figure(rows, attainable.windows("align", 6))
     for ax, subset in zip(fig.axes, ("align", "conflict"), strict=True):
         marks = [line.get_xdata() for line in ax.lines if line.get_marker() == "|"]
         wanted = rows.loc[rows["subset"] == subset, "sizes"]
@@ -67,7 +65,7 @@ def test_ticks_stand_at_attainable_sizes_and_a_row_without_any_says_so():
 
 def test_thin_lines_of_a_difference_hold_the_thick_ones_and_its_colour_is_the_verdict():
     bounds = sampling.difference_bounds().query("kind == 'ablation'")
-    ax = figures.differences_figure(bounds, "mini").axes[0]
+    ax = figures.differences_figure(bounds).axes[0]
     lines = [
         line for line in ax.lines if line.get_lw() in (0.9, 3.2) and len(line.get_xdata()) == 2
     ]
@@ -81,10 +79,8 @@ def test_thin_lines_of_a_difference_hold_the_thick_ones_and_its_colour_is_the_ve
 
 def test_a_missing_column_and_an_unknown_verdict_are_errors():
     with pytest.raises(ValueError, match=r"product: columns \['bound'\] are missing"):
-        figures.routing_figure(gains.routing_product().drop(columns="bound"), "mini")
+        figures.routing_figure(gains.routing_product().drop(columns="bound"))
     with pytest.raises(ValueError, match="verdicts are"):
-        figures.differences_figure(sampling.difference_bounds().assign(verdict="yes"), "mini")
+        figures.differences_figure(sampling.difference_bounds().assign(verdict="yes"))
     with pytest.raises(ValueError, match="no rows"):
-        figures.sizes_figure(
-            attainable.row_sizes().iloc[:0], attainable.windows("align", 6), "mini"
-        )
+        figures.sizes_figure(attainable.row_sizes().iloc[:0], attainable.windows("align", 6))

@@ -11,8 +11,10 @@ from legible import assert_legible
 from matplotlib import pyplot as plt
 
 from emomm_lib.metrics.routing import reliability
-from emomm_study.report import manifest, style
+from emomm_study.report import style
 from emomm_study.report.figures import chase as figures
+from emomm_study.report.manifest import Provenance
+from emomm_study.report.publish import caption, write_figure
 
 SUBSETS = ("align", "conflict", "missing")
 COALITIONS = ("TAV", "TA", "TV", "AV")
@@ -146,7 +148,7 @@ def band(collection):
 
 def test_every_seed_has_a_thin_line_and_the_bold_one_is_their_mean():
     history = shuffled(history_frame(), router=ROUTERS)
-    fig = figures.training_curves(history, "mini")
+    fig = figures.training_curves(history)
     assert [ax.get_title() for ax in fig.axes] == [*ROUTERS, "AUC of $p$", "gate top-1"]
     for k, router in enumerate(ROUTERS):
         own = history[history["router"] == router].sort_values(["seed", "epoch"])
@@ -169,7 +171,7 @@ def test_every_seed_has_a_thin_line_and_the_bold_one_is_their_mean():
 
 
 def test_chance_of_the_auc_is_drawn_at_a_half_and_epochs_are_integers():
-    fig = figures.training_curves(history_frame(epochs=3), "mini")
+    fig = figures.training_curves(history_frame(epochs=3))
     assert levels(fig.axes[3], ":") == [0.5] and levels(fig.axes[4], ":") == []
     fig.canvas.draw()
     for ax in fig.axes:
@@ -177,7 +179,7 @@ def test_chance_of_the_auc_is_drawn_at_a_half_and_epochs_are_integers():
 
 
 def test_one_router_has_three_panels_and_routers_have_no_modalitys_colour():
-    fig = figures.training_curves(history_frame(ROUTERS[:1], seeds=1), "mini")
+    fig = figures.training_curves(history_frame(ROUTERS[:1], seeds=1))
     assert len(fig.axes) == 3
     assert not set(figures.ROUTER_COLOURS) & set(style.COLOURS.values())
     assert any("seeds a router: 1" in text.get_text() for text in fig.texts)
@@ -186,13 +188,13 @@ def test_one_router_has_three_panels_and_routers_have_no_modalitys_colour():
 def test_a_routers_colour_is_that_of_its_category_also_where_others_are_absent():
     some = history_frame(ROUTERS[1:2])
     some["router"] = pd.Categorical(some["router"], ROUTERS)
-    lines = curves(figures.training_curves(some, "mini").axes[0], "-")
+    lines = curves(figures.training_curves(some).axes[0], "-")
     assert {line[1] for line in lines} == {figures.ROUTER_COLOURS[1]}
 
 
 def test_a_reliability_point_lies_at_predicted_and_observed_with_an_area_that_grows_with_n():
     table = shuffled(reliability_frame())
-    fig = figures.reliability_diagram(table, "mini")
+    fig = figures.reliability_diagram(table)
     titles = [ax.get_title() for ax in fig.axes[:2]]
     assert titles == ["validation, 300 prompts", "test, 700 prompts"]
     points = []
@@ -212,7 +214,7 @@ def test_a_reliability_point_lies_at_predicted_and_observed_with_an_area_that_gr
 
 def test_the_strip_beneath_counts_the_prompts_of_each_bin_and_shares_the_diagrams_x():
     table = reliability_frame()
-    fig = figures.reliability_diagram(table, "mini")
+    fig = figures.reliability_diagram(table)
     for above, strip, split in zip(fig.axes[:2], fig.axes[2:], ("valid", "test"), strict=True):
         rows = table[table["split"] == split]
         bars = [(b.get_x(), b.get_x() + b.get_width(), b.get_height()) for b in strip.patches]
@@ -223,7 +225,7 @@ def test_the_strip_beneath_counts_the_prompts_of_each_bin_and_shares_the_diagram
 
 def test_gates_are_drawn_by_coalition_and_layer_within_their_intervals():
     frame = shuffled(layer_frame(), router=ROUTERS[:2])
-    fig = figures.gate_by_layer(frame, "mini")
+    fig = figures.gate_by_layer(frame)
     assert [ax.get_title() for ax in fig.axes] == [*COALITIONS]
     for ax, coalition in zip(fig.axes, COALITIONS, strict=True):
         lines = curves(ax, "-")
@@ -242,7 +244,7 @@ def test_gates_are_drawn_by_coalition_and_layer_within_their_intervals():
 def test_a_router_with_one_gate_for_all_layers_is_a_level_line_through_the_panel(layers):
     frame = level_frame(layers).sort_values("layer")
     frame["router"] = pd.Categorical(frame["router"], ROUTERS)
-    fig = figures.gate_by_layer(frame, "mini")
+    fig = figures.gate_by_layer(frame)
     for ax in fig.axes:
         [(_, shade, x, y)] = curves(ax, "--")
         assert shade == figures.ROUTER_COLOURS[2]
@@ -255,14 +257,14 @@ def test_a_router_with_one_gate_for_all_layers_is_a_level_line_through_the_panel
 def test_a_router_that_is_steered_from_the_last_layer_on_is_a_point_and_no_level_line():
     frame = layer_frame()
     frame = frame[(frame["router"] == ROUTERS[0]) | (frame["layer"] == 8)]
-    for ax in figures.gate_by_layer(frame, "mini").axes:
+    for ax in figures.gate_by_layer(frame).axes:
         assert curves(ax, "--") == []
         last = [line for line in ax.lines if [*line.get_xdata()] == [8]]
         assert len(last) == 1 and last[0].get_marker() == "o"
 
 
 def test_without_chance_none_is_drawn_or_named():
-    fig = figures.gate_by_layer(layer_frame().drop(columns="chance"), "mini")
+    fig = figures.gate_by_layer(layer_frame().drop(columns="chance"))
     assert labels(fig) == [*ROUTERS[:2]]
     assert all(levels(ax, ":") == [] for ax in fig.axes)
 
@@ -281,7 +283,7 @@ def forest(ax):
 
 def test_a_gain_stands_in_points_in_the_row_of_its_method_beneath_its_group():
     gains = shuffled(gains_frame(), group=METHODS, method=sum(METHODS.values(), []))
-    fig = figures.gains_forest(gains.assign(share="1/2"), "mini")
+    fig = figures.gains_forest(gains.assign(share="1/2"))
     assert [ax.get_title() for ax in fig.axes] == ["Align", "Conflict", "Missing"]
     rows = [name for group, names in METHODS.items() for name in (group, *names)]
     ticks = fig.axes[0].get_yticklabels()
@@ -307,7 +309,7 @@ def test_numbers_stand_beside_their_intervals_in_points_with_the_sign_of_the_gai
     rows = [("a", 0.0234, 0.004, 0.041), ("b", -0.0051, -0.012, 0.0), ("c", -0.0004, -0.01, 0.02)]
     rows.append(("d", np.nan, np.nan, np.nan))
     gains = pd.DataFrame(rows, columns=["method", "value", "low", "high"])
-    fig = figures.gains_forest(gains.assign(group="g", subset="conflict"), "mini")
+    fig = figures.gains_forest(gains.assign(group="g", subset="conflict"))
     words = [
         (t.get_position()[1], t.get_text().replace("\N{MINUS SIGN}", "-"))
         for t in fig.axes[0].texts
@@ -325,17 +327,17 @@ def test_numbers_stand_beside_their_intervals_in_points_with_the_sign_of_the_gai
 
 def test_the_reference_is_a_line_at_its_methods_gain_in_every_panel():
     gains = gains_frame()
-    fig = figures.gains_forest(gains, "mini", "early router")
+    fig = figures.gains_forest(gains, "early router")
     values = gains[gains["method"] == "early router"].set_index("subset")["value"]
     for ax, subset in zip(fig.axes, SUBSETS, strict=True):
         assert uprights(ax, "--") == [pytest.approx(100 * values[subset])]
     assert labels(fig) == ["early router"]
-    assert figures.gains_forest(gains, "mini").legends == []
+    assert figures.gains_forest(gains).legends == []
 
 
 def test_a_forest_grows_with_its_methods_and_a_group_has_its_marker():
     many = {group: [f"{group} {k}" for k in range(5)] for group in METHODS}
-    small, large = (figures.gains_forest(gains_frame(m), "mini") for m in (METHODS, many))
+    small, large = (figures.gains_forest(gains_frame(m)) for m in (METHODS, many))
     rows = [len(fig.axes[0].get_yticks()) for fig in (small, large)]
     assert rows == [11, 18]
     assert large.get_figheight() - small.get_figheight() > 7 * 0.15
@@ -345,14 +347,14 @@ def test_a_forest_grows_with_its_methods_and_a_group_has_its_marker():
 
 def test_a_forest_without_a_subset_has_no_panel_for_it_and_takes_its_title():
     gains = gains_frame(subsets=("missing", "conflict"))
-    fig = figures.gains_forest(gains, "mini", title="Null control")
+    fig = figures.gains_forest(gains, title="Null control")
     assert [ax.get_title() for ax in fig.axes] == ["Conflict", "Missing"]
     assert fig._suptitle.get_text().strip() == "Null control"
 
 
 def test_a_sweep_shows_gains_of_each_subset_over_the_settings_of_its_parameter():
     frame = shuffled(sweep_frame())
-    fig = figures.sweep_figure(frame, "mini")
+    fig = figures.sweep_figure(frame)
     symbols = [r"\tau", r"\eta", r"\gamma", r"\beta", "K", r"\hat{\psi}", "P", "l_r"]
     assert [ax.get_xlabel().split(" ")[0] for ax in fig.axes] == [f"${s}$" for s in symbols]
     assert len({ax.get_ylim() for ax in fig.axes}) == 1
@@ -373,7 +375,7 @@ def test_a_sweep_shows_gains_of_each_subset_over_the_settings_of_its_parameter()
 
 
 def test_a_sweep_of_some_parameters_leaves_no_empty_panel():
-    fig = figures.sweep_figure(sweep_frame(["K", "tau", "P", "l_r", "beta"], ["conflict"]), "mini")
+    fig = figures.sweep_figure(sweep_frame(["K", "tau", "P", "l_r", "beta"], ["conflict"]))
     assert len(fig.axes) == 5
     assert [ax.get_xlabel()[1:-1].split("$")[0] for ax in fig.axes] == [
         r"\tau",
@@ -388,7 +390,7 @@ def test_a_sweep_of_some_parameters_leaves_no_empty_panel():
 def test_ticks_of_heads_and_layers_are_integers():
     frame = sweep_frame(["K", "l_r"])
     frame["setting"] = frame["setting"].map({2: 1, 3: 2, 4: 3, 5: 4})
-    fig = figures.sweep_figure(frame[frame["setting"] < 4], "mini")
+    fig = figures.sweep_figure(frame[frame["setting"] < 4])
     fig.canvas.draw()
     for ax in fig.axes:
         assert all(float(tick).is_integer() for tick in ax.get_xticks())
@@ -405,30 +407,28 @@ FOURTEEN = {
     "bounds and controls": [f"control {k}" for k in range(4)],
 }
 FIGURES = {
-    "curves": lambda: figures.training_curves(history_frame(), "mini"),
-    "curves of one router": lambda: figures.training_curves(history_frame(ROUTERS[:1]), "mini"),
-    "curves with long names": lambda: figures.training_curves(history_frame(LONG_ROUTERS), "mini"),
-    "curves of many epochs": lambda: figures.training_curves(history_frame(epochs=120), "mini"),
-    "reliability": lambda: figures.reliability_diagram(reliability_frame(), "mini"),
-    "reliability of one split": lambda: figures.reliability_diagram(
-        reliability_frame(test=43210), "mini"
-    ),
-    "gate": lambda: figures.gate_by_layer(level_frame(), "mini"),
-    "gate of 28 layers": lambda: figures.gate_by_layer(layer_frame(layers=28), "mini"),
-    "gate with long names": lambda: figures.gate_by_layer(layer_frame(LONG_ROUTERS), "mini"),
-    "gate of one coalition": lambda: figures.gate_by_layer(layer_frame(coalitions=["TAV"]), "mini"),
-    "gains": lambda: figures.gains_forest(gains_frame(), "mini", "early router"),
-    "gains of 14 methods": lambda: figures.gains_forest(gains_frame(FOURTEEN), "mini"),
-    "gains with long names": lambda: figures.gains_forest(gains_frame(LONG), "mini"),
+    "curves": lambda: figures.training_curves(history_frame()),
+    "curves of one router": lambda: figures.training_curves(history_frame(ROUTERS[:1])),
+    "curves with long names": lambda: figures.training_curves(history_frame(LONG_ROUTERS)),
+    "curves of many epochs": lambda: figures.training_curves(history_frame(epochs=120)),
+    "reliability": lambda: figures.reliability_diagram(reliability_frame()),
+    "reliability of one split": lambda: figures.reliability_diagram(reliability_frame(test=43210)),
+    "gate": lambda: figures.gate_by_layer(level_frame()),
+    "gate of 28 layers": lambda: figures.gate_by_layer(layer_frame(layers=28)),
+    "gate with long names": lambda: figures.gate_by_layer(layer_frame(LONG_ROUTERS)),
+    "gate of one coalition": lambda: figures.gate_by_layer(layer_frame(coalitions=["TAV"])),
+    "gains": lambda: figures.gains_forest(gains_frame(), "early router"),
+    "gains of 14 methods": lambda: figures.gains_forest(gains_frame(FOURTEEN)),
+    "gains with long names": lambda: figures.gains_forest(gains_frame(LONG)),
     "gains of one subset": lambda: figures.gains_forest(
-        gains_frame(subsets=["conflict"]), "mini", title="Null control"
+        gains_frame(subsets=["conflict"]), title="Null control"
     ),
     "large gains": lambda: figures.gains_forest(
-        gains_frame().assign(low=-0.6543, value=-0.4321, high=-0.1234), "mini"
+        gains_frame().assign(low=-0.6543, value=-0.4321, high=-0.1234)
     ),
-    "sweep": lambda: figures.sweep_figure(sweep_frame(), "mini"),
-    "sweep of five": lambda: figures.sweep_figure(sweep_frame([*BASE][:5]), "mini"),
-    "sweep of one": lambda: figures.sweep_figure(sweep_frame(["eta"]), "mini"),
+    "sweep": lambda: figures.sweep_figure(sweep_frame()),
+    "sweep of five": lambda: figures.sweep_figure(sweep_frame([*BASE][:5])),
+    "sweep of one": lambda: figures.sweep_figure(sweep_frame(["eta"])),
 }
 
 
@@ -436,8 +436,8 @@ FIGURES = {
 def test_figures_name_their_profile_and_no_text_overlaps_another_or_leaves_the_page(name):
     fig = FIGURES[name]()
     assert fig.get_figwidth() <= 9.6
-    assert any("profile: mini" in text.get_text() for text in fig.texts)
     assert_legible(fig)
+    assert any("profile: mini" in text.get_text() for text in fig.texts)
 
 
 @pytest.mark.parametrize(
@@ -445,25 +445,17 @@ def test_figures_name_their_profile_and_no_text_overlaps_another_or_leaves_the_p
     ["curves of one router", "reliability of one split", "gains of one subset", "sweep of one"],
 )
 def test_the_same_frames_give_the_same_bytes_and_text_that_can_be_selected(name, tmp_path):
-    provenance = manifest.Provenance(name, "06_chase", "f00d")
+    source = Provenance(name, "06_chase", "f00d", caption(name, "mini", "Drawn"))
     here, there = (
-        style.save(FIGURES[name](), "figure", "mini", provenance, root=tmp_path / where)
+        write_figure(FIGURES[name](), "figure", "mini", source, root=tmp_path / where)
         for where in ("here", "there")
     )
     assert [p.read_bytes() for p in here] == [p.read_bytes() for p in there]
     assert ">profile: mini" in here[1].read_text()
 
 
-def test_captions_name_their_profile():
-    items = ("Router curves", "Reliability", "Gate by layer", "Gains", "Sweeps", "Null control")
-    for item in items:
-        text = figures.figure_caption(item, "mini", "Surrogate clips.")
-        assert text.startswith(f"{item}: ") and text.endswith(". Profile mini. Surrogate clips.")
-    assert len({figures.figure_caption(item, "mini").split(": ")[1] for item in items}) == 6
-
-
 def test_a_subset_keeps_the_colour_that_conflict_has_elsewhere_and_each_has_its_own():
-    fig = figures.gains_forest(gains_frame(), "mini")
+    fig = figures.gains_forest(gains_frame())
     shades = [
         {colour(line) for line in ax.lines if line.get_marker() in "oDs^v"} for ax in fig.axes
     ]
@@ -476,28 +468,28 @@ def test_a_subset_keeps_the_colour_that_conflict_has_elsewhere_and_each_has_its_
 def test_a_frame_that_lacks_something_is_named():
     history, gains, layers = history_frame(), gains_frame(), layer_frame()
     with pytest.raises(ValueError, match=r"history: columns \['conflict_auc'\] are missing"):
-        figures.training_curves(history.drop(columns="conflict_auc"), "mini")
+        figures.training_curves(history.drop(columns="conflict_auc"))
     with pytest.raises(ValueError, match=r"history: expected one row for each router, seed, epoch"):
-        figures.training_curves(pd.concat([history, history]), "mini")
+        figures.training_curves(pd.concat([history, history]))
     with pytest.raises(ValueError, match="history: no rows"):
-        figures.training_curves(history[:0], "mini")
+        figures.training_curves(history[:0])
     with pytest.raises(ValueError, match="at most 4 routers have a colour"):
-        figures.training_curves(history_frame([*"abcde"]), "mini")
+        figures.training_curves(history_frame([*"abcde"]))
     with pytest.raises(ValueError, match=r"split is one of .* got also \['train'\]"):
-        figures.reliability_diagram(reliability_frame(train=50), "mini")
+        figures.reliability_diagram(reliability_frame(train=50))
     with pytest.raises(ValueError, match=r"coalition is one of .* got also \['T'\]"):
-        figures.gate_by_layer(layers.replace({"coalition": {"TA": "T"}}), "mini")
+        figures.gate_by_layer(layers.replace({"coalition": {"TA": "T"}}))
     with pytest.raises(ValueError, match="frame: TAV has several chances"):
-        figures.gate_by_layer(layers.assign(chance=np.arange(len(layers)) / 100), "mini")
+        figures.gate_by_layer(layers.assign(chance=np.arange(len(layers)) / 100))
     with pytest.raises(ValueError, match=r"subset is one of .* got also \['overall'\]"):
-        figures.gains_forest(gains.replace({"subset": {"align": "overall"}}), "mini")
+        figures.gains_forest(gains.replace({"subset": {"align": "overall"}}))
     with pytest.raises(ValueError, match="'nobody' is 0 of the methods"):
-        figures.gains_forest(gains, "mini", "nobody")
+        figures.gains_forest(gains, "nobody")
     with pytest.raises(ValueError, match="at most 5 groups"):
-        figures.gains_forest(gains_frame({g: [g] for g in "abcdef"}), "mini")
+        figures.gains_forest(gains_frame({g: [g] for g in "abcdef"}))
     with pytest.raises(ValueError, match=r"parameter is one of .* got also \['kappa'\]"):
-        figures.sweep_figure(sweep_frame().replace({"parameter": {"K": "kappa"}}), "mini")
+        figures.sweep_figure(sweep_frame().replace({"parameter": {"K": "kappa"}}))
     with pytest.raises(ValueError, match=r"K has base settings \[\]"):
-        figures.sweep_figure(sweep_frame(["K"]).assign(base=False), "mini")
+        figures.sweep_figure(sweep_frame(["K"]).assign(base=False))
     with pytest.raises(ValueError, match=r"K has base settings \[2.0, 3.0, 4.0, 5.0\]"):
-        figures.sweep_figure(sweep_frame(["K"]).assign(base=True), "mini")
+        figures.sweep_figure(sweep_frame(["K"]).assign(base=True))

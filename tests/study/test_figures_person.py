@@ -18,7 +18,8 @@ from emomm_study.media.regions import suppress
 from emomm_study.media.video import VideoSettings
 from emomm_study.report.figures import person as figures
 from emomm_study.report.manifest import Provenance
-from emomm_study.report.style import COLOURS, save
+from emomm_study.report.publish import caption, write_figure
+from emomm_study.report.style import COLOURS
 
 VIEWS = ["original", "person only: pixels", "person only: tokens"]
 METRICS = ["acc5", "acc2", "f1"]
@@ -74,7 +75,7 @@ def bars(ax):
 
 def test_every_gain_is_a_bar_in_points_with_its_interval_and_number():
     gains = gains_frame()
-    fig = figures.figure11(gains.sample(frac=1, random_state=1).sort_values("view"), "mini")
+    fig = figures.figure11(gains.sample(frac=1, random_state=1).sort_values("view"))
     for ax, quantity, views in zip(fig.axes, ("gain", "change"), (VIEWS, VIEWS[1:]), strict=True):
         rows = gains[gains["quantity"] == quantity].set_index(["metric", "view"])
         order = [(m, v) for m in METRICS for v in views]
@@ -90,25 +91,24 @@ def test_every_gain_is_a_bar_in_points_with_its_interval_and_number():
 
 
 def test_the_figure_says_that_the_paper_has_signs_and_no_numbers():
-    fig = figures.figure11(gains_frame(), "mini")
+    fig = figures.figure11(gains_frame())
     assert "\N{MINUS SIGN} original, + person only; no numbers" in fig.axes[0].get_xlabel()
-    assert "no numbers" in figures.figure_caption("Figure 11", "mini")
 
 
 @pytest.mark.parametrize("count", [2, 3])
 def test_figures_are_legible_with_two_views_and_with_three(count):
     views = VIEWS[:count]
-    assert_legible(figures.figure11(gains_frame(views), "mini"))
+    assert_legible(figures.figure11(gains_frame(views)))
     for layers in (8, 28):
         by_layer = layer_frame(views, layers)
-        assert_legible(figures.token_figure(budget_frame(views), by_layer, "mini"))
+        assert_legible(figures.token_figure(budget_frame(views), by_layer))
 
 
 def test_tokens_and_shares_are_those_of_all_three_modalities_together():
     budget, by_layer = budget_frame(), layer_frame()
     changed = budget["coalition"] == "TV"
     budget.loc[changed, "value"] = 1e6
-    fig = figures.token_figure(budget, by_layer, "mini")
+    fig = figures.token_figure(budget, by_layer)
     heights = [bar.get_height() for bar in bars(fig.axes[0])]
     assert heights == [9.6, 58.2, 128, 9.6, 58.2, 98, 9.6, 58.2, 68]
     colours = [mpl.colors.to_hex(bar.get_facecolor()).upper() for bar in bars(fig.axes[0])]
@@ -122,18 +122,18 @@ def test_tokens_and_shares_are_those_of_all_three_modalities_together():
 
 def test_what_is_missing_is_named():
     with pytest.raises(ValueError, match=r"gains: columns \['high'\]"):
-        figures.figure11(gains_frame().drop(columns="high"), "mini")
+        figures.figure11(gains_frame().drop(columns="high"))
     gains = gains_frame()
     lacking = gains[(gains["metric"] != "f1") | (gains["view"] != VIEWS[1])]
     with pytest.raises(ValueError, match="pixels.*f1.*got 0"):
-        figures.figure11(lacking, "mini")
+        figures.figure11(lacking)
     with pytest.raises(ValueError, match="at most 4 views"):
-        figures.figure11(gains_frame([*VIEWS, "a", "b"]), "mini")
+        figures.figure11(gains_frame([*VIEWS, "a", "b"]))
     only_two = layer_frame(VIEWS[:2])
     with pytest.raises(ValueError, match="no share of V in TAV for 'person only: tokens'"):
-        figures.token_figure(budget_frame(), only_two, "mini")
+        figures.token_figure(budget_frame(), only_two)
     with pytest.raises(ValueError, match="no frames"):
-        figures.overlay_sheet([], 0.5, "mini")
+        figures.overlay_sheet([], 0.5)
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +166,7 @@ def test_a_frame_has_its_own_region_and_the_cover_of_its_tokens(frames):
 
 
 def test_the_sheet_shows_what_the_model_sees(frames):
-    fig = figures.overlay_sheet(frames, 0.5, "mini")
+    fig = figures.overlay_sheet(frames, 0.5)
     grid = np.array(fig.axes).reshape(3, len(frames))
     for column, shown in zip(grid.T, frames, strict=True):
         whole, masked, pruned = (ax.images[0].get_array() for ax in column)
@@ -179,19 +179,18 @@ def test_the_sheet_shows_what_the_model_sees(frames):
 
 
 def test_the_outline_stays_inside_the_frame_also_where_the_person_does_not(frames):
-    fig = figures.overlay_sheet(frames, 0.5, "mini")
+    fig = figures.overlay_sheet(frames, 0.5)
     assert fig.axes[0].get_xlim() == (-0.5, 255.5) and fig.axes[0].get_ylim() == (255.5, -0.5)
 
 
-def test_captions_and_figures_name_their_profile(tmp_path, frames):
+def test_published_figures_name_their_profile(tmp_path, frames):
     made = {
-        "Person regions": figures.overlay_sheet(frames, 0.5, "mini"),
-        "Figure 11": figures.figure11(gains_frame(), "mini"),
-        "Person tokens": figures.token_figure(budget_frame(), layer_frame(), "mini"),
+        "Person regions": figures.overlay_sheet(frames, 0.5),
+        "Figure 11": figures.figure11(gains_frame()),
+        "Person tokens": figures.token_figure(budget_frame(), layer_frame()),
     }
     for item, fig in made.items():
-        text = figures.figure_caption(item, "mini", "Drawn.")
-        assert text.startswith(item) and text.endswith("Profile mini. Drawn.")
+        source = Provenance(item, "05_person_masking", "0" * 16, caption(item, "mini", "Drawn"))
+        paths = write_figure(fig, "x", "mini", source, root=tmp_path)
+        assert all(path.stat().st_size for path in paths)
         assert any("profile: mini" in t.get_text() for t in fig.texts)
-    source = Provenance(item, "05_person_masking", "0" * 16, None, text)
-    assert all(path.stat().st_size for path in save(fig, "x", "mini", source, root=tmp_path))

@@ -11,8 +11,10 @@ from legible import assert_legible
 from matplotlib import pyplot as plt
 
 from emomm_lib.labels import COALITIONS, MODALITIES
-from emomm_study.report import manifest, style
+from emomm_study.report import style
 from emomm_study.report.figures import collapse as figures
+from emomm_study.report.manifest import Provenance
+from emomm_study.report.publish import caption, write_figure
 
 ACCURACY = {"T": 0.83, "A": 0.68, "V": 0.62, "TA": 0.84, "TV": 0.845, "AV": 0.74, "TAV": 0.85}
 ACCURACY["none"] = 0.21
@@ -78,12 +80,12 @@ def figure3(values=SHARES, width=0.04, **frames):
         "vcc": vcc_frame(values, width),
         "shares": share_frame(values, width),
     }
-    return figures.figure3(**(given | frames), profile="mini")
+    return figures.figure3(**(given | frames))
 
 
 def right(points=None, **correlation):
     points = points_frame() if points is None else points
-    return figures.figure3_right(points, correlation_frame(**correlation), "mini")
+    return figures.figure3_right(points, correlation_frame(**correlation))
 
 
 def gtar_frame(**readers):
@@ -112,7 +114,7 @@ def layer_frame(layers=8):
 
 
 def figure9(layers=8, **readers):
-    return figures.figure9(*gtar_frame(**readers), layer_frame(layers), "mini")
+    return figures.figure9(*gtar_frame(**readers), layer_frame(layers))
 
 
 @pytest.fixture(scope="module")
@@ -265,8 +267,8 @@ def layer_lines(ax):
 def test_layer_panels_show_shares_of_all_layers_over_integer_ticks(layers):
     frame = layer_frame(layers).sample(frac=1, random_state=0)
     shares = frame[frame["quantity"] == "share"].set_index(["coalition", "modality"])
-    panels = dict(zip(("TA", "TV", "AV"), figures.figure10(frame, "mini").axes, strict=True))
-    panels["TAV"] = figures.figure9(*gtar_frame(), frame, "mini").axes[2]
+    panels = dict(zip(("TA", "TV", "AV"), figures.figure10(frame).axes, strict=True))
+    panels["TAV"] = figures.figure9(*gtar_frame(), frame).axes[2]
     for coalition, ax in panels.items():
         assert list(layer_lines(ax)) == list(coalition)
         for modality, line in layer_lines(ax).items():
@@ -280,7 +282,7 @@ def test_layer_panels_show_shares_of_all_layers_over_integer_ticks(layers):
 
 
 def test_the_published_limit_of_video_is_drawn_only_where_video_is_present():
-    fig = figures.figure10(layer_frame(), "mini")
+    fig = figures.figure10(layer_frame())
     limits = [
         [y for line in ax.lines if line.get_ls() == ":" for y in line.get_ydata()]
         for ax in fig.axes
@@ -305,8 +307,8 @@ FIGURES = {
             "mean own probability": -0.2,
         }
     ),
-    "figure10": lambda: figures.figure10(layer_frame(), "mini"),
-    "figure10 of 28 layers": lambda: figures.figure10(layer_frame(28), "mini"),
+    "figure10": lambda: figures.figure10(layer_frame()),
+    "figure10 of 28 layers": lambda: figures.figure10(layer_frame(28)),
 }
 
 
@@ -314,22 +316,15 @@ FIGURES = {
 def test_figures_name_their_profile_and_no_text_overlaps_another_or_leaves_the_page(name):
     fig = FIGURES[name]()
     assert fig.get_figwidth() <= 9.6
-    assert any("profile: mini" in text.get_text() for text in fig.texts)
     assert_legible(fig)
-
-
-def test_captions_name_their_profile_and_no_model_for_the_published_values():
-    for item in ("Figure 3 (left, middle)", "Figure 9", "Figure 10"):
-        text = figures.figure_caption(item, "mini", "Surrogate clips.")
-        assert text.startswith(f"{item}: ") and text.endswith(". Profile mini. Surrogate clips.")
-        assert "names no model" in text and "7B" not in text
+    assert any("profile: mini" in text.get_text() for text in fig.texts)
 
 
 @pytest.mark.parametrize("name", ["figure3", "figure9"])
 def test_the_same_frames_give_the_same_bytes(name, tmp_path):
-    provenance = manifest.Provenance(name, "03_vcc", "f00d")
+    source = Provenance(name, "03_vcc", "f00d", caption(name, "mini", "Drawn"))
     here, there = (
-        style.save(FIGURES[name](), name, "mini", provenance, root=tmp_path / where)
+        write_figure(FIGURES[name](), name, "mini", source, root=tmp_path / where)
         for where in ("here", "there")
     )
     assert [p.read_bytes() for p in here] == [p.read_bytes() for p in there]
@@ -353,6 +348,4 @@ def test_a_frame_that_lacks_something_is_named():
         figure3({str(k): SHARES["random"] for k in range(7)})
     layers = layer_frame()
     with pytest.raises(ValueError, match="no share of V in AV"):
-        figures.figure10(
-            layers[(layers["coalition"] != "AV") | (layers["modality"] != "V")], "mini"
-        )
+        figures.figure10(layers[(layers["coalition"] != "AV") | (layers["modality"] != "V")])

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from functools import partial
 from pathlib import Path
 
 import nbformat
@@ -140,6 +141,28 @@ def test_refresh_refuses_parameters_other_than_the_notebooks_defaults(tmp_path, 
     (source,) = folder_with(tmp_path, n01_good=GOOD)
     with pytest.raises(pipeline.PipelineError, match="seed = 0, the profile has 1"):
         pipeline.run([source], {"profile": "mini", "seed": 1}, refresh=True, runs=runs)
+    assert not runs.exists()
+
+
+def test_formats_reach_the_kernels_and_are_checked_before_anything_runs(
+    tmp_path, runs, monkeypatch, capsys
+):
+    monkeypatch.setenv("EMOMM_FIGURE_FORMATS", "png")
+    text = "# %%\nfrom emomm_study.report.formats import figure_formats\nprint(figure_formats())\n"
+    [source] = folder_with(tmp_path, n01_formats=text)
+    monkeypatch.setattr(pipeline, "find_notebooks", lambda: [source])
+    monkeypatch.setattr(pipeline, "load_profile", lambda name: {"profile": name})
+    monkeypatch.setattr(pipeline, "run", partial(pipeline.run, runs=runs))
+    assert pipeline.main(["--formats", "pdf,png,svg"]) == 0
+    [cell] = nbformat.read(runs / "mini" / "01_formats.ipynb", as_version=4).cells[-1:]
+    assert cell.outputs[0].text == "('png', 'svg', 'pdf')\n"
+    capsys.readouterr()
+    shutil.rmtree(runs)
+    assert pipeline.main(["--formats", "png,jpg"]) == 1
+    said = capsys.readouterr()
+    assert "expected png, with svg or pdf" in said.err and "'png,jpg'" in said.err
+    assert pipeline.main(["--refresh", "--formats", "png,svg,pdf"]) == 1
+    assert "--refresh writes the committed figures, which are png,svg" in capsys.readouterr().err
     assert not runs.exists()
 
 

@@ -47,8 +47,7 @@ SMALL = """
     from matplotlib import pyplot as plt
     from emomm_study.media.audio import read_audio
     from emomm_study.paths import cache_dir, located, run_dir
-    from emomm_study.report.manifest import Provenance
-    from emomm_study.report.style import save
+    from emomm_study.notebook import open_run
 
     # %%
     sound = read_audio(located("cache/sound.wav"))[:8_000]
@@ -57,7 +56,8 @@ SMALL = """
     fig, ax = plt.subplots()
     ax.plot(sound[:100])
     ax.set_title("表情")
-    save(fig, "sound", profile, Provenance("Figure 1", "01_small", "0"))
+    run = open_run("01_small", globals())
+    run.publish(fig, "sound", "Figure 1", "A sound", of="0")
 """
 
 

@@ -96,6 +96,6 @@ def test_the_committed_notebooks_have_values_for_all_that_is_estimated():
     asking = {
         path.stem
         for path in (ROOT / "notebooks").glob("*.py")
-        if "open_experiment(" in path.read_text(encoding="utf-8")
+        if "run.bench" in path.read_text(encoding="utf-8")
     }
     assert asking and asking == recorded

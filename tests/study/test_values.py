@@ -14,6 +14,7 @@ from hypothesis import assume, given, strategies as st
 from emomm_lib.metrics.bootstrap import interval_of
 from emomm_study.report import manifest, values
 from emomm_study.report.manifest import Provenance
+from emomm_study.report.publish import record
 from emomm_study.report.values import (
     COLUMNS,
     Compared,
@@ -238,7 +239,7 @@ def made(tmp_path, monkeypatch):
         path = figures / "mini" / name
         path.write_text(content)
         note = Provenance("Figure", notebook, "f", caption="Figure. Profile mini.")
-        manifest.record([path], note, "mini", figures)
+        record([path], note, "mini", figures)
 
     draw("a.svg", "03_a", "one")
     draw("b.svg", "03_a", "two")
@@ -267,6 +268,15 @@ def test_a_figure_of_other_bytes_is_equal_in_value_only_while_its_notebooks_valu
     draw("d.svg", "03_a", "a figure that was never committed")
     line = compare_files("mini", compared(True), committed, ["03_a"])
     assert "1 identical, 1 equal in value but not in bytes, 1 different (d.svg)." in line
+
+
+def test_formats_that_are_not_committed_or_were_not_asked_for_are_not_compared(made, monkeypatch):
+    draw, committed, _ = made
+    draw("e.pdf", "03_a", "on request")
+    line = compare_files("mini", compared(False), committed, ["03_a", "05_b"])
+    assert "3 identical, 0 equal in value but not in bytes, 0 different." in line
+    monkeypatch.setenv("EMOMM_FIGURE_FORMATS", "png")
+    assert "No committed figure" in compare_files("mini", compared(False), committed, ["03_a"])
 
 
 def test_committed_digests_are_what_sha256sum_reads(made):

@@ -17,7 +17,7 @@ from emomm_study.report.explorer.shown import Shown
 from emomm_study.report.style import COLOURS, context, titled
 
 
-def explorer_figure(shown: Shown, profile: str) -> Figure:
+def explorer_figure(shown: Shown) -> Figure:
     """Answer, attention budget, gate, steered heads and frames of one state, before and after."""
     with context():
         fig = plt.figure(figsize=(9.6, 6.2), layout="constrained")
@@ -30,7 +30,7 @@ def explorer_figure(shown: Shown, profile: str) -> Figure:
         _draw_heads(left.subplots(), shown)
         _draw_frames(right, shown)
         _legend(fig)
-        titled(fig, "Steering explorer", profile, shown.title)
+        titled(fig, "Steering explorer", shown.title)
     return fig
 
 

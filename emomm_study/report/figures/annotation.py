@@ -15,31 +15,17 @@ from emomm_lib.labels import CLASSES, MODALITIES, Corpus
 from emomm_study.annotation.agreement import COUNTS, MEAN, POOLED
 from emomm_study.audit.kappa import PATTERNS, pattern_labels, pattern_scores
 from emomm_study.report.frames import need
-from emomm_study.report.style import COLOURS, PUBLISHED, caption, context, fixed, titled
+from emomm_study.report.style import COLOURS, PUBLISHED, context, fixed, titled
 
 _NAMES = {"T": "text", "A": "audio", "V": "video"}
 _ROWS = {**_NAMES, MEAN: "mean of the three", POOLED: "all votes, one kappa"}
 _DARK, _RANGE, _MARKERS = "#333333", "#D9D9D9", {"T": "o", "A": "s", "V": "^"}
 _VOTES = {"negative": "#444444", "neutral": "#B5B5B5", "positive": "#F2F2F2"}
 """No colours: those are the modalities'."""
-_TEXTS = {
-    "Votes": "Items by their five votes (how many -1, 0, +1), from the most negative mean to the "
-    "most positive, with the class of the mean; hatched where both -1 and +1 were voted",
-    "Agreement": "Fleiss' kappa with 95% bootstrap intervals over clips, the range that Table 3's "
-    "class counts allow (grey), and the published value (line)",
-    "Annotators": "Above: Cohen's kappa of any two annotators. Below: how far each one's votes lie "
-    "above or below the others' on the same items, how often they differ from the others' sole "
-    "majority, and the shares of the three votes",
-}
-
-
-def figure_caption(item: str, profile: str, note: str = "") -> str:
-    """Caption of ``Votes``, ``Agreement`` or ``Annotators`` with its profile and a note."""
-    return caption(item, profile, _TEXTS[item], note)
 
 
 def vote_patterns(
-    patterns: pd.DataFrame, profile: str, who: str, corpus: Corpus | str = Corpus.CMU_MOSI
+    patterns: pd.DataFrame, who: str, corpus: Corpus | str = Corpus.CMU_MOSI
 ) -> Figure:
     """Items by vote pattern and modality, grouped by the class of the mean.
 
@@ -98,12 +84,12 @@ def vote_patterns(
         handles = [Patch(facecolor="#AAAAAA", edgecolor="white", hatch="////", label="split votes")]
         fig.legend(handles=handles, loc="outside lower right")
         fig.get_layout_engine().set(w_pad=0.08)
-        titled(fig, "Votes on each item", profile, who)
+        titled(fig, "Votes on each item", who)
     return fig
 
 
 def agreement_figure(
-    kappas: pd.DataFrame, ranges: pd.DataFrame, published: float, profile: str, who: str
+    kappas: pd.DataFrame, ranges: pd.DataFrame, published: float, who: str
 ) -> Figure:
     """Fleiss' kappas with their intervals, over what Table 3 allows and the published value.
 
@@ -154,11 +140,11 @@ def agreement_figure(
             Line2D([], [], color=PUBLISHED, lw=1.4, label=f"published, {published:.2f}"),
         ]
         fig.legend(handles=handles, loc="outside lower center", ncols=3)
-        titled(fig, "Agreement of the annotators", profile, who)
+        titled(fig, "Agreement of the annotators", who)
     return fig
 
 
-def annotators_figure(pairs: pd.DataFrame, report: pd.DataFrame, profile: str, who: str) -> Figure:
+def annotators_figure(pairs: pd.DataFrame, report: pd.DataFrame, who: str) -> Figure:
     """Agreement of any two annotators, and each one's votes beside the others'.
 
     Parameters
@@ -194,7 +180,7 @@ def annotators_figure(pairs: pd.DataFrame, report: pd.DataFrame, profile: str, w
             for m in MODALITIES
         ] + [Patch(fc=colour, ec=_DARK, lw=0.6, label=name) for name, colour in _VOTES.items()]
         fig.legend(handles=handles, loc="outside lower center", ncols=len(handles))
-        titled(fig, "One annotator beside the others", profile, who)
+        titled(fig, "One annotator beside the others", who)
     return fig
 
 

@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from emomm_lib.labels import MODALITIES
 from emomm_study.audit.kappa import BANDS
 from emomm_study.report.frames import need
-from emomm_study.report.style import COLOURS, CORPUS_NAMES, PUBLISHED, caption, context, titled
+from emomm_study.report.style import COLOURS, CORPUS_NAMES, PUBLISHED, context, titled
 
 _DARK, _GREY, _FAINT = "#333333", "#7A7A7A", "#D0D0D0"
 _ROWS = {
@@ -30,25 +30,9 @@ _READINGS = {
     "nmas": ("printed shares as nMAS", "#D55E00", "-."),
 }
 _METHODS = ("baseline", "CHASE")
-_TEXTS = {
-    "Attainable kappa": "Fleiss' kappas that five votes a clip can have when their means fall into "
-    "Table 3's CMU-MOSI classes, by modality, as the mean of three kappas, and over all votes; "
-    "full bars use CMU-MOSI's mapping of means to classes, light ones CH-SIMS v2.0's. The black "
-    "line is the published value, the bands are Landis and Koch's",
-    "Literal preference": "Left: largest distance of Eq. 6's preference from uniform as inputs "
-    "grow, whatever the attention, and that of the baseline budgets printed in Table 7, the "
-    "layer farthest from uniform, read as shares of attention mass or of nMAS; curves begin flat "
-    "where text has its least, one token. Right: the "
-    "budgets of Table 7 as printed, and Eq. 6's softmax of the nMAS behind them",
-}
 
 
-def figure_caption(item: str, profile: str, note: str = "") -> str:
-    """Caption of a figure (``Attainable kappa``, ``Literal preference``) with its profile."""
-    return caption(item, profile, _TEXTS[item], note)
-
-
-def attainable_kappa(ranges: pd.DataFrame, published: float, profile: str) -> Figure:
+def attainable_kappa(ranges: pd.DataFrame, published: float) -> Figure:
     """The attainable range of each kappa as a bar, with the published value across.
 
     Parameters
@@ -112,7 +96,6 @@ def attainable_kappa(ranges: pd.DataFrame, published: float, profile: str) -> Fi
         titled(
             fig,
             "Kappas that Table 3 allows",
-            profile,
             "five votes a clip, 2,000 clips of CMU-MOSI; from the published counts alone",
         )
         return fig
@@ -159,7 +142,7 @@ def _stacks(ax: Axes, rows: pd.DataFrame, value: str) -> None:
     ax.tick_params(axis="x", length=0)
 
 
-def literal_preference(distances: pd.DataFrame, budgets: pd.DataFrame, profile: str) -> Figure:
+def literal_preference(distances: pd.DataFrame, budgets: pd.DataFrame) -> Figure:
     """Eq. 6's distance from uniform by length, and Table 7's budgets beside their softmax.
 
     Parameters
@@ -212,7 +195,6 @@ def literal_preference(distances: pd.DataFrame, budgets: pd.DataFrame, profile: 
         titled(
             fig,
             "The preference of Eq. 6 as printed",
-            profile,
             "from Tables 7-8 and assumed numbers of tokens alone",
         )
         return fig

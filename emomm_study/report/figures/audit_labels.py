@@ -18,7 +18,7 @@ from emomm_lib.metrics.psmv import SUBSETS
 from emomm_study import paper
 from emomm_study.audit.joint import KINDS, published_quotas
 from emomm_study.report.frames import need
-from emomm_study.report.style import COLOURS, CORPUS_NAMES, PUBLISHED, caption, context, titled
+from emomm_study.report.style import COLOURS, CORPUS_NAMES, PUBLISHED, context, titled
 
 _WIDE, _NARROW, _DARK = "#D5DAE3", "#8C98AD", "#333333"
 _SETS = ("tables", "tables and quotas")
@@ -34,25 +34,6 @@ _WINDOW = (-100.0, 150.0)
 """Shares in percent that the figure shows; what lies beyond is an arrow."""
 
 
-_MARKS = "Diamonds: the labels of this companion's surrogates"
-_TEXTS = {
-    "Kinds of clips": "Clips of each kind that Tables 3 and 4, and CH-SIMS's quotas (App. A.1), "
-    "allow: the least and greatest whole numbers, proved by the dual of a linear program. "
-    f"{_MARKS}",
-    "Shares of readers": "PSMV shares (Eq. 2) that readers without preference can have over all "
-    "label tables that fit the published numbers and in which they gain; arrows go on beyond the "
-    f"axis. Black: published shares of V, of a model. {_MARKS}",
-    "Gain and PSMV": "PSMV of V (Eq. 2) against V(TAV) - V(none) for readers without preference: "
-    "areas hold all label tables that fit the published numbers; a share is a slope, lines have "
-    "the published ones. Marks: the labels of this companion's surrogates",
-}
-
-
-def figure_caption(item: str, profile: str, note: str = "") -> str:
-    """Caption of a figure (``Kinds of clips``, ``Shares of readers``, ``Gain and PSMV``)."""
-    return caption(item, profile, _TEXTS[item], note)
-
-
 def _published() -> dict[str, float]:
     """The paper's share of V by subset, a fraction (Sec. 4.2)."""
     facts = paper.claims().set_index("id")["value"] / 100
@@ -65,11 +46,7 @@ def _together(committed: pd.DataFrame) -> pd.Series:
     return both.set_index(["reader", "subset", "modality", "quantity"])["value"]
 
 
-def kinds_figure(
-    ranges: pd.DataFrame,
-    committed: Mapping[Corpus, NDArray[np.integer]],
-    profile: str,
-) -> Figure:
+def kinds_figure(ranges: pd.DataFrame, committed: Mapping[Corpus, NDArray[np.integer]]) -> Figure:
     """How many clips of each kind the published numbers allow, for each corpus.
 
     Parameters
@@ -122,7 +99,7 @@ def kinds_figure(
         fig.legend(handles=handles, loc="outside lower center", ncols=4)
         reached = "and reached" if ranges["exact"].all() else "and, but for some, reached"
         below = f"ends proved {reached} by integers; about the published tables, not a model"
-        titled(fig, "What the published label tables leave open", profile, below)
+        titled(fig, "What the published label tables leave open", below)
         return fig
 
 
@@ -141,11 +118,7 @@ def _ends(ax: Axes, place: float, low: int, high: int, wide: bool) -> None:
         )
 
 
-def shares_figure(
-    ranges: pd.DataFrame,
-    committed: pd.DataFrame,
-    profile: str,
-) -> Figure:
+def shares_figure(ranges: pd.DataFrame, committed: pd.DataFrame) -> Figure:
     """PSMV shares that readers without preference can have, on Align and on Conflict.
 
     Parameters
@@ -208,7 +181,7 @@ def shares_figure(
         least = ranges.attrs.get("least", 0)
         asked = f"; gains of {100 * least:g} points or more" if least else ""
         below = f"both corpora; {_listed(constraints)}{asked}"
-        titled(fig, "Shares that labels alone allow without any preference", profile, below)
+        titled(fig, "Shares that labels alone allow without any preference", below)
         return fig
 
 
@@ -218,11 +191,7 @@ def _listed(constraints: str) -> str:
     return ", ".join(_PARTS[name] for name in names[: names.index(constraints) + 1])
 
 
-def outlines_figure(
-    outlines: pd.DataFrame,
-    committed: pd.DataFrame,
-    profile: str,
-) -> Figure:
+def outlines_figure(outlines: pd.DataFrame, committed: pd.DataFrame) -> Figure:
     """V's PSMV against the total gain: all that the labels of readers without preference allow.
 
     Parameters
@@ -278,5 +247,5 @@ def outlines_figure(
         below = (
             "area: all label tables that fit the published numbers; marks: the surrogates' table"
         )
-        titled(fig, "V's PSMV and the total gain of readers without preference", profile, below)
+        titled(fig, "V's PSMV and the total gain of readers without preference", below)
         return fig

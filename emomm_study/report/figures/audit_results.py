@@ -15,7 +15,7 @@ from emomm_study.audit.attainable import Windows
 from emomm_study.audit.sampling import DEPENDS, EXCEEDS, WITHIN
 from emomm_study.paper import claims
 from emomm_study.report.frames import need
-from emomm_study.report.style import caption, context, titled
+from emomm_study.report.style import context, titled
 
 _SUBSETS = {"overall": "Overall", "align": "Align", "conflict": "Conflict", "missing": "Missing"}
 _METRICS = {
@@ -30,26 +30,6 @@ _VARIANTS = {
 }
 _VERDICT_COLOURS = {EXCEEDS: "#332288", DEPENDS: "#D55E00", WITHIN: "#7A7A7A"}
 _DARK, _GREY, _BAND, _WINDOW = "#333333", "#7A7A7A", "#E4E4E4", "#D6DBE4"
-
-_TEXTS = {
-    "Mix": "Left: Table 1's Overall less the best mix of its subsets, in units of what rounding "
-    "can explain (shaded), with one mix by accuracy and MAE for all rows; macro F1 is not linear "
-    "and need not follow. Right: all weights that rounding cannot exclude, light by MAE and dark "
-    "by accuracy (also enlarged); the dashed line is three Missing instances a clip",
-    "Sizes": "Numbers of clips at which some number of right answers prints the accuracy of each "
-    "row. The line is the size that Table 1's mix and a fifth of 4,000 clips imply; the band is a "
-    "window in which every row of Align finds a size",
-    "Differences": "Differences of accuracy in Tables 1 and 2 with 95% intervals at the implied "
-    "sizes: thick where the two systems differ on as few instances as their accuracies allow, thin "
-    "on as many. Hollow marks count a clip once",
-    "Routing": "Joint success of Table 6 beside recall times top-1; rounding explains a difference "
-    "of 0.0001",
-}
-
-
-def figure_caption(item: str, profile: str, note: str = "") -> str:
-    """Caption of a figure (``Mix``, ``Sizes``, ``Differences``, ``Routing``) with its profile."""
-    return caption(item, profile, _TEXTS[item], note)
 
 
 def _systems(frame: pd.DataFrame) -> list[str]:
@@ -75,7 +55,7 @@ def _area(ax: Axes, corners: pd.DataFrame, metric: str) -> None:
         ax.update_datalim(points)
 
 
-def mix_figure(residuals: pd.DataFrame, polygons: dict[str, pd.DataFrame], profile: str) -> Figure:
+def mix_figure(residuals: pd.DataFrame, polygons: dict[str, pd.DataFrame]) -> Figure:
     """Residuals of the best mix against rounding, and the weights that rounding cannot exclude.
 
     Parameters
@@ -131,11 +111,11 @@ def mix_figure(residuals: pd.DataFrame, polygons: dict[str, pd.DataFrame], profi
             Line2D([], [], color=_DARK, lw=1, ls="--", label="three Missing instances a clip"),
         ]
         fig.legend(handles=handles, loc="outside lower center", ncols=4)
-        titled(fig, "One mix of subsets behind Overall", profile, "published Table 1, eight rows")
+        titled(fig, "One mix of subsets behind Overall", "published Table 1, eight rows")
         return fig
 
 
-def sizes_figure(rows: pd.DataFrame, window: Windows, profile: str) -> Figure:
+def sizes_figure(rows: pd.DataFrame, window: Windows) -> Figure:
     """Sizes near the implied one that print each accuracy of Align and of Conflict.
 
     ``rows`` is as by :func:`emomm_study.audit.attainable.row_sizes`; ``window`` marks the runs in
@@ -187,7 +167,7 @@ def sizes_figure(rows: pd.DataFrame, window: Windows, profile: str) -> Figure:
             handles.append(Patch(color=_WINDOW, lw=0, label=name))
         fig.legend(handles=handles, loc="outside lower center", ncols=len(handles))
         below = "accuracies of published Tables 1 and 2 as shares of n clips"
-        titled(fig, "Which numbers of clips can print an accuracy", profile, below)
+        titled(fig, "Which numbers of clips can print an accuracy", below)
         return fig
 
 
@@ -199,7 +179,7 @@ def _interval(ax: Axes, place: float, row: tuple, hollow: bool) -> None:
     ax.plot([row.difference], [place], "o", ms=5.5, mfc=face, mec=colour, mew=1.2)
 
 
-def differences_figure(bounds: pd.DataFrame, profile: str) -> Figure:
+def differences_figure(bounds: pd.DataFrame) -> Figure:
     """Forest of differences of accuracy with the narrowest and the widest 95% intervals.
 
     ``bounds`` is as by :func:`emomm_study.audit.sampling.difference_bounds`, or rows of it; every
@@ -253,11 +233,11 @@ def differences_figure(bounds: pd.DataFrame, profile: str) -> Figure:
         ]
         fig.legend(handles=handles, loc="outside lower center", ncols=2)
         below = "95% intervals: thick at the most favourable pairing, thin at the least"
-        titled(fig, "Differences of accuracy and the size of the test set", profile, below)
+        titled(fig, "Differences of accuracy and the size of the test set", below)
         return fig
 
 
-def routing_figure(product: pd.DataFrame, profile: str) -> Figure:
+def routing_figure(product: pd.DataFrame) -> Figure:
     """Table 6: recall times top-1 beside the printed joint success, by split.
 
     ``product`` is as by :func:`emomm_study.audit.gains.routing_product`. Raises ``ValueError`` for a
@@ -291,5 +271,5 @@ def routing_figure(product: pd.DataFrame, profile: str) -> Figure:
             Line2D([], [], ls="", marker="D", color="#D55E00", label="joint success as printed"),
         ]
         fig.legend(handles=handles, loc="outside lower center", ncols=2)
-        titled(fig, "Table 6: a product, and what is printed", profile, "published values")
+        titled(fig, "Table 6: a product, and what is printed", "published values")
         return fig

@@ -17,23 +17,12 @@ from scipy.special import xlogy
 from emomm_lib.chase.equations import significant_tokens
 from emomm_lib.chase.saliency import normalized
 from emomm_study.report.cards import shown_frames
-from emomm_study.report.style import COLOURS, caption, context, fixed, titled
+from emomm_study.report.style import COLOURS, context, fixed, titled
 
 HEAT = LinearSegmentedColormap.from_list(
     "heat", [(0.87, 0.18, 0.15, 0.0), (0.87, 0.18, 0.15, 0.75), (0.45, 0.0, 0.05, 0.95)]
 )
 """From transparent over red to dark red: where nothing is, the frame stays visible."""
-_TEXTS = {
-    "Figure 12": "Attention of the decision query on the tokens of the frames, mean over heads and "
-    "the layers shown in the case's card, unsteered and steered, on one colour scale",
-    "Figure 13": "Importance of the video's tokens (Eq. 24-25), sorted, with the threshold at the "
-    "P-th percentile, and over the frames, with the significant set S_v outlined",
-}
-
-
-def figure_caption(item: str, profile: str, note: str = "") -> str:
-    """Caption of Figure 12 or 13 with its profile; ``note`` says what the data are."""
-    return caption(item, profile, _TEXTS[item], note)
 
 
 def spread(values: np.ndarray) -> float:
@@ -75,7 +64,6 @@ def figure12(
     attention: Mapping[str, np.ndarray],
     layers: Sequence[int],
     clip: str,
-    profile: str,
 ) -> Figure:
     """Figure 12: the decision query's attention over the frames, a row for each method.
 
@@ -116,13 +104,11 @@ def figure12(
             ScalarMappable(scale, HEAT), ax=axes, shrink=0.8, pad=0.02,
             label=f"attention on a token,\nmean over heads and layers {shown}",
         )  # fmt: skip
-        titled(fig, "Figure 12. Attention on the video's frames", profile, clip)
+        titled(fig, "Figure 12. Attention on the video's frames", clip)
         return fig
 
 
-def figure13(
-    frames: np.ndarray, importance: np.ndarray, percentile: float, clip: str, profile: str
-) -> Figure:
+def figure13(frames: np.ndarray, importance: np.ndarray, percentile: float, clip: str) -> Figure:
     """Figure 13: importance of the video's tokens, sorted and over the frames.
 
     Parameters
@@ -180,7 +166,7 @@ def figure13(
             ScalarMappable(scale, HEAT), ax=axes, shrink=0.9, pad=0.02,
             label=r"importance $\hat{I}_k$",
         )  # fmt: skip
-        titled(fig, "Figure 13. Importance of the video's tokens", profile, clip)
+        titled(fig, "Figure 13. Importance of the video's tokens", clip)
         return fig
 
 

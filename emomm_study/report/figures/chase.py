@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 from emomm_lib.metrics.routing import expected_calibration_error
 from emomm_study.report.frames import need
-from emomm_study.report.style import SUBSET_COLOURS, caption, context, fixed, titled
+from emomm_study.report.style import SUBSET_COLOURS, context, fixed, titled
 
 ROUTER_COLOURS = ("#332288", "#D55E00", "#5FBFD3", "#7A7A7A")
 """Routers in order; apart in lightness, and none is a modality's colour."""
@@ -38,34 +38,6 @@ _SYMBOLS = {
     "sharpness": "sharpness",
 }
 _DARK, _GREY, _FAINT = "#333333", "#7A7A7A", "#D0D0D0"
-
-_GAIN = (
-    "points of five-class accuracy over the unsteered model on the same instances, with 95% "
-    "bootstrap intervals"
-)
-_TEXTS = {
-    "Router curves": "Training of the router: loss of Eq. 10 on training clips (dashed) and on "
-    "validation clips (solid), and on validation clips the area under the ROC curve of p and the "
-    "share of conflicts in which the gate's first modality is right; thin lines are seeds, bold "
-    "ones their mean",
-    "Reliability": "Observed share of conflicts against the predicted probability p (Eq. 7), by "
-    "bins of equal width; areas of marks and the bars beneath are numbers of prompts. ECE is the "
-    "mean distance from the diagonal over prompts",
-    "Gate by layer": "Share of conflicts in which the gate's first modality (Eq. 8) is right, by "
-    "layer and coalition, with 95% bootstrap intervals over clips; a level, dashed line is a "
-    "router that reads only what enters the first layer and so has one gate for all layers",
-    "Gains": f"Gains by method: {_GAIN}",
-    "Sweeps": f"Gains while one setting is varied and all others keep the base's: {_GAIN}. A "
-    "dotted line marks the base's setting",
-    "Null control": "Gains where no cue tells a right modality from a wrong one, so that a router "
-    f"has nothing to learn: {_GAIN}",
-}
-
-
-def figure_caption(item: str, profile: str, note: str = "") -> str:
-    """Caption of a figure (``Gains``, ``Router curves``) with its profile; ``note`` says what the
-    data are."""
-    return caption(item, profile, _TEXTS[item], note)
 
 
 def _known(column: pd.Series, what: str, allowed: dict | tuple) -> list[str]:
@@ -125,7 +97,7 @@ def _seeds(ax: Axes, rows: pd.DataFrame, quantity: str, colour: str, ls: str = "
     ax.plot(wide.index, wide.mean(axis=1), color=colour, lw=2.0 if ls == "-" else 1.4, ls=ls)
 
 
-def training_curves(history: pd.DataFrame, profile: str) -> Figure:
+def training_curves(history: pd.DataFrame) -> Figure:
     """Loss of each router by epoch, and on validation clips AUC of p and top-1 of the gate.
 
     Parameters
@@ -172,11 +144,11 @@ def training_curves(history: pd.DataFrame, profile: str) -> Figure:
         _legend(fig, handles)
         few, many = seeds.min(), seeds.max()
         number = f"{many}" if few == many else f"{few} to {many}"
-        titled(fig, "Training of the router", profile, f"seeds a router: {number}")
+        titled(fig, "Training of the router", f"seeds a router: {number}")
         return fig
 
 
-def reliability_diagram(table: pd.DataFrame, profile: str) -> Figure:
+def reliability_diagram(table: pd.DataFrame) -> Figure:
     """Observed share of conflicts against predicted p, and beneath the prompts in each bin.
 
     ``table`` has ``split`` (``valid, test``) and ``low, high, predicted, observed, n`` as by
@@ -223,7 +195,7 @@ def reliability_diagram(table: pd.DataFrame, profile: str) -> Figure:
             Line2D([], [], color=_GREY, lw=1, ls=":", label="predicted = observed"),
         ]
         _legend(fig, handles)
-        titled(fig, "Reliability of the conflict probability", profile, "bins of equal width")
+        titled(fig, "Reliability of the conflict probability", "bins of equal width")
         return fig
 
 
@@ -244,7 +216,7 @@ def _gate_line(ax: Axes, rows: pd.DataFrame, colour: str, last: int) -> None:
     ax.plot(rows["layer"], rows["value"], color=colour, lw=1.8, marker=marker, ms=3.5)
 
 
-def gate_by_layer(frame: pd.DataFrame, profile: str) -> Figure:
+def gate_by_layer(frame: pd.DataFrame) -> Figure:
     """Share of conflicts in which the gate's first modality is right, by layer and coalition.
 
     Parameters
@@ -304,7 +276,7 @@ def gate_by_layer(frame: pd.DataFrame, profile: str) -> Figure:
         if chances:
             handles.append(Line2D([], [], color=_GREY, lw=1, ls=":", label="chance"))
         _legend(fig, handles)
-        titled(fig, "Gate by layer", profile, "conflicts, 95% intervals over clips")
+        titled(fig, "Gate by layer", "conflicts, 95% intervals over clips")
         return fig
 
 
@@ -320,7 +292,6 @@ def _forest(ax: Axes, rows: pd.DataFrame, places: dict, colour: str, markers: di
 
 def gains_forest(
     gains: pd.DataFrame,
-    profile: str,
     reference: str | None = None,
     *,
     title: str = "Gains over the unsteered model",
@@ -389,13 +360,11 @@ def gains_forest(
         if reference is not None:
             line = Line2D([], [], color=_GREY, lw=1, ls="--", label=reference)
             _legend(fig, [line])
-        titled(fig, title, profile, "95% intervals; each panel has its own scale")
+        titled(fig, title, "95% intervals; each panel has its own scale")
         return fig
 
 
-def sweep_figure(
-    frame: pd.DataFrame, profile: str, *, title: str = "One setting at a time"
-) -> Figure:
+def sweep_figure(frame: pd.DataFrame, *, title: str = "One setting at a time") -> Figure:
     """Gain by subset while one setting varies and all others keep the base's, a panel a setting.
 
     Parameters
@@ -456,5 +425,5 @@ def sweep_figure(
         ]
         handles.append(Line2D([], [], color=_DARK, lw=1.1, ls=":", label="base setting"))
         _legend(fig, handles)
-        titled(fig, title, profile, "gain over the unsteered model, 95% intervals")
+        titled(fig, title, "gain over the unsteered model, 95% intervals")
         return fig

@@ -20,7 +20,7 @@ from matplotlib.ticker import MaxNLocator
 from emomm_lib.labels import COALITIONS, MODALITIES, coalition_modalities
 from emomm_study import paper
 from emomm_study.report.frames import need
-from emomm_study.report.style import COLOURS, PUBLISHED, caption, context, fixed, titled
+from emomm_study.report.style import COLOURS, PUBLISHED, context, fixed, titled
 
 _MODEL = "model"
 _SUBSETS = {"align": "Align", "conflict": "Conflict"}
@@ -30,29 +30,6 @@ _SHAPES = {"TA": "^", "TV": "v", "AV": "P", "TAV": "D"}
 """Apart from the readers' markers, which stand in the same figure."""
 _HALO = [withStroke(linewidth=2.4, foreground="white")]
 """Black lines must stay visible on dark bars."""
-
-_BLACK = "Black: published values, for which the paper names no model; intervals are 95% bootstrap"
-_HOLLOW = "hollow, to the right of a bar: readers without preference"
-_TEXTS = {
-    "Figure 3 (left, middle)": "Video contribution collapse. Left: five-class accuracy by "
-    "coalition, with the drop from Align to Conflict. Middle: PSMV shares (Eq. 2) under accuracy; "
-    f"{_HOLLOW}. {_BLACK}",
-    "Figure 3 (right)": "GTAR (Eq. 4) against nMAS share (Eq. 5), a point for each modality of "
-    "each coalition, on target-conflict cases where the modality agrees with the ground truth",
-    "Figure 9": "(a) GTAR (Eq. 4) on Missing-Conflict (left) and Conflict (right), n the "
-    f"target-conflict cases where the modality agrees with the ground truth; {_HOLLOW}. "
-    "(b) nMAS (Eq. 5), normalised over the modalities to sum 1, by layer, on the target-conflict "
-    "cases (exactly one modality wrong). "
-    f"{_BLACK}",
-    "Figure 10": "nMAS (Eq. 5) of the two present modalities, normalised to sum 1, by layer, where "
-    f"one of the two is wrong. {_BLACK}",
-}
-
-
-def figure_caption(item: str, profile: str, note: str = "") -> str:
-    """Caption of a figure (``Figure 3 (right)``, ``Figure 9``) with its profile; ``note`` says
-    what the data are."""
-    return caption(item, profile, _TEXTS[item], note)
 
 
 def _row(frame: pd.DataFrame, what: str, **keys: str) -> pd.Series:
@@ -261,7 +238,6 @@ def figure3(
     drops: pd.DataFrame,
     vcc: pd.DataFrame,
     shares: pd.DataFrame,
-    profile: str,
 ) -> Figure:
     """Figure 3, left and middle: accuracy by coalition, and PSMV shares (Sec. 4.2).
 
@@ -306,11 +282,11 @@ def figure3(
         clips = [_row(accuracy, "accuracy", subset=s, coalition="TAV")["n"] for s in _SUBSETS]
         below = f"{int(clips[0]):,} Align and {int(clips[1]):,} Conflict clips, 95% intervals"
         title = "Figure 3 (left, middle). Video contribution collapse"
-        titled(fig, title, profile, below)
+        titled(fig, title, below)
         return fig
 
 
-def figure3_right(points: pd.DataFrame, correlation: pd.DataFrame, profile: str) -> Figure:
+def figure3_right(points: pd.DataFrame, correlation: pd.DataFrame) -> Figure:
     """Figure 3, right: GTAR against nMAS share, a point for each modality of each coalition.
 
     Parameters
@@ -327,7 +303,7 @@ def figure3_right(points: pd.DataFrame, correlation: pd.DataFrame, profile: str)
         fig, ax = plt.subplots(figsize=(5.4, 4.4), layout="constrained")
         _correlation_panel(ax, points, correlation)
         fig.legend(handles=_modality_handles(), loc="outside lower center", ncols=3)
-        titled(fig, "Figure 3 (right). Attention and adoption", profile, "95% intervals over clips")
+        titled(fig, "Figure 3 (right). Attention and adoption", "95% intervals over clips")
         return fig
 
 
@@ -354,9 +330,7 @@ def _layers(ax: Axes, by_layer: pd.DataFrame, coalition: str) -> None:
     ax.set_xlabel("layer")
 
 
-def figure9(
-    gtar: pd.DataFrame, reader_gtar: pd.DataFrame, by_layer: pd.DataFrame, profile: str
-) -> Figure:
+def figure9(gtar: pd.DataFrame, reader_gtar: pd.DataFrame, by_layer: pd.DataFrame) -> Figure:
     """Figure 9: (a) GTAR on Missing-Conflict and on Conflict, (b) nMAS share by layer.
 
     Parameters
@@ -403,11 +377,11 @@ def figure9(
         handles = [*_modality_handles(), *_mark_handles(readers)]
         fig.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 4))
         title = "Figure 9. Modality preference and attention under conflict"
-        titled(fig, title, profile, "95% intervals over clips")
+        titled(fig, title, "95% intervals over clips")
         return fig
 
 
-def figure10(by_layer: pd.DataFrame, profile: str) -> Figure:
+def figure10(by_layer: pd.DataFrame) -> Figure:
     """Figure 10: nMAS share by layer on Missing-Conflict, a panel for each pair of modalities.
 
     ``by_layer`` has ``coalition, layer, modality, quantity, value, low, high``; of it the rows
@@ -429,5 +403,5 @@ def figure10(by_layer: pd.DataFrame, profile: str) -> Figure:
         handles = [*_modality_handles(), mark]
         fig.legend(handles=handles, loc="outside lower center", ncols=len(handles))
         title = "Figure 10. Attention with one modality missing"
-        titled(fig, title, profile, "Missing-Conflict, 95% intervals over clips")
+        titled(fig, title, "Missing-Conflict, 95% intervals over clips")
         return fig

@@ -23,7 +23,7 @@ from emomm_study.media.regions import suppress, token_cover
 from emomm_study.media.video import read_frames
 from emomm_study.paths import resolve_media
 from emomm_study.report.frames import need
-from emomm_study.report.style import COLOURS, CORPUS_NAMES, caption, context, fixed, titled
+from emomm_study.report.style import COLOURS, CORPUS_NAMES, context, fixed, titled
 
 _DARK, _GREY = "#333333", "#9A9A9A"
 _METRICS = {"acc5": "ACC-5", "acc2": "ACC-2", "f1": "F1"}
@@ -36,24 +36,6 @@ _PAINTS = (
 """Views in order; the first is the unchanged video."""
 _LINES = (("-", "o"), ("-", "s"), ("--", "^"), (":", "D"))
 _HALO = [withStroke(linewidth=3, foreground="white")]
-_TEXTS = {
-    "Person regions": "Middle frames of clips chosen at random, above with the outline of the "
-    "person's region, below as the model sees them: with the pixels outside replaced by the "
-    "processor's mean colour, or without the tokens of which too little lies inside",
-    "Figure 11": "Marginal gain of video on conflict clips, Perf(TAV) - Perf(TA) (Eq. 18), for the "
-    "original video and for video of which only the person is left, and its change against the "
-    "original, with 95% paired bootstrap intervals. The paper prints no numbers for it, only that "
-    "the gain turns from negative to positive",
-    "Person tokens": "Tokens of each modality before and after (left), and video's share of nMAS "
-    "(Eq. 5) by layer, normalised over the three modalities (right), on conflict clips with all "
-    "modalities; 95% bootstrap intervals over clips",
-}
-
-
-def figure_caption(item: str, profile: str, note: str = "") -> str:
-    """Caption of ``Person regions``, ``Figure 11`` or ``Person tokens`` with its profile; ``note``
-    says what the data are."""
-    return caption(item, profile, _TEXTS[item], note)
 
 
 def _only(frame: pd.DataFrame, what: str, **keys: str) -> pd.Series:
@@ -147,7 +129,7 @@ def _show_tokens(ax: Axes, shown: PersonFrame, least_cover: float) -> None:
     ax.set(xlim=(0, width), ylim=(height, 0))
 
 
-def overlay_sheet(frames: Sequence[PersonFrame], least_cover: float, profile: str) -> Figure:
+def overlay_sheet(frames: Sequence[PersonFrame], least_cover: float) -> Figure:
     """What person masking leaves of some frames: region, pixels, tokens, from top to bottom.
 
     ``least_cover`` is the share of a token's area that keeps it. A token shows the region of all
@@ -180,7 +162,7 @@ def overlay_sheet(frames: Sequence[PersonFrame], least_cover: float, profile: st
                             strict=True):  # fmt: skip
             ax.set_ylabel(name, fontsize=9)
         below = f"tokens with at least {least_cover:.0%} of their area inside stay"
-        titled(fig, "The person's region in sampled frames", profile, below)
+        titled(fig, "The person's region in sampled frames", below)
     return fig
 
 
@@ -217,7 +199,7 @@ def _gain_panel(ax: Axes, rows: pd.DataFrame, paints: Mapping[str, dict], what: 
     ax.set_xlim(-0.55, len(_METRICS) - 0.45)
 
 
-def figure11(gains: pd.DataFrame, profile: str) -> Figure:
+def figure11(gains: pd.DataFrame) -> Figure:
     """Figure 11: marginal gain of video by view (Eq. 18), and its change against the original.
 
     ``gains`` has ``view, quantity, metric, value, low, high, n`` as by
@@ -248,7 +230,7 @@ def figure11(gains: pd.DataFrame, profile: str) -> Figure:
         handles.append(Line2D([], [], color=_DARK, lw=1.2, label="95% interval, paired"))
         fig.legend(handles=handles, loc="outside lower center", ncols=len(handles))
         clips = int(gains["n"].iloc[0])
-        titled(fig, "Figure 11. Marginal gain of video", profile, f"{clips:,} conflict clips")
+        titled(fig, "Figure 11. Marginal gain of video", f"{clips:,} conflict clips")
     return fig
 
 
@@ -295,7 +277,7 @@ def _share_panel(ax: Axes, by_layer: pd.DataFrame, views: Sequence[str]) -> list
     return handles
 
 
-def token_figure(budget: pd.DataFrame, by_layer: pd.DataFrame, profile: str) -> Figure:
+def token_figure(budget: pd.DataFrame, by_layer: pd.DataFrame) -> Figure:
     """Video's tokens beside text's and audio's, and video's share of nMAS, before and after.
 
     Parameters
@@ -325,5 +307,5 @@ def token_figure(budget: pd.DataFrame, by_layer: pd.DataFrame, profile: str) -> 
         fig.legend(handles=handles, loc="outside lower center", ncols=len(handles))
         clips = int(tokens["n"].max())
         below = f"{clips:,} conflict clips, 95% intervals over clips"
-        titled(fig, "Video tokens and attention, before and after masking", profile, below)
+        titled(fig, "Video tokens and attention, before and after masking", below)
     return fig

@@ -19,30 +19,14 @@ from emomm_study.report.style import (
     NAMES,
     PUBLISHED,
     SUBSET_COLOURS,
-    caption,
     context,
     fixed,
     titled,
 )
 from emomm_study.report.tables import label_counts
 
-_TEXTS = {
-    "Figure 2": "Subsets of EmoMM by corpus: full-modality clips (Align, Conflict) and the three "
-    "masked instances of each (Missing-Align, Missing-Conflict)",
-    "Figure 6": "EmoMM statistics, both corpora: five-class label distributions (left) and "
-    "agreement C_ij of Eq. 1 (right); in brackets the means of Table 4's two corpora, which are of "
-    "equal size",
-    "Figure 7": "CMU-MOSI: five-class label distributions (left) and agreement C_ij (right)",
-    "Figure 8": "CH-SIMS v2.0: five-class label distributions (left) and agreement C_ij (right)",
-}
 
-
-def figure_caption(item: str, profile: str, note: str = "") -> str:
-    """Caption of ``Figure 2, 6, 7`` or ``8`` with its profile; ``note`` says what the data are."""
-    return caption(item, profile, _TEXTS[item], note)
-
-
-def figure2(sizes: pd.DataFrame, profile: str) -> Figure:
+def figure2(sizes: pd.DataFrame) -> Figure:
     """Figure 2 (left): subset sizes by corpus, as stacked bars with counts and shares.
 
     ``sizes`` has ``corpus, subset, instances`` as by ``benchmark.subset_sizes``. A black tick
@@ -84,9 +68,7 @@ def figure2(sizes: pd.DataFrame, profile: str) -> Figure:
             Line2D([], [], color=PUBLISHED, lw=1.6, label="published border"),
         ]
         fig.legend(handles=handles, loc="outside lower center", ncols=4)
-        titled(
-            fig, "Figure 2 (left). EmoMM subsets", profile, "Missing: three instances of each clip"
-        )
+        titled(fig, "Figure 2 (left). EmoMM subsets", "Missing: three instances of each clip")
     return fig
 
 
@@ -132,9 +114,7 @@ def _heatmap(ax: Axes, ours: pd.DataFrame, published: pd.DataFrame, source: str)
     bar.ax.set_ylim(0.5, 1)
 
 
-def _statistics(
-    manifest: pd.DataFrame, corpora: tuple[str, ...], item: str, profile: str
-) -> Figure:
+def _statistics(manifest: pd.DataFrame, corpora: tuple[str, ...], item: str) -> Figure:
     title = CORPUS_NAMES[corpora[0]] if len(corpora) == 1 else "EmoMM, both corpora"
     if absent := set(corpora) - set(manifest["corpus"]):
         raise ValueError(
@@ -151,25 +131,25 @@ def _statistics(
         _distribution(axes[0], label_counts(clips), counts)
         source = "published" if len(corpora) == 1 else "mean of Table 4's two"
         _heatmap(axes[1], agreement_matrix(clips), published, source)
-        titled(fig, f"{item}. {title}", profile, f"{len(clips):,} clips")
+        titled(fig, f"{item}. {title}", f"{len(clips):,} clips")
     return fig
 
 
-def figure6(manifest: pd.DataFrame, profile: str) -> Figure:
+def figure6(manifest: pd.DataFrame) -> Figure:
     """Figure 6: label distributions and C_ij of both corpora, published values marked.
 
     ``manifest`` has ``corpus`` and ``label_gt/t/a/v``, one row a clip. Black lines are the counts
     of Table 3, numbers in brackets those of Table 4 (here their mean over the corpora). Raises
     ``ValueError`` when a corpus is absent.
     """
-    return _statistics(manifest, paper.CORPORA, "Figure 6", profile)
+    return _statistics(manifest, paper.CORPORA, "Figure 6")
 
 
-def figure7(manifest: pd.DataFrame, profile: str) -> Figure:
+def figure7(manifest: pd.DataFrame) -> Figure:
     """Figure 7: as :func:`figure6` for CMU-MOSI."""
-    return _statistics(manifest, ("cmu_mosi",), "Figure 7", profile)
+    return _statistics(manifest, ("cmu_mosi",), "Figure 7")
 
 
-def figure8(manifest: pd.DataFrame, profile: str) -> Figure:
+def figure8(manifest: pd.DataFrame) -> Figure:
     """Figure 8: as :func:`figure6` for CH-SIMS v2.0."""
-    return _statistics(manifest, ("ch_sims_v2",), "Figure 8", profile)
+    return _statistics(manifest, ("ch_sims_v2",), "Figure 8")

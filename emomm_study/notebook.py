@@ -1,0 +1,183 @@
+"""What a notebook opens its run with, and hands its results to: one call each.
+
+Heavy modules are imported where they are used, so that a notebook that asks no model stays quick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, TypeVar
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from emomm_study import paper
+from emomm_study.corpora.manifest import read_manifest
+from emomm_study.paths import FIGURES, RUNS, run_dir
+from emomm_study.report.comparison import save_comparison
+from emomm_study.report.manifest import Provenance, frame_fingerprint
+from emomm_study.report.publish import caption, write_figure, write_table
+from emomm_study.report.tables import formatted
+from emomm_study.report.values import record_values
+
+if TYPE_CHECKING:
+    from emomm_study.evaluate.experiment import Experiment
+
+Made = TypeVar("Made", Figure, pd.DataFrame)
+MODEL_PARAMETERS = (
+    "ch_sims_root", "cmu_mosi_root", "model", "dtype", "device", "batch_size", "num_frames",
+    "frame_pixels", "max_audio_seconds", "render_clips", "keep_encodings",
+)  # fmt: skip
+"""Parameters that describe :attr:`Run.bench`."""
+BESIDE = ("item", "published", "reproduced", "low", "high", "within", "note")
+"""Columns that a notebook shows of a comparison."""
+
+
+@dataclass(eq=False)
+class Run:
+    """One run of a notebook under a profile.
+
+    Attributes
+    ----------
+    notebook
+        Stem of its file: ``02_statistics``.
+    data_note
+        What the profile's data are, for captions.
+    parameters
+        Values by name, as the notebook's parameters cell and the profile set them.
+    made_of
+        What published files are made of, where a call does not say: tables and texts that change
+        whenever a number can. None stands for the bench's clips and fingerprint where that was
+        opened, and for the benchmark's manifest elsewhere.
+    """
+
+    notebook: str
+    profile: str
+    data_note: str
+    parameters: Mapping[str, object] = field(repr=False)
+    made_of: pd.DataFrame | str | Sequence[pd.DataFrame | str] | None = None
+    compared: pd.DataFrame | None = field(default=None, init=False, repr=False)
+
+    @cached_property
+    def bench(self) -> Experiment:
+        """The model and the clips that the parameters describe; the first use loads the model.
+
+        Raises ``ValueError`` that names the parameters that the notebook lacks.
+        """
+        from emomm_study.evaluate.experiment import open_experiment
+
+        return open_experiment(self.profile, **_needed(self.notebook, self.parameters))
+
+    @cached_property
+    def manifest(self) -> pd.DataFrame:
+        """The benchmark that notebook 01 built under this profile, one row a clip."""
+        return read_manifest(run_dir(self.profile) / "manifest.parquet")
+
+    def publish(
+        self,
+        made: Made,
+        name: str,
+        item: str,
+        text: str,
+        *,
+        note: str | None = None,
+        published: float | str | dict[str, float] | None = None,
+        of: pd.DataFrame | str | Sequence[pd.DataFrame | str] | None = None,
+        decimals: int | Mapping[str, int] = 4,
+        formats: Sequence[str] | None = None,
+    ) -> Made:
+        """Write a figure or a table under ``figures/<profile>`` and return what the cell shows.
+
+        Parameters
+        ----------
+        made
+            A figure, which is closed and returned, or a table, returned as printed text.
+        name
+            Of the files, without an ending; files of that name in other formats are removed.
+        item
+            The paper's item (``Figure 6``), or what else the file is.
+        text, note
+            The caption is ``item: text. Profile X. note``; the note is by default the data note.
+        published
+            Published value or values, where there are any.
+        of
+            What it is made of; by default :attr:`made_of`.
+        decimals
+            Printed digits of a table, for all columns or by column.
+        formats
+            Of a figure; by default those that the run was asked for (``report.formats``).
+        """
+        note = self.data_note if note is None else note
+        provenance = Provenance(
+            item,
+            self.notebook,
+            self._digest(of),
+            caption(item, self.profile, text, note),
+            published,
+        )
+        if isinstance(made, Figure):
+            write_figure(made, name, self.profile, provenance, formats=formats, root=FIGURES)
+            return made
+        write_table(made, name, self.profile, provenance, decimals=decimals, root=FIGURES)
+        return formatted(made, decimals)
+
+    def _digest(self, of: pd.DataFrame | str | Sequence[pd.DataFrame | str] | None) -> str:
+        if of is None:
+            of = self.made_of
+        if of is None:
+            opened = "bench" in vars(self)
+            of = (self.bench.clips, self.bench.fingerprint) if opened else self.manifest
+        parts = [of] if isinstance(of, str | pd.DataFrame) else of
+        return "-".join(
+            part if isinstance(part, str) else frame_fingerprint(part) for part in parts
+        )
+
+    def record(self, table: pd.DataFrame, name: str, by: Sequence[str], **options: object) -> None:
+        """Keep a table's estimated numbers for comparison after a rerun (``values.record_values``)."""
+        record_values(table, name, self.profile, self.notebook, by=by, **options)
+
+    def compare(
+        self,
+        published: pd.DataFrame,
+        reproduced: pd.DataFrame | Mapping[str, float],
+        tolerance: float | Mapping[str, float],
+        *,
+        columns: Sequence[str] = BESIDE,
+        **options: object,
+    ) -> pd.DataFrame:
+        """Published beside reproduced values (``paper.compare``), kept for the closing table.
+
+        Items of a second call join those of the first. Returns the ``columns`` of this call.
+        """
+        table = paper.compare(published, reproduced, tolerance, profile=self.profile, **options)
+        everything = pd.concat([self.compared, table], ignore_index=True)
+        self.compared = everything.drop_duplicates("item", keep="last", ignore_index=True)
+        save_comparison(self.compared, self.profile, self.notebook[:2], RUNS)
+        return table[[*columns]]
+
+
+def open_run(notebook: str, parameters: Mapping[str, object]) -> Run:
+    """The run of a notebook whose parameters cell has been executed.
+
+    ``notebook`` is the stem of its file, ``parameters`` its ``globals()``. Raises ``ValueError``
+    where they hold no profile.
+    """
+    profile = parameters.get("profile")
+    if not isinstance(profile, str) or not profile:
+        raise ValueError(
+            f"{notebook}: expected a parameter profile, the name of one; got {profile!r}. "
+            "Run the parameters cell first"
+        )
+    known = {name: parameters[name] for name in MODEL_PARAMETERS if name in parameters}
+    return Run(notebook, profile, str(parameters.get("data_note", "")), known)
+
+
+def _needed(notebook: str, parameters: Mapping[str, object]) -> dict[str, object]:
+    if absent := [name for name in MODEL_PARAMETERS if name not in parameters]:
+        raise ValueError(
+            f"{notebook}: the parameters {', '.join(absent)} are missing, without which no model can "
+            "be asked; declare them in the parameters cell"
+        )
+    return {name: parameters[name] for name in MODEL_PARAMETERS}

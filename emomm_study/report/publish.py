@@ -1,0 +1,189 @@
+"""Writes what the notebooks publish: every file under ``figures/``, and where it comes from."""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+
+from emomm_study.paths import FIGURES
+from emomm_study.report.formats import FORMATS, figure_formats
+from emomm_study.report.manifest import NAME, Provenance, read, sha256
+from emomm_study.report.style import REMARK, context
+from emomm_study.report.tables import NO, YES, formatted
+
+LARGEST_SVG = 150_000
+"""Bytes from which on an SVG is not kept."""
+_METADATA = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
+_ENDINGS = (*FORMATS, "csv", "tex")
+
+
+def caption(item: str, profile: str, text: str, note: str = "") -> str:
+    """Caption that names the profile: ``caption("Figure 7", "mini", "CMU-MOSI statistics")``.
+
+    ``note`` says what the profile's data are. Raises ``ValueError`` for an empty profile.
+    """
+    if not profile:
+        raise ValueError(f"{item}: a caption names its profile")
+    return " ".join(filter(None, [f"{item}: {text}.", f"Profile {profile}.", note]))
+
+
+def folder(profile: str, root: Path = FIGURES) -> Path:
+    """``figures/<profile>``, made if missing; ``ValueError`` for a name unfit as a folder."""
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", profile):
+        raise ValueError(f"a profile is named with letters, digits, '_', '-'; got {profile!r}")
+    path = Path(root) / profile
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def stamp(fig: Figure, profile: str) -> None:
+    """Put the profile in front of a figure's remark (``style.titled``), once; without one, nothing."""
+    for text in fig.texts:
+        if text.get_gid() == REMARK:
+            text.set_text(f"profile: {profile}  |  {text.get_text()}")
+            # The mark would stand in an SVG, and ask for a second stamp.
+            text.set_gid(None)
+
+
+def write_figure(
+    fig: Figure,
+    name: str,
+    profile: str,
+    provenance: Provenance,
+    *,
+    formats: Sequence[str] | None = None,
+    root: Path = FIGURES,
+) -> tuple[Path, ...]:
+    """Write a figure under ``figures/<profile>``, its profile in it, and record where it is from.
+
+    ``formats`` are by default :func:`figure_formats`; an SVG is left out where it is large or holds
+    a raster image, which PNG has better. The same figure gives the same bytes; text stays text in
+    SVG and PDF. The figure is closed, so that a notebook that ends a cell with it shows it once.
+    Returns the paths.
+    """
+    base, paths = folder(profile, root), []
+    stamp(fig, profile)
+    with context():
+        _settle(fig)
+        for kind in figure_formats() if formats is None else formats:
+            content = _drawn(fig, kind)
+            if kind == "svg" and (len(content) >= LARGEST_SVG or b"<image" in content):
+                continue
+            paths.append(base / f"{name}.{kind}")
+            paths[-1].write_bytes(content)
+    plt.close(fig)
+    record(paths, provenance, profile, root)
+    return tuple(paths)
+
+
+def _drawn(fig: Figure, kind: str) -> bytes:
+    buffer = io.BytesIO()
+    fig.savefig(buffer, format=kind, dpi=200, metadata=_METADATA[kind])
+    return buffer.getvalue()
+
+
+def _settle(fig: Figure) -> None:
+    """Do a figure's layout once and for all.
+
+    Constrained layout leaves the last bits of a position to chance, and an SVG's clip paths are
+    named after all bits.
+    """
+    for _ in range(2):
+        # Room for tick labels depends on the ticks, and those on the room.
+        fig.draw_without_rendering()
+    bounds = [ax.get_position().bounds for ax in fig.axes]
+    fig.set_layout_engine("none")
+    for ax, place in zip(fig.axes, bounds, strict=True):
+        ax.set_position(np.round(place, 6))
+
+
+def write_table(
+    table: pd.DataFrame,
+    name: str,
+    profile: str,
+    provenance: Provenance,
+    *,
+    decimals: int | Mapping[str, int] = 4,
+    root: Path = FIGURES,
+) -> tuple[Path, ...]:
+    """Write a table as CSV (full precision) and LaTeX under ``figures/<profile>``, and record both.
+
+    Column levels are joined with a space in the CSV. The LaTeX needs the packages booktabs,
+    multirow and amssymb, and has the caption of the provenance, which names the profile.
+    """
+    base = folder(profile, root)
+    csv, tex = base / f"{name}.csv", base / f"{name}.tex"
+    flat = table.copy()
+    flat.columns = [" ".join(filter(None, c)) if isinstance(c, tuple) else c for c in flat.columns]
+    flat.to_csv(csv, lineterminator="\n")
+    latex = formatted(table, decimals).to_latex(
+        escape=True,
+        caption=provenance.caption,
+        label=f"tab:{name}",
+        position="t",
+    )
+    latex = latex.replace(YES, r"\checkmark").replace(NO, r"$\times$")
+    tex.write_text(latex, encoding="utf-8", newline="\n")
+    record([csv, tex], provenance, profile, root)
+    return csv, tex
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a folder for this process; the lock is on the folder, so no lock file is left."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def record(
+    paths: Iterable[Path], provenance: Provenance, profile: str, root: Path = FIGURES
+) -> None:
+    """Add or replace the entries of files in ``figures/<profile>``, keeping all others.
+
+    Files of the same names in other formats, left by an earlier run, are removed with their
+    entries. The manifest is replaced in one step and never seen half-written, also with several
+    writers; its bytes depend only on the entries (sorted keys, no dates). Raises ``ValueError`` for
+    a file outside the folder, a caption without the profile's name, and a NaN.
+    """
+    base = folder(profile, root)
+    if profile not in provenance.caption:
+        raise ValueError(
+            f"{provenance.item}: the caption does not name its profile {profile!r}; "
+            "make it with emomm_study.report.publish.caption"
+        )
+    entries, stale = {}, set()
+    for path in map(Path, paths):
+        if path.resolve().parent != base.resolve():
+            raise ValueError(f"{path} is not in {base}; save it there before recording it")
+        entries[path.name] = {**asdict(provenance), "sha256": sha256(path)}
+        stale |= {f"{path.stem}.{ending}" for ending in _ENDINGS}
+    stale -= set(entries)
+    with _locked(base):
+        kept = {file: entry for file, entry in read(profile, root).items() if file not in stale}
+        content = {"profile": profile, "files": {**kept, **entries}}
+        text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+        with tempfile.NamedTemporaryFile(
+            "w", dir=base, prefix=".manifest-", delete=False, encoding="utf-8", newline="\n"
+        ) as file:
+            file.write(text + "\n")
+        os.chmod(file.name, 0o644)
+        os.replace(file.name, base / NAME)
+        for left in stale:
+            (base / left).unlink(missing_ok=True)
