@@ -11,7 +11,8 @@ import torch
 
 from benchmarks.measure import Table, Timing, interleave
 from benchmarks.recording import load
-from emomm_lib.labels import COALITIONS, Corpus
+from emomm_lib.labels import COALITIONS
+from emomm_study.corpora.scores import Corpus
 from emomm_study.evaluate.runner import MediaSettings, evaluate
 from emomm_study.evaluate.store import PredictionStore
 from emomm_study.media.audio import AudioSettings, read_audio

@@ -37,7 +37,6 @@ seed = 0
 # %%
 import pandas as pd
 
-from emomm_lib.labels import Corpus
 from emomm_study import paper
 from emomm_study.annotation.export import export_annotations
 from emomm_study.corpora.ch_sims import load_ch_sims
@@ -52,6 +51,7 @@ from emomm_study.corpora.manifest import (
     subset_sizes,
     write_manifest,
 )
+from emomm_study.corpora.scores import Corpus
 from emomm_study.mini.annotators import SimulatedAnnotators, simulated_campaign
 from emomm_study.mini.surrogate.cue import CUES
 from emomm_study.mini.surrogate.plan import SurrogateSettings

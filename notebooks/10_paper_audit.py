@@ -33,9 +33,9 @@ import hashlib
 import numpy as np
 import pandas as pd
 
-from emomm_lib.labels import Corpus
 from emomm_study.audit import attainable, collapse, gains, joint, kappa, mix, preference, sampling
 from emomm_study.audit.consistency import consistency
+from emomm_study.corpora.scores import Corpus
 from emomm_study.mini.surrogate.joint import MOSI_CONFLICTS, joint_counts
 from emomm_study.notebook import open_run
 from emomm_study.paths import PAPER_DATA

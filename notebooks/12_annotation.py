@@ -37,12 +37,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from emomm_lib.labels import Corpus, polarity
+from emomm_lib.labels import polarity
 from emomm_study import paper
 from emomm_study.annotation import agreement
 from emomm_study.annotation.campaign import Answer, Campaign, CampaignError
 from emomm_study.annotation.export import export_annotations, export_votes
 from emomm_study.audit.kappa import band, kappa_ranges
+from emomm_study.corpora.scores import Corpus
 from emomm_study.mini.annotators import is_simulated, simulated_campaign
 from emomm_study.notebook import open_run
 from emomm_study.paths import located

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 
 from emomm_lib.chase.router import Router
-from emomm_lib.labels import Corpus
+from emomm_study.corpora.scores import Corpus
 from emomm_study.evaluate.experiment import Experiment
 from emomm_study.evaluate.runner import MediaSettings
 from emomm_study.evaluate.store import PredictionStore

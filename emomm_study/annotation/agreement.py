@@ -14,10 +14,11 @@ import pandas as pd
 from numpy.typing import NDArray
 from statsmodels.stats.inter_rater import cohens_kappa
 
-from emomm_lib.labels import MODALITIES, Corpus, score_to_label
+from emomm_lib.labels import MODALITIES
 from emomm_lib.metrics.bootstrap import DEFAULT, Bootstrap, intervals_of
 from emomm_lib.metrics.fleiss import fleiss_of, fleiss_parts
 from emomm_study.annotation.campaign import ANNOTATORS_A_CLIP, VOTE_NAMES, VOTES
+from emomm_study.corpora.scores import Corpus, score_to_label
 
 RATERS = ANNOTATORS_A_CLIP
 COLUMNS = ("annotator", "modality", "seq", "sample_id", "label")

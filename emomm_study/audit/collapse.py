@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from scipy.linalg import block_diag
 from scipy.optimize import linprog
 
-from emomm_lib.labels import CLASSES, COALITIONS, MODALITIES, Corpus, coalition_modalities
+from emomm_lib.labels import CLASSES, COALITIONS, MODALITIES, coalition_modalities
 from emomm_lib.metrics.psmv import SUBSETS, psmv
 from emomm_lib.metrics.reference import READERS
 from emomm_study import paper
@@ -35,6 +35,7 @@ from emomm_study.audit.joint import (
     published_targets,
     table_targets,
 )
+from emomm_study.corpora.scores import Corpus
 from emomm_study.paths import PAPER_DATA
 
 _CELLS = CELLS.shape[1]

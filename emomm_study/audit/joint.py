@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from scipy.optimize import Bounds, LinearConstraint, linprog, milp
 from scipy.sparse import csr_array
 
-from emomm_lib.labels import CLASSES, SOURCES, Corpus, polarity
+from emomm_lib.labels import CLASSES, SOURCES, polarity
 from emomm_study import paper
+from emomm_study.corpora.scores import Corpus
 from emomm_study.paths import PAPER_DATA
 
 SHAPE = (len(CLASSES),) * len(SOURCES)

@@ -19,8 +19,9 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq, linprog, minimize_scalar
 
-from emomm_lib.labels import CLASSES, GRIDS, MODALITIES, Corpus
+from emomm_lib.labels import CLASSES, MODALITIES
 from emomm_lib.metrics.fleiss import fleiss_of, fleiss_parts
+from emomm_study.corpora.scores import GRIDS, Corpus
 from emomm_study.paper import claims, table
 from emomm_study.paths import PAPER_DATA
 

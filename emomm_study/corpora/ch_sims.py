@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from emomm_lib.labels import Corpus
 from emomm_study.corpora import checks
 from emomm_study.corpora.clips import CorpusTable
 from emomm_study.corpora.differences import note_differences
+from emomm_study.corpora.scores import Corpus
 
 LAYOUT = """\
   <root>/ch-simsv2s/label.csv           (or "CH-SIMS v2(s)"; meta.csv or meta(s).csv)

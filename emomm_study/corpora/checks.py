@@ -15,9 +15,10 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from emomm_lib.labels import SOURCES, Corpus, on_grid, score_to_label
+from emomm_lib.labels import SOURCES
 from emomm_study.corpora.clips import CLIP_SCHEMA, REPORT_COLUMNS, CorpusTable
 from emomm_study.corpora.lines import FALLBACK_ENCODINGS, Lines, UnknownEncoding, read_lines
+from emomm_study.corpora.scores import Corpus, on_grid, score_to_label
 from emomm_study.media.container import (
     ANEW,
     chosen_stream,

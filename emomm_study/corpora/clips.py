@@ -8,7 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pandera.pandas as pa
 
-from emomm_lib.labels import SOURCES, Corpus
+from emomm_lib.labels import SOURCES
+from emomm_study.corpora.scores import Corpus
 from emomm_study.systems.prompts import is_blank
 
 REPORT_COLUMNS = ("corpus", "file", "row", "sample_id", "problem", "expected")

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from emomm_lib.labels import Corpus
+from emomm_study.corpora.scores import Corpus
 
 FALLBACK_ENCODINGS = {Corpus.CH_SIMS: "gb18030", Corpus.CMU_MOSI: "cp1252"}
 """What a line that is not UTF-8 most likely is, by the language of the corpus."""

@@ -23,14 +23,13 @@ from emomm_lib.labels import (
     COALITIONS,
     MODALITIES,
     SOURCES,
-    Corpus,
     class_labels,
     is_class,
     polarity,
-    score_to_label,
 )
 from emomm_study.corpora.clips import CLIP_SCHEMA, CorpusTable
 from emomm_study.corpora.packing import pack
+from emomm_study.corpora.scores import Corpus, score_to_label
 from emomm_study.paths import stays_inside
 
 MISSING_COALITIONS = ("TA", "TV", "AV")

@@ -14,8 +14,8 @@ import pandas as pd
 
 from emomm_lib import TraceTable
 from emomm_lib.chase.training import RouterStates
-from emomm_lib.labels import Corpus
 from emomm_study.corpora.manifest import read_manifest
+from emomm_study.corpora.scores import Corpus
 from emomm_study.evaluate.encodings import EncodingStore
 from emomm_study.evaluate.inspection import Inspection
 from emomm_study.evaluate.methods import Method

@@ -7,7 +7,8 @@ from pathlib import Path
 import pandas as pd
 
 from emomm_lib import score_frame
-from emomm_lib.labels import COALITIONS, Corpus
+from emomm_lib.labels import COALITIONS
+from emomm_study.corpora.scores import Corpus
 from emomm_study.evaluate.runner import MediaSettings, evaluate
 from emomm_study.evaluate.store import PredictionStore
 from emomm_study.mini.model.heldout import FRESH_SEED, heldout_clips

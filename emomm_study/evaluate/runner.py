@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from emomm_lib.labels import Corpus
+from emomm_study.corpora.scores import Corpus
 from emomm_study.evaluate.encodings import EncodingStore
 from emomm_study.evaluate.parallel import in_order, processes_for
 from emomm_study.evaluate.plan import Item, Plan, make_plan

@@ -18,7 +18,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm
 
-from emomm_lib.labels import CLASSES, GRIDS, MODALITIES, Corpus, score_to_label
+from emomm_lib.labels import CLASSES, MODALITIES
 from emomm_study.annotation.campaign import (
     ANNOTATORS_A_CLIP,
     VOTES,
@@ -26,6 +26,7 @@ from emomm_study.annotation.campaign import (
     Campaign,
     CampaignError,
 )
+from emomm_study.corpora.scores import GRIDS, Corpus, score_to_label
 
 BALLOTS = np.array(list(itertools.product(VOTES, repeat=ANNOTATORS_A_CLIP)))
 """All ways in which five people can vote, ``(243, 5)``."""

@@ -26,7 +26,8 @@ from transformers import (
 )
 
 from emomm_lib import Trace, mark_modalities, record
-from emomm_lib.labels import GRIDS, LETTERS, Corpus
+from emomm_lib.labels import LETTERS
+from emomm_study.corpora.scores import GRIDS, Corpus
 from emomm_study.media.regions import token_cover
 from emomm_study.media.video import Frames
 from emomm_study.systems.passes import Beginning, Tokens, fork, schedule

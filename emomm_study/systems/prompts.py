@@ -8,7 +8,8 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Literal
 
-from emomm_lib.labels import CLASS_NAMES, COALITIONS, GRIDS, LETTERS, Corpus
+from emomm_lib.labels import CLASS_NAMES, COALITIONS, LETTERS
+from emomm_study.corpora.scores import GRIDS, Corpus
 
 SYSTEM_PROMPT = """\
 You are a multimodal sentiment analysis assistant.

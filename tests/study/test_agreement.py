@@ -11,11 +11,12 @@ from statsmodels.stats.inter_rater import fleiss_kappa
 from test_corpora import mosi_mmsa, mosi_zip
 
 from emomm_lib import Bootstrap
-from emomm_lib.labels import MODALITIES, Corpus, score_to_label
+from emomm_lib.labels import MODALITIES
 from emomm_lib.metrics.fleiss import fleiss_parts
 from emomm_study.annotation import agreement
 from emomm_study.annotation.export import export_annotations, export_votes, open_items
 from emomm_study.corpora.cmu_mosi import load_cmu_mosi
+from emomm_study.corpora.scores import Corpus, score_to_label
 from emomm_study.report.figures import annotation as figures
 
 TEAM = tuple(f"A{i}" for i in range(1, 6))

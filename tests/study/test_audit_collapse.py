@@ -14,11 +14,12 @@ from scipy.optimize import linprog
 from test_audit_joint import edit
 
 from emomm_lib import Bootstrap, psmv_frame, reader_outcomes
-from emomm_lib.labels import COALITIONS, MODALITIES, Corpus
+from emomm_lib.labels import COALITIONS, MODALITIES
 from emomm_lib.metrics.psmv import psmv, psmv_shares
 from emomm_lib.metrics.reference import READERS
 from emomm_study.audit import collapse
 from emomm_study.audit.joint import CELLS, CONFLICT, KINDS
+from emomm_study.corpora.scores import Corpus
 from emomm_study.mini.surrogate.joint import joint_counts, label_table
 from emomm_study.report.figures import audit_labels as figures
 

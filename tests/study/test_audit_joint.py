@@ -9,10 +9,11 @@ from hypothesis import given, settings, strategies as st
 from scipy.optimize import linprog
 
 from emomm_lib import agreement_matrix
-from emomm_lib.labels import SOURCES, Corpus, polarity
+from emomm_lib.labels import SOURCES, polarity
 from emomm_study.audit import joint
 from emomm_study.audit.joint import CELLS, KINDS, PAIRS, Equations
 from emomm_study.corpora.manifest import stratum
+from emomm_study.corpora.scores import Corpus
 from emomm_study.mini.surrogate.joint import joint_counts
 
 BOTH = pytest.mark.parametrize("corpus", Corpus)

@@ -7,8 +7,9 @@ from published import edit
 from scipy.optimize import minimize
 from statsmodels.stats.inter_rater import fleiss_kappa
 
-from emomm_lib.labels import CLASSES, Corpus, score_to_label
+from emomm_lib.labels import CLASSES
 from emomm_study.audit import kappa
+from emomm_study.corpora.scores import Corpus, score_to_label
 
 BOTH = pytest.mark.parametrize("mapping", Corpus)
 TINY = [(1, 1, 1, 1, 1), (2, 0, 0, 2, 1), (0, 3, 1, 0, 1), (1, 2, 0, 2, 0), (0, 0, 3, 0, 2)]

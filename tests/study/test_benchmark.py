@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from emomm_lib.labels import GRIDS, SOURCES, Corpus
+from emomm_lib.labels import SOURCES
 from emomm_study.corpora import manifest as b
 from emomm_study.corpora.clips import CLIP_COLUMNS, CLIP_SCHEMA, CorpusTable
+from emomm_study.corpora.scores import GRIDS, Corpus
 from emomm_study.mini.surrogate.joint import label_table
 from emomm_study.paths import resolve_media
 

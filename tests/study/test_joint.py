@@ -7,10 +7,11 @@ import pytest
 from scipy.optimize import linprog
 
 from emomm_lib import agreement_matrix
-from emomm_lib.labels import CLASSES, SOURCES, Corpus
+from emomm_lib.labels import CLASSES, SOURCES
 from emomm_study import paper
 from emomm_study.audit import joint as audit
 from emomm_study.corpora.manifest import stratum
+from emomm_study.corpora.scores import Corpus
 from emomm_study.mini.surrogate import joint
 
 BOTH = pytest.mark.parametrize("corpus", Corpus)

@@ -3,8 +3,8 @@
 import pytest
 from hypothesis import assume, given, settings, strategies as st
 
-from emomm_lib.labels import Corpus
 from emomm_study.corpora.lines import FALLBACK_ENCODINGS, UnknownEncoding, read_lines
+from emomm_study.corpora.scores import Corpus
 
 FEW = settings(max_examples=150, deadline=None)
 CORPORA = st.sampled_from(Corpus)

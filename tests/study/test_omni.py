@@ -9,7 +9,8 @@ from hypothesis import assume, given, settings, strategies as st
 from tokenizers import AddedToken
 
 from emomm_lib import record
-from emomm_lib.labels import COALITIONS, GRIDS, LETTERS, Corpus
+from emomm_lib.labels import COALITIONS, LETTERS
+from emomm_study.corpora.scores import GRIDS, Corpus
 from emomm_study.media.video import Frames
 from emomm_study.mini.model.build import MiniConfig, build_model, build_processor
 from emomm_study.systems.omni import Media, OmniModel, Query

@@ -8,6 +8,7 @@ from published import cells, edit
 
 from emomm_lib import labels
 from emomm_study import paper
+from emomm_study.corpora import scores
 from emomm_study.paths import PAPER_DATA
 
 DIGEST = "a1ae0b852bef92e20f17ad5c36990f739b184b4963fffbc30223a1cfd7034776"
@@ -50,8 +51,8 @@ def test_a_missing_line_a_missing_file_and_a_missing_field_are_errors(copy):
 def test_constants_and_score_policy_are_those_of_the_labels_module():
     assert paper.CLASSES == labels.CLASSES
     assert paper.SOURCES == labels.SOURCES
-    assert set(paper.CORPORA) == {c.value for c in labels.Corpus}
-    for corpus, grid in labels.GRIDS.items():
+    assert set(paper.CORPORA) == {c.value for c in scores.Corpus}
+    for corpus, grid in scores.GRIDS.items():
         policy = paper.hyperparameters()[f"score_policy_{corpus.value}"].value
         for label, letter in enumerate(labels.LETTERS):
             assert tuple(policy[letter]) == grid.scores(label)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from emomm_lib.labels import CLASS_NAMES, CLASSES, COALITIONS, GRIDS, LETTERS, Corpus
+from emomm_lib.labels import CLASS_NAMES, CLASSES, COALITIONS, LETTERS
+from emomm_study.corpora.scores import GRIDS, Corpus
 from emomm_study.systems import prompts
 
 

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from scipy.stats import norm
 
-from emomm_lib.labels import CLASSES, MODALITIES, Corpus, score_to_label
+from emomm_lib.labels import CLASSES, MODALITIES
 from emomm_study import paper
 from emomm_study.annotation import agreement
 from emomm_study.annotation.campaign import Answer, Campaign, CampaignError
+from emomm_study.corpora.scores import Corpus, score_to_label
 from emomm_study.mini.annotators import (
     BALLOTS,
     SimulatedAnnotators,

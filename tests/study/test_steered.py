@@ -29,7 +29,7 @@ from emomm_lib.chase.router import Router
 from emomm_lib.chase.saliency import gradient_importance
 from emomm_lib.chase.steer import steer
 from emomm_lib.chase.training import RouterStates, TrainingSettings
-from emomm_lib.labels import GRIDS, Corpus
+from emomm_study.corpora.scores import GRIDS, Corpus
 from emomm_study.evaluate import (
     fit as routers,
     protocol as chase,

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from emomm_lib.labels import GRIDS, SOURCES, Corpus, score_to_label
+from emomm_lib.labels import SOURCES
 from emomm_study.annotation.export import export_annotations
 from emomm_study.corpora.ch_sims import load_ch_sims
 from emomm_study.corpora.checks import CorpusError
 from emomm_study.corpora.cmu_mosi import load_cmu_mosi, unannotated_cmu_mosi
+from emomm_study.corpora.scores import GRIDS, Corpus, score_to_label
 from emomm_study.media.audio import read_audio
 from emomm_study.media.models import fetch_models
 from emomm_study.media.person import FaceDetector

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from emomm_lib.labels import Corpus, polarity
+from emomm_lib.labels import polarity
+from emomm_study.corpora.scores import Corpus
 from emomm_study.mini.model import bank as banks
 from emomm_study.mini.model.build import MiniConfig
 from emomm_study.mini.model.decoder import MIXTURE

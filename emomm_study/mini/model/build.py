@@ -15,7 +15,8 @@ from transformers import (
     WhisperFeatureExtractor,
 )
 
-from emomm_lib.labels import COALITIONS, GRIDS, LETTERS, Corpus
+from emomm_lib.labels import COALITIONS, LETTERS
+from emomm_study.corpora.scores import GRIDS, Corpus
 from emomm_study.mini.surrogate.lexicon import LEXICONS
 from emomm_study.systems.prompts import (
     SYSTEM_PROMPT,

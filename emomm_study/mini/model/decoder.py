@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from emomm_lib.labels import LETTERS, Corpus
+from emomm_lib.labels import LETTERS
+from emomm_study.corpora.scores import Corpus
 from emomm_study.mini.model.bank import FRAMES, Bank
 from emomm_study.mini.model.towers import (
     Log,

@@ -19,8 +19,9 @@ from scipy.optimize import Bounds, LinearConstraint, milp, minimize
 from scipy.sparse import csr_array, hstack
 from scipy.special import logsumexp, softmax
 
-from emomm_lib.labels import CLASSES, SOURCES, Corpus
+from emomm_lib.labels import CLASSES, SOURCES
 from emomm_study.audit.joint import CELLS, SHAPE, JointTargets, nearest_conflict, published_targets
+from emomm_study.corpora.scores import Corpus
 from emomm_study.paths import ROOT
 
 COUNTS_FILE = ROOT / "data" / "annotations" / "surrogate_counts.csv"

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from emomm_lib.labels import CLASSES, GRIDS, MODALITIES, SOURCES, Corpus, polarity
+from emomm_lib.labels import CLASSES, MODALITIES, SOURCES, polarity
 from emomm_study.corpora.checks import sample_id
+from emomm_study.corpora.scores import GRIDS, Corpus
 from emomm_study.mini.surrogate.cue import (
     INFORMATIVE_CUE,
     EmphasisCue,

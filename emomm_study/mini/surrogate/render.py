@@ -20,7 +20,8 @@ import pandas as pd
 import soundfile
 from tqdm.auto import tqdm
 
-from emomm_lib.labels import CLASS_NAMES, Corpus
+from emomm_lib.labels import CLASS_NAMES
+from emomm_study.corpora.scores import Corpus
 from emomm_study.mini.surrogate.joint import COUNTS_FILE
 from emomm_study.mini.surrogate.plan import SurrogateSettings, corpus_plan
 from emomm_study.mini.surrogate.speaker import (

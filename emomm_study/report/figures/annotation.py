@@ -11,9 +11,10 @@ from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from emomm_lib.labels import CLASSES, MODALITIES, Corpus
+from emomm_lib.labels import CLASSES, MODALITIES
 from emomm_study.annotation.agreement import COUNTS, MEAN, POOLED
 from emomm_study.audit.kappa import PATTERNS, pattern_labels, pattern_scores
+from emomm_study.corpora.scores import Corpus
 from emomm_study.report.frames import need
 from emomm_study.report.style import COLOURS, PUBLISHED, context, fixed, titled
 

@@ -13,10 +13,11 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from emomm_lib.labels import MODALITIES, Corpus
+from emomm_lib.labels import MODALITIES
 from emomm_lib.metrics.psmv import SUBSETS
 from emomm_study import paper
 from emomm_study.audit.joint import KINDS, published_quotas
+from emomm_study.corpora.scores import Corpus
 from emomm_study.report.frames import need
 from emomm_study.report.style import COLOURS, CORPUS_NAMES, PUBLISHED, context, titled
 
