@@ -14,7 +14,7 @@ from emomm_study.evaluate.tune import subset_means
 from emomm_study.report.style import fixed
 from emomm_study.report.tables import published_units
 
-_SYMBOLS = {
+_AS_IN_PAPER = {
     "first_layer": "l_r", "top_k": "K", "psi_hat": "psi-hat", "percentile": "P",
 }  # fmt: skip
 
@@ -37,7 +37,7 @@ def choices_table(study: ChaseStudy) -> pd.DataFrame:
     ]
     rows = {}
     for name, config in configs.items():
-        entry = {_SYMBOLS.get(k, k): _shown(getattr(config, k)) for k in differing}
+        entry = {_AS_IN_PAPER.get(k, k): _shown(getattr(config, k)) for k in differing}
         rows[name] = entry | dict.fromkeys(["tried", "tied", "edge", *baseline.index], "")
     for candidate in study.candidates():
         choice = study.choices[candidate.name]

@@ -1,12 +1,10 @@
-"""Parts that several figures share: rows of frames, axes, bands and entries of legends."""
+"""Parts that several figures share: rows of frames, axes, bands and legends."""
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.container import BarContainer
-from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.patheffects import AbstractPathEffect, withStroke
 
@@ -15,6 +13,15 @@ from emomm_study.report.frames import need
 from emomm_study.report.style import COLOURS
 
 MODALITY_COLOURS = {m: COLOURS[m.lower()] for m in MODALITIES}
+
+KAPPAS = {
+    "T": "text",
+    "A": "audio",
+    "V": "video",
+    "mean": "mean of the three",
+    "all": "all votes, one kappa",
+}
+"""Fleiss' kappas as rows of a figure, in order."""
 
 
 def one_row(frame: pd.DataFrame, what: str, **keys: str) -> pd.Series:
@@ -68,14 +75,3 @@ def band(
     """The interval ``low`` to ``high`` around a curve, times a factor."""
     low, high = (factor * rows[end].to_numpy(float) for end in ("low", "high"))
     ax.fill_between(x, low, high, color=colour, alpha=alpha, lw=0)
-
-
-def hollow(marker: str, size: float, **more: object) -> Line2D:
-    """A legend's entry for white marks with a dark edge."""
-    look = {"ls": "", "mfc": "white", "mec": "#333333", "ms": size}
-    return Line2D([], [], marker=marker, **look, **more)
-
-
-def centres(bars: BarContainer) -> list[float]:
-    """Where a group's upright bars stand."""
-    return [bar.get_x() + bar.get_width() / 2 for bar in bars]
