@@ -8,18 +8,16 @@ import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from emomm_lib.labels import CLASSES, MODALITIES, Corpus
 from emomm_study.annotation.agreement import COUNTS, POOLED
 from emomm_study.audit.kappa import PATTERNS, pattern_labels, pattern_scores
-from emomm_study.report.figures.parts import KAPPAS, MODALITY_COLOURS
+from emomm_study.report.figures.parts import KAPPAS, MODALITY_COLOURS, line_entry, mark_entry
 from emomm_study.report.frames import need
 from emomm_study.report.numbers import bracketed, number
 from emomm_study.report.style import COLOURS, INK, PUBLISHED, caption, context, titled
 
-_NAMES = {"T": "text", "A": "audio", "V": "video"}
 _RANGE, _MARKERS = "#D9D9D9", {"T": "o", "A": "s", "V": "^"}
 _VOTES = {"negative": "#444444", "neutral": "#B5B5B5", "positive": "#F2F2F2"}
 """No colours: those are the modalities'."""
@@ -74,7 +72,7 @@ def vote_patterns(
             ax.bar_label(bars, words, padding=2, fontsize=7.5, color=INK)
             for border in borders:
                 ax.axhline(border, color="#BBBBBB", lw=0.7)
-            ax.set(title=_NAMES[modality], xlabel="items", ylim=(-0.6, len(shown) - 0.4))
+            ax.set(title=KAPPAS[modality], xlabel="items", ylim=(-0.6, len(shown) - 0.4))
             ax.margins(x=0.18)
         means = shown @ (-1, 0, 1) / shown.sum(axis=1)
         names = [
@@ -144,8 +142,8 @@ def agreement_figure(
         ax.set_xlabel("Fleiss' kappa")
         handles = [
             Patch(color=_RANGE, label="what Table 3's class counts allow"),
-            Line2D([], [], color=INK, lw=2.4, marker="o", mec="white", label="votes, 95% interval"),
-            Line2D([], [], color=PUBLISHED, lw=1.4, label=f"published, {published:.2f}"),
+            line_entry("votes, 95% interval", INK, lw=2.4, marker="o", mec="white"),
+            line_entry(f"published, {published:.2f}", PUBLISHED, lw=1.4),
         ]
         fig.legend(handles=handles, loc="outside lower center", ncols=3)
         titled(fig, "Agreement of the annotators", profile, who)
@@ -174,7 +172,7 @@ def annotators_figure(pairs: pd.DataFrame, report: pd.DataFrame, profile: str, w
         fig, axes = plt.subplots(2, 3, figsize=(9.6, 6.0), layout="constrained")
         for ax, modality in zip(axes[0], MODALITIES, strict=True):
             _pairs(ax, pairs[pairs["modality"] == modality], annotators)
-            ax.set_title(f"Cohen's kappa, {_NAMES[modality]}")
+            ax.set_title(f"Cohen's kappa, {KAPPAS[modality]}")
         bar = fig.colorbar(ax.collections[0], ax=axes[0], shrink=0.8, pad=0.02)
         bar.outline.set_visible(False)
         bar.ax.set_ylim(0, 1)
@@ -186,8 +184,7 @@ def annotators_figure(pairs: pd.DataFrame, report: pd.DataFrame, profile: str, w
         axes[1, 1].set_ylim(bottom=0)
         _shares(axes[1, 2], report[report["modality"] == POOLED], annotators)
         handles = [
-            Line2D([], [], color=COLOURS[m.lower()], marker=_MARKERS[m], ls="", label=_NAMES[m])
-            for m in MODALITIES
+            mark_entry(KAPPAS[m], _MARKERS[m], colour) for m, colour in MODALITY_COLOURS.items()
         ] + [Patch(fc=colour, ec=INK, lw=0.6, label=name) for name, colour in _VOTES.items()]
         fig.legend(handles=handles, loc="outside lower center", ncols=len(handles))
         titled(fig, "One annotator beside the others", profile, who)

@@ -6,7 +6,6 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
@@ -15,6 +14,7 @@ from emomm_study.audit.kappa import BANDS
 from emomm_study.report.figures.parts import (
     KAPPAS,
     MODALITY_COLOURS,
+    line_entry,
     modality_handles,
     row_axis,
 )
@@ -97,7 +97,7 @@ def attainable_kappa(ranges: pd.DataFrame, published: float, profile: str) -> Fi
         ax.set_xlabel("Fleiss' kappa")
         ax.spines["left"].set_visible(False)
         handles = [
-            Line2D([], [], color=PUBLISHED, lw=1.4, label=f"published, {published:.2f}"),
+            line_entry(f"published, {published:.2f}", PUBLISHED, lw=1.4),
             *(
                 Patch(color=GREY, alpha=alpha, lw=0, label=f"mapping of {CORPUS_NAMES[m]}")
                 for m, alpha in zip(mappings, (1.0, 0.4), strict=False)
@@ -193,8 +193,8 @@ def literal_preference(distances: pd.DataFrame, budgets: pd.DataFrame, profile: 
             ax.set_title(title)
         axes[1].set_ylabel("share")
         lines = [
-            *(Line2D([], [], color=c, ls=ls, lw=1.8, label=n) for n, c, ls in _READINGS.values()),
-            Line2D([], [], color=GREY, lw=1.4, ls=":", label="the printed shares themselves"),
+            *(line_entry(name, colour, ls, lw=1.8) for name, colour, ls in _READINGS.values()),
+            line_entry("the printed shares themselves", GREY, ":", lw=1.4),
         ]
         bars = [
             *modality_handles(),

@@ -17,7 +17,7 @@ from emomm_lib.labels import MODALITIES, Corpus
 from emomm_lib.metrics.psmv import SUBSETS
 from emomm_study import paper
 from emomm_study.audit.joint import KINDS, published_quotas
-from emomm_study.report.figures.parts import MODALITY_COLOURS, row_axis
+from emomm_study.report.figures.parts import MODALITY_COLOURS, line_entry, mark_entry, row_axis
 from emomm_study.report.frames import need
 from emomm_study.report.style import (
     COLOURS,
@@ -116,7 +116,7 @@ def kinds_figure(
         handles = [
             Patch(color=_WIDE, label="allowed by Tables 3 and 4"),
             Patch(color=_NARROW, label="and by CH-SIMS's quotas"),
-            Line2D([], [], color=PUBLISHED, lw=2, label="published quota"),
+            line_entry("published quota", PUBLISHED, lw=2),
             Line2D([], [], marker="D", label="surrogates", **_MARK),
         ]
         fig.legend(handles=handles, loc="outside lower center", ncols=4)
@@ -194,8 +194,8 @@ def shares_figure(
                 for m, colour in MODALITY_COLOURS.items()
             ),
             Line2D([], [], marker="D", label="surrogates", **_MARK),
-            Line2D([], [], color=PUBLISHED, lw=2, label="published, of a model"),
-            Line2D([], [], ls="", marker="^", color=INK, ms=6, label="beyond the axis"),
+            line_entry("published, of a model", PUBLISHED, lw=2),
+            mark_entry("beyond the axis", "^", INK, ms=6),
         ]
         fig.legend(handles=handles, loc="outside lower center", ncols=6)
         least = ranges.attrs.get("least", 0)
@@ -275,8 +275,8 @@ def outlines_figure(
                 Line2D([], [], marker=marker, label=_READERS[reader], **{**look, "ls": style})
                 for reader, (style, marker) in _DRAWN.items()
             ),
-            Line2D([], [], color=PUBLISHED, lw=1.6, label="published share (slope)"),
-            Line2D([], [], color=PUBLISHED, lw=0.7, ls=":", label="that of the other subset"),
+            line_entry("published share (slope)", PUBLISHED, lw=1.6),
+            line_entry("that of the other subset", PUBLISHED, ":", lw=0.7),
         ]
         fig.legend(handles=handles, loc="outside lower center", ncols=4)
         below = (

@@ -8,14 +8,13 @@ import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Polygon
 from matplotlib.ticker import MaxNLocator, MultipleLocator
 
 from emomm_study.audit.attainable import Windows
 from emomm_study.audit.sampling import DEPENDS, EXCEEDS, WITHIN
 from emomm_study.paper import claims
-from emomm_study.report.figures.parts import row_axis
+from emomm_study.report.figures.parts import line_entry, mark_entry, row_axis
 from emomm_study.report.frames import need
 from emomm_study.report.style import GREY, INK, SUBSET_TITLES, caption, context, titled
 
@@ -124,11 +123,8 @@ def mix_figure(residuals: pd.DataFrame, polygons: dict[str, pd.DataFrame], profi
             close.set_ylim(acc["conflict"].min() - span, acc["conflict"].max() + span)
         close.set_title("the same, enlarged", fontsize=9)
         handles = [
-            *(
-                Line2D([], [], ls="", marker="o", color=colour, label=name)
-                for name, colour in _METRICS.values()
-            ),
-            Line2D([], [], color=INK, lw=1, ls="--", label="three Missing instances a clip"),
+            *(mark_entry(name, "o", colour) for name, colour in _METRICS.values()),
+            line_entry("three Missing instances a clip", INK, "--", lw=1),
         ]
         fig.legend(handles=handles, loc="outside lower center", ncols=4)
         titled(fig, "One mix of subsets behind Overall", profile, "published Table 1, eight rows")
@@ -155,32 +151,18 @@ def sizes_figure(rows: pd.DataFrame, window: Windows, profile: str) -> Figure:
                 ax.axhline(place, color=_BAND, lw=0.8, zorder=0)
                 ax.plot(row.sizes, [place] * len(row.sizes), "|", ms=11, mew=2, color="#332288")
                 if not row.sizes:
-                    ax.text(
-                        implied * 1.01,
-                        place,
-                        f"none from {row.below + 1:.0f} to {row.above - 1:.0f}",
-                        va="center",
-                        fontsize=8,
-                        color="#D55E00",
-                        bbox={"fc": "white", "ec": "none", "pad": 1},
-                    )
+                    words = f"none from {row.below + 1:.0f} to {row.above - 1:.0f}"
+                    box = {"fc": "white", "ec": "none", "pad": 1}
+                    text = {"va": "center", "fontsize": 8, "color": "#D55E00", "bbox": box}
+                    ax.text(implied * 1.01, place, words, **text)
             row_axis(ax, _systems(part))
             ax.set_xlim(implied * 0.89, implied * 1.11)
             ax.xaxis.set_major_locator(MultipleLocator(10 if implied < 400 else 20))
             ax.set_title(f"EmoMM-{SUBSET_TITLES[subset]}", fontsize=9)
             ax.set_xlabel("number of clips n")
         handles = [
-            Line2D(
-                [],
-                [],
-                ls="",
-                marker="|",
-                ms=9,
-                mew=2,
-                color="#332288",
-                label="some k/n prints the accuracy",
-            ),
-            Line2D([], [], color=INK, lw=1, ls="--", label="implied by the mix and the split"),
+            mark_entry("some k/n prints the accuracy", "|", "#332288", ms=9, mew=2),
+            line_entry("implied by the mix and the split", INK, "--", lw=1),
         ]
         if window.starts:
             name = f"a run of {window.width} in which every row finds one"
@@ -245,11 +227,11 @@ def differences_figure(bounds: pd.DataFrame, profile: str) -> Figure:
         axes[-1, 0].set_xlabel("difference of accuracy, points")
         handles = [
             *(
-                Line2D([], [], color=colour, lw=3, marker="o", ms=5, label=verdict)
+                line_entry(verdict, colour, lw=3, marker="o", ms=5)
                 for verdict, colour in _VERDICT_COLOURS.items()
                 if verdict in set(bounds["verdict"])
             ),
-            Line2D([], [], ls="", marker="o", mfc="white", mec=INK, label="a clip counts once"),
+            mark_entry("a clip counts once", "o", INK, mfc="white"),
         ]
         fig.legend(handles=handles, loc="outside lower center", ncols=2)
         below = "95% intervals: thick at the most favourable pairing, thin at the least"
@@ -280,15 +262,8 @@ def routing_figure(product: pd.DataFrame, profile: str) -> Figure:
         ax.margins(x=0.25)
         ax.set_xlabel("share of true conflicts")
         handles = [
-            Line2D(
-                [],
-                [],
-                ls="",
-                marker="o",
-                color="#332288",
-                label="recall \N{MULTIPLICATION SIGN} top-1",
-            ),
-            Line2D([], [], ls="", marker="D", color="#D55E00", label="joint success as printed"),
+            mark_entry("recall \N{MULTIPLICATION SIGN} top-1", "o", "#332288"),
+            mark_entry("joint success as printed", "D", "#D55E00"),
         ]
         fig.legend(handles=handles, loc="outside lower center", ncols=2)
         titled(fig, "Table 6: a product, and what is printed", profile, "published values")

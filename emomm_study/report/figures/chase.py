@@ -11,11 +11,11 @@ from matplotlib import pyplot as plt
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
 from emomm_lib.metrics.routing import expected_calibration_error
-from emomm_study.report.figures.parts import band, dots, layer_axis, row_axis
+from emomm_study.report.figures.parts import band, dots, layer_axis, line_entry, row_axis
 from emomm_study.report.frames import need
 from emomm_study.report.numbers import bracketed, points
 from emomm_study.report.style import (
@@ -113,11 +113,21 @@ def _legend(fig: Figure, handles: list[Artist]) -> None:
     fig.legend(handles=handles, loc="outside lower center", ncols=columns)
 
 
+def _panels(
+    columns: int, size: tuple[float, float], lines: int = 1
+) -> tuple[Figure, NDArray[np.object_]]:
+    """A figure of ``(lines, columns)`` panels with one y axis."""
+    return plt.subplots(
+        lines, columns, figsize=size, layout="constrained", sharey=True, squeeze=False
+    )
+
+
 def _seeds(ax: Axes, rows: pd.DataFrame, quantity: str, colour: str, ls: str = "-") -> None:
     """A thin line a seed, and their mean bold."""
     look = {"x": "epoch", "y": quantity, "color": colour, "ls": ls, "errorbar": None, "ax": ax}
     sns.lineplot(rows, **look, units="seed", estimator=None, alpha=0.4, lw=0.8)
     sns.lineplot(rows, **look, lw=2.0 if ls == "-" else 1.4)
+    ax.set(xlabel="epoch", ylabel="")
 
 
 def training_curves(history: pd.DataFrame, profile: str) -> Figure:
@@ -158,11 +168,11 @@ def training_curves(history: pd.DataFrame, profile: str) -> Figure:
             ax.set_xlabel("epoch")
             ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         handles = [
-            *(Line2D([], [], color=c, lw=2, label=router) for router, c in colours.items()),
-            Line2D([], [], color=INK, lw=1.4, ls="--", label="training"),
-            Line2D([], [], color=INK, lw=2, label="validation"),
-            Line2D([], [], color=INK, lw=0.8, alpha=0.6, label="one seed"),
-            Line2D([], [], color=GREY, lw=1, ls=":", label="chance"),
+            *(line_entry(router, colour, lw=2) for router, colour in colours.items()),
+            line_entry("training", INK, "--", lw=1.4),
+            line_entry("validation", INK, lw=2),
+            line_entry("one seed", INK, lw=0.8, alpha=0.6),
+            line_entry("chance", GREY, ":", lw=1),
         ]
         _legend(fig, handles)
         few, many = seeds.min(), seeds.max()
@@ -183,15 +193,9 @@ def reliability_diagram(table: pd.DataFrame, profile: str) -> Figure:
     splits = _known(table["split"], "table", _SPLITS)
     colour = ROUTER_COLOURS[0]
     with context():
-        fig, axes = plt.subplots(
-            2,
-            len(splits),
-            figsize=(1.2 + 3.3 * len(splits), 4.6),
-            layout="constrained",
-            height_ratios=[4, 1],
-            sharex=True,
-            squeeze=False,
-        )
+        size = (1.2 + 3.3 * len(splits), 4.6)
+        shape = {"height_ratios": [4, 1], "sharex": True, "squeeze": False}
+        fig, axes = plt.subplots(2, len(splits), figsize=size, layout="constrained", **shape)
         for (ax, strip), split in zip(axes.T, splits, strict=True):
             rows = table[table["split"] == split].sort_values("low")
             ax.plot([0, 1], [0, 1], color=GREY, lw=1, ls=":")
@@ -214,8 +218,8 @@ def reliability_diagram(table: pd.DataFrame, profile: str) -> Figure:
         axes[0, 0].set_ylabel("observed share of conflicts")
         axes[1, 0].set_ylabel("prompts")
         handles = [
-            Line2D([], [], marker="o", color=colour, lw=1, label="bin of p, area by prompts"),
-            Line2D([], [], color=GREY, lw=1, ls=":", label="predicted = observed"),
+            line_entry("bin of p, area by prompts", colour, marker="o", lw=1),
+            line_entry("predicted = observed", GREY, ":", lw=1),
         ]
         _legend(fig, handles)
         titled(fig, "Reliability of the conflict probability", profile, "bins of equal width")
@@ -261,14 +265,7 @@ def gate_by_layer(frame: pd.DataFrame, profile: str) -> Figure:
     finite = frame["layer"].dropna()
     last = int(finite.max()) if len(finite) else 1
     with context():
-        fig, axes = plt.subplots(
-            1,
-            len(coalitions),
-            figsize=(min(9.6, 1.6 + 2.4 * len(coalitions)), 3.2),
-            layout="constrained",
-            sharey=True,
-            squeeze=False,
-        )
+        fig, axes = _panels(len(coalitions), (min(9.6, 1.6 + 2.4 * len(coalitions)), 3.2))
         chances = False
         for ax, coalition in zip(axes[0], coalitions, strict=True):
             panel = frame[frame["coalition"] == coalition]
@@ -290,9 +287,9 @@ def gate_by_layer(frame: pd.DataFrame, profile: str) -> Figure:
         for router, colour in colours.items():
             panels = frame[frame["router"] == router].groupby("coalition")
             style = "--" if all(_is_level(rows) for _, rows in panels) else "-"
-            handles.append(Line2D([], [], color=colour, lw=2, ls=style, label=router))
+            handles.append(line_entry(router, colour, style, lw=2))
         if chances:
-            handles.append(Line2D([], [], color=GREY, lw=1, ls=":", label="chance"))
+            handles.append(line_entry("chance", GREY, ":", lw=1))
         _legend(fig, handles)
         titled(fig, "Gate by layer", profile, "conflicts, 95% intervals over clips")
         return fig
@@ -355,14 +352,8 @@ def gains_forest(
             f"{methods}; name one"
         )
     with context():
-        fig, axes = plt.subplots(
-            1,
-            len(subsets),
-            figsize=(2.7 + 2.3 * len(subsets), 1.5 + 0.225 * len(ticks)),
-            layout="constrained",
-            sharey=True,
-            squeeze=False,
-        )
+        size = (2.7 + 2.3 * len(subsets), 1.5 + 0.225 * len(ticks))
+        fig, axes = _panels(len(subsets), size)
         for ax, subset in zip(axes[0], subsets, strict=True):
             rows = gains[gains["subset"] == subset]
             ax.axvline(0, color="black", lw=0.8, zorder=1)
@@ -381,8 +372,7 @@ def gains_forest(
         for y in headers:
             first.get_yticklabels()[y].set_fontweight("bold")
         if reference is not None:
-            line = Line2D([], [], color=GREY, lw=1, ls="--", label=reference)
-            _legend(fig, [line])
+            _legend(fig, [line_entry(reference, GREY, "--", lw=1)])
         titled(fig, title, profile, "95% intervals; each panel has its own scale")
         return fig
 
@@ -420,14 +410,7 @@ def sweep_figure(
     subsets = _known(frame["subset"], "frame", _LINES)
     lines, columns = -(-len(parameters) // 4), min(4, len(parameters))
     with context():
-        fig, axes = plt.subplots(
-            lines,
-            columns,
-            figsize=(max(5.0, 1.2 + 2.1 * columns), 1.4 + 2.0 * lines),
-            layout="constrained",
-            sharey=True,
-            squeeze=False,
-        )
+        fig, axes = _panels(columns, (max(5.0, 1.2 + 2.1 * columns), 1.4 + 2.0 * lines), lines)
         for ax in axes.flat[len(parameters) :]:
             ax.remove()
         for ax, parameter in zip(axes.flat, parameters, strict=False):
@@ -449,17 +432,10 @@ def sweep_figure(
         for ax in axes[:, 0]:
             ax.set_ylabel("gain (points)")
         handles = [
-            Line2D(
-                [],
-                [],
-                color=_COLOURS[s],
-                ls=_LINES[s][0],
-                marker=_LINES[s][1],
-                label=SUBSET_TITLES[s],
-            )
+            line_entry(SUBSET_TITLES[s], _COLOURS[s], _LINES[s][0], marker=_LINES[s][1])
             for s in subsets
         ]
-        handles.append(Line2D([], [], color=INK, lw=1.1, ls=":", label="base setting"))
+        handles.append(line_entry("base setting", INK, ":", lw=1.1))
         _legend(fig, handles)
         titled(fig, title, profile, "gain over the unsteered model, 95% intervals")
         return fig

@@ -26,6 +26,7 @@ from emomm_study.report.figures.parts import (
     dots,
     halo,
     layer_axis,
+    line_entry,
     modality_handles,
     one_row,
 )
@@ -141,7 +142,7 @@ def _limit(ax: Axes, values: Iterable[float], drawn: list[tuple[float, float, fl
 
 def _mark_handles(readers: list[str]) -> list[Artist]:
     return [
-        Line2D([], [], color=PUBLISHED, lw=1.8, label="published"),
+        line_entry("published", PUBLISHED, lw=1.8),
         *(
             Line2D([], [], marker=marker, label=f"reader: {name}", **_READER_MARKS)
             for marker, name in zip(_READERS, readers, strict=False)
@@ -288,13 +289,12 @@ def figure3(
         )
         _accuracy_panel(axes[0], accuracy, drops)
         _share_panel(axes[1], shares, vcc, readers)
-        line = {"color": INK, "lw": 1}
         handles = [
             *modality_handles(),
             Patch(facecolor=_SEVERAL, label="several modalities"),
             *(Patch(label=SUBSET_TITLES[s], **_paint(_SEVERAL, s)) for s in SUBSETS),
-            Line2D([], [], ls="--", label="no modality, Align", **line),
-            Line2D([], [], ls=":", label="no modality, Conflict", **line),
+            line_entry("no modality, Align", INK, "--", lw=1),
+            line_entry("no modality, Conflict", INK, ":", lw=1),
             *_mark_handles(readers),
         ]
         fig.legend(handles=handles, loc="outside lower center", ncols=5)
@@ -424,8 +424,8 @@ def figure10(by_layer: pd.DataFrame, profile: str) -> Figure:
             first, second = coalition
             ax.set_title(f"{first} and {second} present")
         axes[0].set_ylabel("nMAS share")
-        mark = Line2D([], [], color=PUBLISHED, ls=":", lw=1.4, label=f"published: V < {limit:g}")
-        handles = [*modality_handles(), mark]
+        published = line_entry(f"published: V < {limit:g}", PUBLISHED, ":", lw=1.4)
+        handles = [*modality_handles(), published]
         fig.legend(handles=handles, loc="outside lower center", ncols=len(handles))
         title = "Figure 10. Attention with one modality missing"
         titled(fig, title, profile, "Missing-Conflict, 95% intervals over clips")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.patheffects import AbstractPathEffect, withStroke
 
@@ -48,6 +49,16 @@ def halo(width: float) -> list[AbstractPathEffect]:
 def modality_handles() -> list[Patch]:
     """Entries of a legend: T, A, V in their colours."""
     return [Patch(facecolor=colour, label=m) for m, colour in MODALITY_COLOURS.items()]
+
+
+def line_entry(label: str, colour: str, ls: str = "-", **look: object) -> Line2D:
+    """An entry of a legend for a line."""
+    return Line2D([], [], color=colour, ls=ls, label=label, **look)
+
+
+def mark_entry(label: str, marker: str, colour: str, **look: object) -> Line2D:
+    """An entry of a legend for marks without a line."""
+    return line_entry(label, colour, "", marker=marker, **look)
 
 
 def layer_axis(ax: Axes, last: int) -> None:

@@ -29,6 +29,7 @@ from emomm_study.report.figures.parts import (
     dots,
     halo,
     layer_axis,
+    line_entry,
     modality_handles,
     one_row,
 )
@@ -262,7 +263,7 @@ def figure11(gains: pd.DataFrame, profile: str) -> Figure:
         )
         axes[1].set_xlabel("published: up for person only; no numbers", fontsize=8)
         handles = [Patch(label=view, **paint) for view, paint in paints.items()]
-        handles.append(Line2D([], [], color=INK, lw=1.2, label="95% interval, paired"))
+        handles.append(line_entry("95% interval, paired", INK, lw=1.2))
         fig.legend(handles=handles, loc="outside lower center", ncols=len(handles))
         clips = int(gains["n"].iloc[0])
         titled(fig, "Figure 11. Marginal gain of video", profile, f"{clips:,} conflict clips")
@@ -294,7 +295,7 @@ def _share_panel(ax: Axes, by_layer: pd.DataFrame, views: Sequence[str]) -> list
         ax.plot(line["layer"], line["value"], **style)
         handles.append(Line2D([], [], label=view, **style))
     ax.axhline(1 / 3, color=INK, ls=":", lw=1)
-    handles.append(Line2D([], [], color=INK, ls=":", lw=1, label="equal shares"))
+    handles.append(line_entry("equal shares", INK, ":", lw=1))
     layer_axis(ax, int(by_layer["layer"].max()))
     ax.set_ylim(0, None)
     ax.set_ylabel("video's nMAS share")

@@ -8,12 +8,12 @@ import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from emomm_lib.labels import CLASSES, SOURCES
 from emomm_lib.metrics import agreement_matrix
 from emomm_study import paper
+from emomm_study.report.figures.parts import line_entry
 from emomm_study.report.style import (
     COLOURS,
     CORPUS_NAMES,
@@ -85,7 +85,7 @@ def figure2(sizes: pd.DataFrame, profile: str) -> Figure:
             Patch(facecolor=SUBSET_COLOURS["align"], label="Align"),
             Patch(facecolor=SUBSET_COLOURS["conflict"], label="Conflict"),
             Patch(facecolor="#DDDDDD", edgecolor="white", hatch="///", label="one modality masked"),
-            Line2D([], [], color=PUBLISHED, lw=1.6, label="published border"),
+            line_entry("published border", PUBLISHED, lw=1.6),
         ]
         fig.legend(handles=handles, loc="outside lower center", ncols=4)
         titled(
@@ -114,7 +114,7 @@ def _distribution(ax: Axes, counts: pd.DataFrame, published: pd.DataFrame) -> No
         height, width = marks.loc[source, list(CLASSES)], bars[0].get_width()
         ax.hlines(height, left, left + width, color=PUBLISHED, lw=1.2)
     ax.set(title="label distribution", xlabel="", ylabel="clips")
-    handles = [*ax.containers, Line2D([], [], color=PUBLISHED, lw=1.2)]
+    handles = [*ax.containers, line_entry("published", PUBLISHED, lw=1.2)]
     ax.margins(y=0.2)
     ax.legend(handles, [*sources, "published"], ncols=5, loc="upper center", columnspacing=1.0)
 
