@@ -101,19 +101,20 @@ cases = find_cases(study, METHOD)
 train = study.split("train")
 usual = usual_cues(train, bench.roots, bench.media.audio, seed=seed)
 cards = [make_card(case, bench, usual, run.profile) for case in cases]
-for card, rule in zip(cards, RULES, strict=True):
+pictures = [card.figure() for card in cards]
+for picture, rule in zip(pictures, RULES, strict=True):
     text = f"Case card, {rule.title} ({METHOD})"
-    run.publish(card.figure(), f"case_{rule.name}", "Appendix F", text, formats=["png"])
+    run.publish(picture, f"case_{rule.name}", "Appendix F", text, formats=["png"])
 
 # %% [markdown]
 # ## A conflict
 #
 # The layers are those of the paper's cards at the same fractions of the model's depth. The budget is nMAS
 # (Eq. 5) normalised over the present modalities, mean over heads; p and the gate are the router's (Eq. 7, 8).
-# The interpretation is put together from the numbers.
+# The router's numbers stand beside the bars of their layer. The interpretation is put together from the numbers.
 
 # %%
-cards[0]
+pictures[0]
 
 # %% [markdown]
 # ## Audio missing
@@ -121,13 +122,13 @@ cards[0]
 # As in Table 8.
 
 # %%
-cards[1]
+pictures[1]
 
 # %% [markdown]
 # ## Video missing
 
 # %%
-cards[2]
+pictures[2]
 
 # %% [markdown]
 # ## Text missing
@@ -135,7 +136,7 @@ cards[2]
 # The transcript is hidden; the speech still says the words.
 
 # %%
-cards[3]
+pictures[3]
 
 # %% [markdown]
 # ## A conflict that steering harms
@@ -143,7 +144,7 @@ cards[3]
 # Cases that a method repairs are half of a picture.
 
 # %%
-cards[4]
+pictures[4]
 
 # %% [markdown]
 # ## The numbers of the cards

@@ -1,13 +1,10 @@
-"""Case cards of Appendix F, as HTML and as a figure, and Tables 7 and 8 beside our cases."""
+"""Case cards of Appendix F as figures, and Tables 7 and 8 beside our cases."""
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
-from html import escape
 from pathlib import Path
 from textwrap import wrap
 from unicodedata import east_asian_width
@@ -17,9 +14,8 @@ import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from PIL import Image
+from matplotlib.gridspec import SubplotSpec
 
 from emomm_lib.labels import CLASSES, MODALITIES
 from emomm_study import paper
@@ -37,7 +33,9 @@ from emomm_study.evaluate.experiment import Experiment
 from emomm_study.media.audio import AudioSettings, read_audio
 from emomm_study.media.video import MediaError, read_frames
 from emomm_study.paths import resolve_media
-from emomm_study.report.style import COLOURS, CORPUS_NAMES, context, fixed, titled
+from emomm_study.report.figures.parts import MODALITY_COLOURS, layer_axis
+from emomm_study.report.numbers import number
+from emomm_study.report.style import COLOURS, CORPUS_NAMES, INK, context, fixed, titled
 from emomm_study.report.tables import NO, YES
 
 MISSING = "[missing]"
@@ -50,7 +48,6 @@ _AGREEING = {
     "conflict": "another polarity",
 }
 _MARKS = {"class": "=", "polarity": "\N{ALMOST EQUAL TO}", "conflict": "\N{NOT EQUAL TO}"}
-_DARK = "#333333"
 _LEGEND = ", ".join(
     f"{_MARKS[kind]} {what}"
     for kind, what in (
@@ -186,13 +183,6 @@ def _verdict(case: Case, answer: Answer) -> str:
     return f"{_answer_text(answer.label, answer.score)} {mark}"
 
 
-def _signed(value: float, digits: int = 3) -> str:
-    text = fixed(abs(value), digits)
-    if not float(text):
-        return text
-    return ("+" if value > 0 else "\N{MINUS SIGN}") + text
-
-
 def interpretation(case: Case) -> list[str]:
     """What the numbers of a card say, as sentences computed from them; no cause is claimed.
 
@@ -212,7 +202,7 @@ def interpretation(case: Case) -> list[str]:
     first = f"The ground truth is {truth}: {'; '.join(parts)}."
     change = case.budget_change(case.steered)
     moved = {m: change[MODALITIES.index(m)] for m in case.present}
-    numbers = ", ".join(f"{m} {_signed(value)}" for m, value in moved.items())
+    numbers = ", ".join(f"{m} {number(value, 3, sign=True)}" for m, value in moved.items())
     most = max(moved, key=moved.get)
     layers = ", ".join(map(str, case.layers))
     sentences = [
@@ -300,9 +290,6 @@ class NoCard:
     sentence: str
     profile: str
 
-    def _repr_html_(self) -> str:
-        return f"<p>{escape(self.sentence)} (Profile {escape(self.profile)}.)</p>"
-
     def figure(self) -> Figure:
         """The sentence as a figure."""
         with context():
@@ -314,7 +301,7 @@ class NoCard:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Card:
-    """A case with its media: shows itself in a notebook, and as a figure.
+    """A case with its media, which becomes a figure.
 
     Attributes
     ----------
@@ -368,14 +355,11 @@ class Card:
         )
 
     def __repr__(self) -> str:
-        # Notebooks keep it beside the HTML; the arrays would fill pages.
+        # The arrays would fill pages.
         return f"<Card of {self.heading}>"
 
-    def _repr_html_(self) -> str:
-        return _card_html(self)
-
     def figure(self) -> Figure:
-        """The card for print."""
+        """The card: labels, media, budgets before and after, the router, and what they say."""
         return _card_figure(self)
 
 
@@ -408,132 +392,6 @@ def shown_frames(count: int, wanted: int = SHOWN_FRAMES) -> list[int]:
     if count <= wanted:
         return [*range(count)]
     return [(2 * i + 1) * count // (2 * wanted) for i in range(wanted)]
-
-
-# HTML: plain tables and inline images, since viewers of notebooks remove styles and scripts
-
-
-def _image(data: bytes, kind: str, words: str) -> str:
-    code = base64.b64encode(data).decode()
-    return f'<img src="data:image/{kind};base64,{code}" alt="{escape(words)}">'
-
-
-def _frames_image(frames: np.ndarray, height: int = 160) -> bytes:
-    images = [Image.fromarray(frames[i]) for i in shown_frames(len(frames))]
-    width = round(images[0].width * height / images[0].height)
-    strip = Image.new("RGB", (len(images) * (width + 4) - 4, height), "white")
-    for place, image in enumerate(images):
-        strip.paste(image.resize((width, height)), (place * (width + 4), 0))
-    return _encoded(strip, "JPEG", quality=85)
-
-
-def _encoded(image: Image.Image, kind: str, **options: int) -> bytes:
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    return file.getvalue()
-
-
-def _bar_image(share: np.ndarray, width: int = 180, height: int = 12) -> bytes:
-    """The stacked bar of one layer's budget."""
-    ends = np.round(np.cumsum(share) * width).astype(int)
-    # White where heads attend to no modality at all, so that shares leave a rest.
-    colours = np.array([to_rgb(c) for c in (*(COLOURS[m.lower()] for m in MODALITIES), "white")])
-    which = np.searchsorted(ends, np.arange(width), side="right")
-    row = np.round(255 * colours[which]).astype(np.uint8)
-    return _encoded(Image.fromarray(np.broadcast_to(row, (height, width, 3)).copy()), "PNG")
-
-
-def _sound_image(sound: Sound) -> bytes:
-    with context():
-        fig, ax = plt.subplots(figsize=(7.2, 1.5), layout="constrained")
-        _draw_sound(ax, sound)
-        return _png(fig)
-
-
-def _text_html(text: str) -> str:
-    """The transcript; Chinese as a picture, since not every viewer has the characters."""
-    if not _wide(text):
-        return escape(text)
-    with context():
-        fig = plt.figure(figsize=(0.2 * len(text) + 0.1, 0.3))
-        fig.text(0.02, 0.3, text, fontsize=12)
-        data = _png(fig)
-    return _image(data, "png", text)
-
-
-def _png(fig: Figure) -> bytes:
-    file = io.BytesIO()
-    fig.savefig(file, format="png", dpi=90, metadata={"Software": None})
-    plt.close(fig)
-    return file.getvalue()
-
-
-def _budget_text(share: np.ndarray) -> str:
-    return ", ".join(f"{m}={fixed(x, 4)}" for m, x in zip(MODALITIES, share, strict=True))
-
-
-def _card_html(card: Card) -> str:
-    case = card.case
-    video = MISSING
-    if card.frames is not None:
-        words = f"{len(shown_frames(len(card.frames)))} frames of the clip"
-        video = _image(_frames_image(card.frames), "jpeg", words)
-    audio = escape(card.audio)
-    if card.sound is not None:
-        audio += f"<br>{_image(_sound_image(card.sound), 'png', 'waveform and pitch')}"
-    labels = card.labels
-    unimodal = " &nbsp; ".join(f"<b>{m}</b> {escape(labels[m])}" for m in MODALITIES)
-    facts = {
-        "Text": _text_html(card.text),
-        "Audio": audio,
-        "Video": video,
-        "Ground truth": f"<b>{escape(labels['GT'])}</b> &nbsp; {unimodal}<br>{escape(_LEGEND)}",
-    }
-    top = "".join(
-        f'<tr><th align="left" valign="top">{name}</th>'
-        f'<td align="left" colspan="4">{value}</td></tr>'
-        for name, value in facts.items()
-    )
-    shown = {BASELINE.capitalize(): case.baseline, case.method: case.steered}
-    head = "".join(f'<th align="left">{escape(name)}</th>' for name in shown)
-    said = "".join(
-        f'<td align="left"><b>{escape(_verdict(case, answer))}</b><br>'
-        f"probability of {CLASSES[case.clip['label_gt']]}: {fixed(answer.p_truth, 3)}</td>"
-        for answer in shown.values()
-    )
-    rows = "".join(_layer_html(case, layer) for layer in case.layers)
-    remarks = " ".join(map(escape, interpretation(case)))
-    return (
-        f"<div><p><b>Case study: {escape(case.rule.title)}</b><br>"
-        f"{escape(card.heading)} | profile: {escape(card.profile)}</p>"
-        f'<table border="1" cellpadding="4">{top}'
-        f'<tr><th align="left">Item</th>{head}<th align="left">p</th>'
-        '<th align="left">gate T, A, V</th></tr>'
-        f'<tr><th align="left" valign="top">Prediction</th>{said}<td></td><td></td></tr>'
-        f"{rows}"
-        '<tr><th align="left" valign="top">Interpretation</th>'
-        f'<td align="left" colspan="4">{remarks}</td></tr></table>'
-        f"<p><small>Chosen by rule: {escape(card.chosen)}</small></p></div>"
-    )
-
-
-def _layer_html(case: Case, layer: int) -> str:
-    at = layer - 1
-    cells = "".join(
-        f'<td align="left">{_image(_bar_image(answer.look.share[at]), "png", "")}<br>'
-        f"{_budget_text(answer.look.share[at])}</td>"
-        for answer in (case.baseline, case.steered)
-    )
-    look = case.steered.look
-    routed = np.isfinite(look.conflict[at])
-    p = fixed(look.conflict[at], 2) if routed else "not asked"
-    if routed and look.conflict[at] <= case.tau:
-        p += ", not steered"
-    gate = ", ".join(fixed(g, 2) for g in look.gate[at])
-    return (
-        f'<tr><th align="left" valign="top">Attention, layer {layer}</th>{cells}'
-        f'<td align="left">{p}</td><td align="left">{gate if routed else ""}</td></tr>'
-    )
 
 
 # The figure
@@ -570,14 +428,14 @@ def _draw_sound(ax: Axes, sound: Sound) -> None:
 
 def _draw_budget(ax: Axes, case: Case, answer: Answer, name: str) -> None:
     """A stacked bar a layer, its numbers above it."""
-    for place, layer in enumerate(case.layers):
-        share = answer.look.share[layer - 1]
-        ax.text(0.008, place, _budget_text(share), va="bottom", fontsize=7)
-        for m, width, left in zip(MODALITIES, share, np.cumsum(share) - share, strict=True):
-            ax.barh(place + 0.25, width, left=left, height=0.42, color=COLOURS[m.lower()])
-    at = np.arange(len(case.layers))
-    ax.set_yticks(at + 0.25, [f"L{layer}" for layer in case.layers])
-    ax.set(xlim=(0, 1), ylim=(at[-1] + 0.55, -0.5), xlabel="attention budget")
+    share = pd.DataFrame(answer.look.share, columns=[*MODALITIES]).iloc[np.subtract(case.layers, 1)]
+    share.set_axis([f"L{layer}" for layer in case.layers]).plot.barh(
+        stacked=True, ax=ax, width=0.42, color=MODALITY_COLOURS, legend=False
+    )
+    for place, row in enumerate(share.to_numpy()):
+        words = ", ".join(f"{m}={fixed(x, 4)}" for m, x in zip(MODALITIES, row, strict=True))
+        ax.text(0.008, place - 0.25, words, va="bottom", fontsize=7)
+    ax.set(xlim=(0, 1), ylim=(len(share) - 0.7, -0.75), xlabel="attention budget")
     truth = CLASSES[case.clip["label_gt"]]
     ax.set_title(
         f"{name}: {_verdict(case, answer)}\nprobability of {truth} {fixed(answer.p_truth, 3)}",
@@ -585,19 +443,38 @@ def _draw_budget(ax: Axes, case: Case, answer: Answer, name: str) -> None:
     )  # fmt: skip
 
 
+def _asked(case: Case, layer: int) -> str:
+    """What the router says in a layer: p, whether it steers, and the gate."""
+    look = case.steered.look
+    p, gate = look.conflict[layer - 1], look.gate[layer - 1]
+    if not np.isfinite(p):
+        return "not asked"
+    idle = ", not steered" if p <= case.tau else ""
+    return f"p {fixed(p, 2)}{idle}\ng {', '.join(fixed(g, 2) for g in gate)}"
+
+
+def _write_routing(ax: Axes, case: Case) -> None:
+    """The router's numbers in the shown layers, each beside that layer's bar."""
+    ax.set_axis_off()
+    ax.set_ylim(len(case.layers) - 0.7, -0.75)
+    for place, layer in enumerate(case.layers):
+        words = _asked(case, layer)
+        ax.text(0, place, words, va="center", fontsize=7, linespacing=1.4)
+    ax.set_title("router: p,\ngate T, A, V", loc="left", fontsize=9, fontweight="bold")
+
+
 def _draw_routing(ax: Axes, case: Case) -> None:
     look = case.steered.look
     layers = np.arange(1, len(look.share) + 1)
-    ax.plot(layers, look.conflict, color=_DARK, marker="o", ms=3.5, lw=1.4, label="p")
-    ax.axhline(case.tau, color=_DARK, ls=":", lw=1, label=r"$\tau$")
+    ax.plot(layers, look.conflict, color=INK, marker="o", ms=3.5, lw=1.4, label="p")
+    ax.axhline(case.tau, color=INK, ls=":", lw=1, label=r"$\tau$")
     for k, m in enumerate(MODALITIES):
         if m in case.present:
-            colour = COLOURS[m.lower()]
+            colour = MODALITY_COLOURS[m]
             ax.plot(layers, look.gate[:, k], color=colour, marker="s", ms=3, lw=1.4, label=f"g {m}")
-    step = -(-len(layers) // 8)
-    ax.set_xticks(layers[step - 1 :: step])
-    ax.set(xlim=(0.5, len(layers) + 0.5), ylim=(0, 1.05), xlabel="layer")
-    ax.set_title("router: p and gate", loc="left", fontsize=9, fontweight="bold")
+    layer_axis(ax, len(layers))
+    ax.set_ylim(0, 1.05)
+    ax.set_title("p and gate, all layers", loc="left", fontsize=9, fontweight="bold")
     ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.05), handlelength=1.4, borderpad=0)
 
 
@@ -610,8 +487,21 @@ def _blank(ax: Axes, words: str, title: str) -> None:
 
 
 def _unlaid(ax: Axes, *where: float, words: str, **style: object) -> None:
-    """Text that takes no part in the layout, in which it would only push its axes aside."""
-    ax.text(*where, words, transform=ax.transAxes, **style).set_in_layout(False)
+    """Text as it stands, without a part in the layout, in which it would only push its axes."""
+    shown = ax.text(*where, words, transform=ax.transAxes, parse_math=False, **style)
+    shown.set_in_layout(False)
+
+
+def _draw_frames(fig: Figure, place: SubplotSpec, frames: np.ndarray | None) -> None:
+    if frames is None:
+        _blank(fig.add_subplot(place), MISSING, "Video")
+        return
+    indices = shown_frames(len(frames))
+    for column, index in zip(place.subgridspec(1, len(indices)), indices, strict=True):
+        ax = fig.add_subplot(column)
+        ax.imshow(frames[index])
+        ax.set_axis_off()
+        ax.set_title(f"frame {index + 1} of {len(frames)}", fontsize=8)
 
 
 def _draw_facts(ax: Axes, card: Card) -> None:
@@ -634,25 +524,19 @@ def _card_figure(card: Card) -> Figure:
         titled(fig, f"Case study: {case.rule.title}", card.heading)
         rows = fig.add_gridspec(5, 1, height_ratios=[0.55, 2.0, 1.2, 2.5, 1.35])
         _draw_facts(fig.add_subplot(rows[0]), card)
-        if card.frames is None:
-            _blank(fig.add_subplot(rows[1]), MISSING, "Video")
-        else:
-            indices = shown_frames(len(card.frames))
-            for place, index in zip(rows[1].subgridspec(1, len(indices)), indices, strict=True):
-                ax = fig.add_subplot(place)
-                ax.imshow(card.frames[index])
-                ax.set_axis_off()
-                ax.set_title(f"frame {index + 1} of {len(card.frames)}", fontsize=8)
+        _draw_frames(fig, rows[1], card.frames)
         sound = fig.add_subplot(rows[2])
         if card.sound is None:
             _blank(sound, MISSING, "Audio")
         else:
             _draw_sound(sound, card.sound)
             sound.set_title(f"Audio: {card.audio}", loc="left", fontsize=8.5)
-        left, middle, right = rows[3].subgridspec(1, 3, width_ratios=[1, 1, 0.72])
-        _draw_budget(fig.add_subplot(left), case, case.baseline, BASELINE.capitalize())
-        _draw_budget(fig.add_subplot(middle), case, case.steered, case.method)
-        _draw_routing(fig.add_subplot(right), case)
+        places = rows[3].subgridspec(1, 4, width_ratios=[1, 1, 0.4, 0.7])
+        before, after, routed, curves = (fig.add_subplot(place) for place in places)
+        _draw_budget(before, case, case.baseline, BASELINE.capitalize())
+        _draw_budget(after, case, case.steered, case.method)
+        _write_routing(routed, case)
+        _draw_routing(curves, case)
         below = fig.add_subplot(rows[4])
         below.set_axis_off()
         remarks = _wrapped(" ".join(interpretation(case)), 150)

@@ -12,9 +12,9 @@ from emomm_study.evaluate.protocol import ChaseStudy
 from emomm_study.evaluate.results import table1_scores
 from emomm_study.evaluate.tune import subset_means
 from emomm_study.report.style import fixed
-from emomm_study.report.tables import published_units
+from emomm_study.report.tables import estimate, published_units
 
-_SYMBOLS = {
+_AS_IN_PAPER = {
     "first_layer": "l_r", "top_k": "K", "psi_hat": "psi-hat", "percentile": "P",
 }  # fmt: skip
 
@@ -37,7 +37,7 @@ def choices_table(study: ChaseStudy) -> pd.DataFrame:
     ]
     rows = {}
     for name, config in configs.items():
-        entry = {_SYMBOLS.get(k, k): _shown(getattr(config, k)) for k in differing}
+        entry = {_AS_IN_PAPER.get(k, k): _shown(getattr(config, k)) for k in differing}
         rows[name] = entry | dict.fromkeys(["tried", "tied", "edge", *baseline.index], "")
     for candidate in study.candidates():
         choice = study.choices[candidate.name]
@@ -72,9 +72,8 @@ def paired_table(gains: pd.DataFrame) -> pd.DataFrame:
     for (method, subset, metric), part in gains.groupby(["method", "subset", "metric"], sort=False):
         [row] = part.itertuples()
         factor, digits = (1, 3) if metric == "mae" else (100, 1)
-        value, low, high = (fixed(factor * x, digits) for x in (row.value, row.low, row.high))
         entry = rows.setdefault((method, subset), {})
-        entry[{"acc5": "Acc", "f1": "F1", "mae": "MAE"}[metric]] = f"{value} [{low}, {high}]"
+        entry[{"acc5": "Acc", "f1": "F1", "mae": "MAE"}[metric]] = estimate(row, factor, digits)
         if metric == "acc5":
             entry["became right / wrong"] = f"{int(row.gained)} / {int(row.lost)}"
             entry["McNemar p"] = f"{row.p:.2g}"

@@ -18,7 +18,15 @@ NAMES = {"gt": "GT", "t": "T", "a": "A", "v": "V"}
 SUBSET_COLOURS = {"align": "#BFC7D5", "conflict": "#CC79A7"}
 """Away from the modalities' colours, and apart in lightness as well as hue."""
 CORPUS_NAMES = {"cmu_mosi": "CMU-MOSI", "ch_sims_v2": "CH-SIMS v2.0"}
+SUBSET_TITLES = {
+    "overall": "Overall",
+    "align": "Align",
+    "conflict": "Conflict",
+    "missing": "Missing",
+}
 PUBLISHED = "#000000"
+INK, GREY, FAINT = "#333333", "#7A7A7A", "#D0D0D0"
+"""Lines and words that belong to no source, from strong to weak."""
 
 RC = {
     "figure.dpi": 100,

@@ -161,9 +161,8 @@ def table1(results: pd.DataFrame, heading: str) -> pd.DataFrame:
             columns[title, name] = wide.get((subset, metric), pd.Series(np.nan, wide.index))
             if metric == "acc":
                 rows = reproduced.query("subset == @subset and metric == 'acc'")
-                text = [f"[{r.low:.2f}, {r.high:.2f}]" for r in rows.itertuples()]
-                keys = rows.assign(values=heading).set_index(index).index
-                columns[title, "Acc 95%"] = pd.Series(text, keys, dtype=str).reindex(wide.index)
+                rows = rows.assign(values=heading).set_index(index)
+                columns[title, "Acc 95%"] = _intervals(rows, DECIMALS[name]).reindex(wide.index)
     frame = pd.DataFrame(columns)
     frame.columns = pd.MultiIndex.from_tuples(columns)
     text_columns = frame.columns[frame.columns.get_level_values(1) == "Acc 95%"]
@@ -174,7 +173,7 @@ def table1(results: pd.DataFrame, heading: str) -> pd.DataFrame:
     return frame.loc[[key for key in wanted if key in frame.index]]
 
 
-def _interval(rows: pd.DataFrame, digits: int) -> pd.Series:
+def _intervals(rows: pd.DataFrame, digits: int) -> pd.Series:
     """Intervals as ``[low, high]``, empty where an end is missing."""
     text = [
         "" if pd.isna(low) or pd.isna(high) else f"[{fixed(low, digits)}, {fixed(high, digits)}]"
@@ -211,7 +210,7 @@ def table2(results: pd.DataFrame, heading: str) -> pd.DataFrame:
     for key, name in METRIC_NAMES.items():
         columns[heading, name] = wide[key] if key in wide else pd.Series(dtype=float)
         if key == "acc":
-            columns[heading, "Acc 95%"] = _interval(accuracy, DECIMALS[name])
+            columns[heading, "Acc 95%"] = _intervals(accuracy, DECIMALS[name])
     table = pd.DataFrame({key: column.reindex(order) for key, column in columns.items()})
     table[heading, "Acc 95%"] = table[heading, "Acc 95%"].fillna("")
     return table.rename(index=VARIANT_NAMES).rename_axis("variant")
@@ -229,7 +228,7 @@ def table6(results: pd.DataFrame, heading: str) -> pd.DataFrame:
     _allowed(results["split"], "Table 6", SPLIT_NAMES)
     _allowed(results["metric"], "Table 6", ROUTING_NAMES)
     known = paper.table(6).pivot(index="split", columns="metric", values="value")
-    ours = results.assign(text=_interval(results, 4)).pivot(index="split", columns="metric")
+    ours = results.assign(text=_intervals(results, 4)).pivot(index="split", columns="metric")
     columns = {}
     for key, name in ROUTING_NAMES.items():
         columns[name, "published"] = known[key]
@@ -239,6 +238,12 @@ def table6(results: pd.DataFrame, heading: str) -> pd.DataFrame:
     for name in ROUTING_NAMES.values():
         table[name, "95%"] = table[name, "95%"].fillna("")
     return table.rename(index=SPLIT_NAMES).rename_axis("split")
+
+
+def estimate(row: object, factor: float, digits: int) -> str:
+    """``value [low, high]`` of a row of a tidy result, times ``factor``."""
+    value, low, high = (fixed(factor * x, digits) for x in (row.value, row.low, row.high))
+    return f"{value} [{low}, {high}]"
 
 
 def with_intervals(
@@ -253,10 +258,7 @@ def with_intervals(
 
     Rows and columns keep the order in which they first appear; a cell without a row is empty.
     """
-    text = [
-        "{} [{}, {}]".format(*(fixed(factor * x, digits) for x in row))
-        for row in frame[["value", "low", "high"]].itertuples(index=False)
-    ]
+    text = [estimate(row, factor, digits) for row in frame.itertuples()]
     table = frame.assign(text=text).pivot(index=index, columns=columns, values="text")
     rows = pd.Index(dict.fromkeys(frame.set_index(index).index), name=table.index.name)
     if table.index.nlevels > 1:

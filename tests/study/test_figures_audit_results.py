@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from legible import assert_legible
 from matplotlib import pyplot as plt
+from matplotlib.collections import LineCollection
+from matplotlib.colors import to_hex
 from published import add, edit
 
 from emomm_study.audit import attainable, gains, mix, sampling
@@ -66,15 +68,14 @@ def test_ticks_stand_at_attainable_sizes_and_a_row_without_any_says_so():
 def test_thin_lines_of_a_difference_hold_the_thick_ones_and_its_colour_is_the_verdict():
     bounds = sampling.difference_bounds().query("kind == 'ablation'")
     ax = figures.differences_figure(bounds).axes[0]
-    lines = [
-        line for line in ax.lines if line.get_lw() in (0.9, 3.2) and len(line.get_xdata()) == 2
-    ]
-    lines = [line for line in lines if line.get_xdata()[0] != line.get_xdata()[1]]
-    for thin, thick in zip(lines[::2], lines[1::2], strict=True):
-        assert thin.get_xdata()[0] < thick.get_xdata()[0] < thick.get_xdata()[1]
-        assert thick.get_xdata()[1] < thin.get_xdata()[1]
-        assert thin.get_color() == thick.get_color()
-    assert len({line.get_color() for line in lines}) == bounds["verdict"].nunique() == 2
+    lines = [lines for lines in ax.collections if isinstance(lines, LineCollection)]
+    ends = [lines.get_segments()[0][:, 0] for lines in lines]
+    colours = [to_hex(lines.get_color()[0]) for lines in lines]
+    assert [lines.get_linewidth()[0] for lines in lines] == [0.9, 3.2] * len(bounds)
+    for thin, thick in zip(ends[::2], ends[1::2], strict=True):
+        assert thin[0] < thick[0] < thick[1] < thin[1]
+    assert colours[::2] == colours[1::2]
+    assert len({*colours}) == bounds["verdict"].nunique() == 2
 
 
 def test_a_missing_column_and_an_unknown_verdict_are_errors():

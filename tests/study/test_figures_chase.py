@@ -150,6 +150,7 @@ def test_every_seed_has_a_thin_line_and_the_bold_one_is_their_mean():
     history = shuffled(history_frame(), router=ROUTERS)
     fig = figures.training_curves(history)
     assert [ax.get_title() for ax in fig.axes] == [*ROUTERS, "AUC of $p$", "gate top-1"]
+    assert [ax.get_ylabel() for ax in fig.axes] == ["loss (Eq. 10)", "", "", "", ""]
     for k, router in enumerate(ROUTERS):
         own = history[history["router"] == router].sort_values(["seed", "epoch"])
         drawn = {

@@ -70,7 +70,8 @@ def layer_frame(views=VIEWS, layers=8):
 
 
 def bars(ax):
-    return [p for p in ax.patches if isinstance(p, Rectangle)]
+    """From left to right."""
+    return sorted((p for p in ax.patches if isinstance(p, Rectangle)), key=Rectangle.get_x)
 
 
 def test_every_gain_is_a_bar_in_points_with_its_interval_and_number():
@@ -82,9 +83,11 @@ def test_every_gain_is_a_bar_in_points_with_its_interval_and_number():
         expected = 100 * rows.loc[order, "value"].to_numpy()
         assert [bar.get_height() for bar in bars(ax)] == pytest.approx(expected)
         spans = [100 * rows.loc[key, ["low", "high"]].to_numpy(float) for key in order]
-        drawn = [c.get_segments()[0][:, 1] for c in ax.collections]
+        segments = [segment for lines in ax.collections for segment in lines.get_segments()]
+        drawn = [segment[:, 1] for segment in sorted(segments, key=lambda s: s[0, 0])]
         np.testing.assert_allclose(drawn, spans)
-        numbers = [t.get_text().replace("\N{MINUS SIGN}", "-") for t in ax.texts]
+        texts = sorted(ax.texts, key=lambda text: text.xy[0])
+        numbers = [text.get_text().replace("\N{MINUS SIGN}", "-") for text in texts]
         assert list(map(float, numbers)) == pytest.approx(expected, abs=0.051)
         assert 0 in [line.get_ydata()[0] for line in ax.lines]
     assert "526" in "".join(t.get_text() for t in fig.texts)

@@ -199,15 +199,18 @@ def test_the_collapse_of_video_stands_beside_the_readers_and_the_published_one(p
 
 def test_figure_3_plots_every_point_with_its_modality_and_coalition():
     points, [ax] = points_frame(), right().axes
-    marks = {(float(line.get_xdata()[0]), float(line.get_ydata()[0])): line for line in ax.lines}
+    [drawn] = ax.collections
+    at = [tuple(offset) for offset in drawn.get_offsets().tolist()]
+    colours = [mpl.colors.to_hex(colour).upper() for colour in drawn.get_facecolors()]
+    shapes = [path.vertices.tobytes() for path in drawn.get_paths()]
+    marks = dict(zip(at, zip(colours, shapes, strict=True), strict=True))
     assert len(marks) == len(points) == 9
     for point in points.itertuples():
-        line = marks[point.share, point.gtar]
-        assert line.get_color() == style.COLOURS[point.modality.lower()]
+        colour, shape = marks[point.share, point.gtar]
+        assert colour == style.COLOURS[point.modality.lower()]
         same = points.loc[points["coalition"] == point.coalition]
-        shapes = {marks[p.share, p.gtar].get_marker() for p in same.itertuples()}
-        assert shapes == {line.get_marker()}
-    assert len({line.get_marker() for line in marks.values()}) == 4
+        assert {marks[p.share, p.gtar][1] for p in same.itertuples()} == {shape}
+    assert len(set(shapes)) == 4
     label = ax.get_xlabel()
     assert "over the points 0.91 [0.80, 0.97]" in label
     assert "less each coalition's mean 0.50 [0.40, 0.60]" in label

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
+import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator
 
 from emomm_lib.labels import CLASSES, MODALITIES
-from emomm_study.report.explorer.picture import AFTER, BEFORE, INK, tinted
+from emomm_study.report.explorer.picture import AFTER, BEFORE, tinted
 from emomm_study.report.explorer.shown import Shown
-from emomm_study.report.style import COLOURS, context, titled
+from emomm_study.report.figures.parts import MODALITY_COLOURS, layer_axis
+from emomm_study.report.style import INK, context, titled
 
 
 def explorer_figure(shown: Shown) -> Figure:
@@ -40,44 +41,39 @@ def _legend(fig: Figure) -> None:
         Patch(color=AFTER, label="after"),
         Line2D([], [], color=INK, ls="--", lw=1.2, label="before"),
         Line2D([], [], color=INK, marker="o", ms=3, label="after, $p$"),
-        *(Line2D([], [], color=COLOURS[m.lower()], marker="o", ms=3, label=m)
-          for m in MODALITIES),
+        *(Line2D([], [], color=colour, marker="o", ms=3, label=m)
+          for m, colour in MODALITY_COLOURS.items()),
         Line2D([], [], color=INK, lw=1, ls=":", label=r"$\tau$"),
     ]  # fmt: skip
     fig.legend(handles=handles, loc="outside lower center", ncols=len(handles))
 
 
 def _draw_answer(ax: Axes, shown: Shown) -> None:
-    place = np.arange(len(CLASSES))
-    for shift, look, colour in ((-0.2, shown.before, BEFORE), (0.2, shown.after, AFTER)):
-        ax.bar(place + shift, look.letters, 0.38, color=colour)
     names = [f"{n}\nGT" if k == shown.truth else n for k, n in enumerate(CLASSES)]
-    ax.set_xticks(place, names)
+    letters = {"before": shown.before.letters, "after": shown.after.letters}
+    pd.DataFrame(letters, index=names).plot.bar(
+        ax=ax, width=0.78, color=[BEFORE, AFTER], rot=0, legend=False
+    )
     ax.get_xticklabels()[shown.truth].set_fontweight("bold")
     ax.set(ylim=(0, 1), title="Answer", ylabel="probability")
 
 
-def _layers(ax: Axes, shown: Shown) -> np.ndarray:
-    layers = np.arange(1, len(shown.after.conflict) + 1)
-    ax.set(xlabel="layer", xlim=(0.5, len(layers) + 0.5))
-    ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
-    return layers
-
-
 def _draw_budget(ax: Axes, shown: Shown) -> None:
-    layers = _layers(ax, shown)
+    layers = np.arange(1, len(shown.after.conflict) + 1)
+    layer_axis(ax, len(layers))
     for k in np.flatnonzero(shown.present):
-        colour = COLOURS[MODALITIES[k].lower()]
+        colour = MODALITY_COLOURS[MODALITIES[k]]
         ax.plot(layers, shown.before.share[:, k], color=colour, ls="--", lw=1.2)
         ax.plot(layers, shown.after.share[:, k], color=colour, marker="o", ms=3)
     ax.set(ylim=(0, 1), title="Attention budget (nMAS share)")
 
 
 def _draw_gate(ax: Axes, shown: Shown) -> None:
-    layers = _layers(ax, shown)
+    layers = np.arange(1, len(shown.after.conflict) + 1)
+    layer_axis(ax, len(layers))
     for k in np.flatnonzero(shown.present):
         m = MODALITIES[k]
-        ax.plot(layers, shown.after.gate[:, k], color=COLOURS[m.lower()], marker="o", ms=3)
+        ax.plot(layers, shown.after.gate[:, k], color=MODALITY_COLOURS[m], marker="o", ms=3)
     ax.plot(layers, shown.after.conflict, color=INK, marker="o", ms=3)
     ax.axhline(shown.state.config.tau, color=INK, lw=1, ls=":")
     ax.set(ylim=(0, 1.02), title="Gate: $p$, $g$ and threshold $\\tau$")
@@ -85,15 +81,14 @@ def _draw_gate(ax: Axes, shown: Shown) -> None:
 
 def _draw_heads(ax: Axes, shown: Shown) -> None:
     heads = shown.after.heads
-    layers = _layers(ax, shown)
-    ax.pcolormesh(
-        np.arange(len(layers) + 1) + 0.5, np.arange(heads.shape[1] + 1) + 0.5, heads.T,
-        cmap=ListedColormap(["#E6E8EC", AFTER]), vmin=0, vmax=1,
-        edgecolor="white",
+    numbers = [range(1, count + 1) for count in heads.shape]
+    sns.heatmap(
+        pd.DataFrame(heads.T, numbers[1], numbers[0]), cmap=["#E6E8EC", AFTER], vmin=0, vmax=1,
+        linewidths=1, linecolor="white", cbar=False, ax=ax,
     )  # fmt: skip
-    ax.invert_yaxis()
-    ax.yaxis.set_major_locator(MaxNLocator(8, integer=True))
-    ax.set(title=f"Steered heads ({heads.sum()} of {heads.size})", ylabel="head")
+    ax.tick_params(length=0, labelrotation=0)
+    title = f"Steered heads ({heads.sum()} of {heads.size})"
+    ax.set(title=title, xlabel="layer", ylabel="head")
 
 
 def _draw_frames(fig: Figure, shown: Shown) -> None:

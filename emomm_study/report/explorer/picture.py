@@ -14,11 +14,11 @@ import numpy as np
 
 from emomm_lib.labels import CLASSES, MODALITIES
 from emomm_study.report.explorer.shown import Shown
-from emomm_study.report.style import COLOURS
+from emomm_study.report.style import COLOURS, INK
 
 WIDTH, HEIGHT = 800, 480
 BEFORE, AFTER = "#B9BFC9", "#3F4A5A"
-INK, FAINT = "#333333", "#DADADA"
+_GRID = "#DADADA"
 _TOP, _TALL = 34, 150
 _MODALITY = [COLOURS[m.lower()] for m in MODALITIES]
 
@@ -61,7 +61,7 @@ class Panel:
         parts = [text(self.x, self.y - 12, title, size=12, anchor="start", bold=True)]
         for value in (0, 0.5, 1):
             y = self.at(1, value)[1]
-            parts.append(_line([(self.x, y), (self.x + self.wide, y)], FAINT))
+            parts.append(_line([(self.x, y), (self.x + self.wide, y)], _GRID))
             parts.append(text(self.x - 5, y + 4, f"{value:g}", anchor="end", size=10))
         return "".join(parts) + (self.layer_ticks() if layered else "")
 

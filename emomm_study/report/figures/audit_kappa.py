@@ -2,34 +2,41 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from emomm_lib.labels import MODALITIES
 from emomm_study.audit.kappa import BANDS
+from emomm_study.report.figures.parts import (
+    KAPPAS,
+    MODALITY_COLOURS,
+    line_entry,
+    modality_handles,
+    row_axis,
+)
 from emomm_study.report.frames import need
-from emomm_study.report.style import COLOURS, CORPUS_NAMES, PUBLISHED, context, titled
+from emomm_study.report.style import (
+    COLOURS,
+    CORPUS_NAMES,
+    FAINT,
+    GREY,
+    INK,
+    PUBLISHED,
+    context,
+    titled,
+)
 
-_DARK, _GREY, _FAINT = "#333333", "#7A7A7A", "#D0D0D0"
-_ROWS = {
-    "T": "text",
-    "A": "audio",
-    "V": "video",
-    "mean": "mean of the three",
-    "all": "all votes, one kappa",
-}
 _READINGS = {
-    "bound": ("largest possible", _DARK, "-"),
+    "bound": ("largest possible", INK, "-"),
     "mass": ("printed shares as mass", "#332288", "--"),
     "nmas": ("printed shares as nMAS", "#D55E00", "-."),
 }
-_METHODS = ("baseline", "CHASE")
+_METHODS = {"baseline": (1.08, None), "CHASE": (-0.08, "////")}
+"""On which side of a layer's middle a method's bars stand, and how they are hatched."""
 
 
 def attainable_kappa(ranges: pd.DataFrame, published: float) -> Figure:
@@ -48,30 +55,19 @@ def attainable_kappa(ranges: pd.DataFrame, published: float) -> Figure:
     """
     keys = ("modality", "mapping")
     need(ranges, "ranges", *keys, "low", "high", once=keys)
-    for column, allowed in (("modality", _ROWS), ("mapping", CORPUS_NAMES)):
+    for column, allowed in (("modality", KAPPAS), ("mapping", CORPUS_NAMES)):
         if unknown := sorted(set(ranges[column]) - set(allowed)):
             raise ValueError(f"ranges: {column} is one of {[*allowed]}, got also {unknown}")
-    modalities = [m for m in _ROWS if m in set(ranges["modality"])]
+    modalities = [m for m in KAPPAS if m in set(ranges["modality"])]
     mappings = [m for m in CORPUS_NAMES if m in set(ranges["mapping"])]
     with context():
         fig, ax = plt.subplots(figsize=(7.2, 1.7 + 0.62 * len(modalities)), layout="constrained")
         left = min(-0.2, ranges["low"].min() - 0.05)
-        for k, (name, (low, high)) in enumerate(BANDS.items()):
-            ax.axvspan(max(low, left), high, color=_DARK, alpha=0.03 + 0.035 * (k % 2), lw=0)
-            ax.text(
-                (max(low, left) + high) / 2,
-                1.015,
-                name.replace(" ", "\n"),
-                transform=ax.get_xaxis_transform(),
-                ha="center",
-                va="bottom",
-                fontsize=7.5,
-                color=_DARK,
-            )
+        _bands(ax, left)
         height = 0.36
         for row in ranges.itertuples(index=False):
             y = modalities.index(row.modality) + height * (mappings.index(row.mapping) - 0.5)
-            colour = COLOURS.get(row.modality.lower(), _GREY)
+            colour = COLOURS.get(row.modality.lower(), GREY)
             alpha = 1.0 if row.mapping == mappings[0] else 0.4
             ax.barh(y, row.high - row.low, height * 0.86, row.low, color=colour, alpha=alpha, lw=0)
             # Inside the bar, since the published value's line may pass beside its end.
@@ -79,16 +75,14 @@ def attainable_kappa(ranges: pd.DataFrame, published: float) -> Figure:
             text = f"{row.high:.2f}"
             ax.text(row.high - 0.008, y, text, ha="right", va="center", fontsize=7.5, color=colour)
         ax.axvline(published, color=PUBLISHED, lw=1.4)
-        ax.set_yticks(range(len(modalities)), [_ROWS[m] for m in modalities])
-        ax.tick_params(axis="y", length=0)
-        ax.set_ylim(len(modalities) - 0.45, -0.55)
+        row_axis(ax, [KAPPAS[m] for m in modalities])
         ax.set_xlim(left, 1)
         ax.set_xlabel("Fleiss' kappa")
         ax.spines["left"].set_visible(False)
         handles = [
-            Line2D([], [], color=PUBLISHED, lw=1.4, label=f"published, {published:.2f}"),
+            line_entry(f"published, {published:.2f}", PUBLISHED, lw=1.4),
             *(
-                Patch(color=_GREY, alpha=alpha, lw=0, label=f"mapping of {CORPUS_NAMES[m]}")
+                Patch(color=GREY, alpha=alpha, lw=0, label=f"mapping of {CORPUS_NAMES[m]}")
                 for m, alpha in zip(mappings, (1.0, 0.4), strict=False)
             ),
         ]
@@ -101,11 +95,22 @@ def attainable_kappa(ranges: pd.DataFrame, published: float) -> Figure:
         return fig
 
 
+def _bands(ax: Axes, left: float) -> None:
+    """Landis and Koch's words for kappas, from ``left`` on, over shades of grey."""
+    for k, (name, (low, high)) in enumerate(BANDS.items()):
+        low = max(low, left)
+        ax.axvspan(low, high, color=INK, alpha=0.03 + 0.035 * (k % 2), lw=0)
+        ax.text(
+            (low + high) / 2, 1.015, name.replace(" ", "\n"), transform=ax.get_xaxis_transform(),
+            ha="center", va="bottom", fontsize=7.5, color=INK,
+        )  # fmt: skip
+
+
 def _distances(ax: Axes, rows: pd.DataFrame, printed: float) -> None:
     for reading, (_, colour, ls) in _READINGS.items():
         line = rows[rows["reading"] == reading].sort_values("length")
         ax.plot(line["length"], line["distance"], color=colour, ls=ls, lw=1.8)
-    ax.axhline(printed, color=_GREY, lw=1.4, ls=":")
+    ax.axhline(printed, color=GREY, lw=1.4, ls=":")
     ax.set_xscale("log")
     ax.set_yscale("log")
     ax.set_xlim(rows["length"].min(), rows["length"].max())
@@ -115,30 +120,17 @@ def _distances(ax: Axes, rows: pd.DataFrame, printed: float) -> None:
     ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
     ax.set_xlabel("tokens of T, A and V together")
-    ax.grid(color=_FAINT, lw=0.5)
+    ax.grid(color=FAINT, lw=0.5)
 
 
 def _stacks(ax: Axes, rows: pd.DataFrame, value: str) -> None:
-    layers = sorted(rows["layer"].unique())
-    for method, shift in zip(_METHODS, (-0.21, 0.21), strict=True):
-        own = rows[rows["method"] == method].set_index(["modality", "layer"])[value]
-        base = np.zeros(len(layers))
-        for modality in MODALITIES:
-            heights = own[modality].loc[layers].to_numpy()
-            ax.bar(
-                np.arange(len(layers)) + shift,
-                heights,
-                0.36,
-                base,
-                color=COLOURS[modality.lower()],
-                edgecolor="white",
-                lw=0.4,
-                hatch="////" if method == "CHASE" else None,
-            )
-            base += heights
-    ax.set_xticks(range(len(layers)), [str(layer) for layer in layers])
-    ax.set_xlabel("layer")
-    ax.set_ylim(0, 1.0005)
+    for method, (place, hatch) in _METHODS.items():
+        own = rows[rows["method"] == method].pivot(index="layer", columns="modality", values=value)
+        own[[*MODALITIES]].plot.bar(
+            stacked=True, ax=ax, width=0.36, position=place, color=MODALITY_COLOURS, rot=0,
+            edgecolor="white", lw=0.4, hatch=hatch, legend=False,
+        )  # fmt: skip
+    ax.set(ylim=(0, 1.0005), xlim=(-0.6, len(own) - 0.4))
     ax.tick_params(axis="x", length=0)
 
 
@@ -183,13 +175,13 @@ def literal_preference(distances: pd.DataFrame, budgets: pd.DataFrame) -> Figure
             ax.set_title(title)
         axes[1].set_ylabel("share")
         lines = [
-            *(Line2D([], [], color=c, ls=ls, lw=1.8, label=n) for n, c, ls in _READINGS.values()),
-            Line2D([], [], color=_GREY, lw=1.4, ls=":", label="the printed shares themselves"),
+            *(line_entry(name, colour, ls, lw=1.8) for name, colour, ls in _READINGS.values()),
+            line_entry("the printed shares themselves", GREY, ":", lw=1.4),
         ]
         bars = [
-            *(Patch(color=COLOURS[m.lower()], label=m) for m in MODALITIES),
-            Patch(facecolor=_GREY, edgecolor="white", label="baseline"),
-            Patch(facecolor=_GREY, edgecolor="white", hatch="////", label="CHASE"),
+            *modality_handles(),
+            Patch(facecolor=GREY, edgecolor="white", label="baseline"),
+            Patch(facecolor=GREY, edgecolor="white", hatch="////", label="CHASE"),
         ]
         fig.legend(handles=[*lines, *bars], loc="outside lower center", ncols=5)
         titled(

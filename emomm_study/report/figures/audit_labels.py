@@ -18,11 +18,19 @@ from emomm_lib.metrics.psmv import SUBSETS
 from emomm_study import paper
 from emomm_study.audit.joint import KINDS, published_quotas
 from emomm_study.corpora.scores import Corpus
+from emomm_study.report.figures.parts import MODALITY_COLOURS, line_entry, mark_entry, row_axis
 from emomm_study.report.frames import need
-from emomm_study.report.style import COLOURS, CORPUS_NAMES, PUBLISHED, context, titled
+from emomm_study.report.style import (
+    COLOURS,
+    CORPUS_NAMES,
+    INK,
+    PUBLISHED,
+    SUBSET_TITLES,
+    context,
+    titled,
+)
 
-_WIDE, _NARROW, _DARK = "#D5DAE3", "#8C98AD", "#333333"
-_SETS = ("tables", "tables and quotas")
+_WIDE, _NARROW = "#D5DAE3", "#8C98AD"
 _PARTS = {
     "tables": "Tables 3 and 4",
     "quotas": "CH-SIMS's quotas",
@@ -30,7 +38,7 @@ _PARTS = {
 }
 _READERS = {"random": "follows one at random", "average": "follows the average"}
 _DRAWN = {"random": ("-", "D"), "average": ("--", "o")}
-_SUBSETS = {"align": "Align", "conflict": "Conflict"}
+_MARK = {"ls": "", "mfc": "white", "mec": INK, "ms": 5.5}
 _WINDOW = (-100.0, 150.0)
 """Shares in percent that the figure shows; what lies beyond is an arrow."""
 
@@ -66,36 +74,27 @@ def kinds_figure(ranges: pd.DataFrame, committed: Mapping[Corpus, NDArray[np.int
     with context():
         fig, axes = plt.subplots(1, 2, figsize=(9.6, 4.0), layout="constrained", sharey=True)
         for ax, corpus in zip(axes, Corpus, strict=True):
-            for constraints, colour, height in zip(
-                _SETS, (_WIDE, _NARROW), (0.62, 0.3), strict=True
-            ):
-                chosen = ranges["corpus"].eq(corpus.value) & ranges["constraints"].eq(constraints)
-                for row in ranges[chosen].itertuples():
-                    place = kinds.index(row.kind)
-                    # A single number is a bar, too.
-                    width = max(row.high - row.low, 12)
-                    left = (row.low + row.high - width) / 2
-                    ax.barh(place, width, height, left=left, color=colour)
-                    if constraints == "tables" or row.low < row.high:
-                        _ends(ax, place, row.low, row.high, constraints == "tables")
+            _allowed(ax, ranges[ranges["corpus"] == corpus.value], "tables", _WIDE, 0.62)
+            _allowed(
+                ax, ranges[ranges["corpus"] == corpus.value], "tables and quotas", _NARROW, 0.3
+            )
             for kind, cells in KINDS.items():
                 number = np.ravel(committed[corpus]) @ cells
-                ax.plot(number, kinds.index(kind), "D", mfc="white", mec=_DARK, ms=5, zorder=4)
+                ax.plot(number, kinds.index(kind), marker="D", zorder=4, **_MARK)
             if corpus is Corpus.CH_SIMS:
                 for kind, number in printed.items():
                     middle = kinds.index(kind)
                     ax.vlines(number, middle - 0.36, middle + 0.36, color=PUBLISHED, lw=2, zorder=3)
             ax.set_title(CORPUS_NAMES[corpus.value])
             ax.set_xlim(-20, 2420)
-            ax.set_ylim(len(kinds) - 0.4, -0.6)
             ax.set_xticks(range(0, 2001, 500))
             ax.set_xlabel("clips, of 2,000")
-        axes[0].set_yticks(range(len(kinds)), kinds)
+        row_axis(axes[0], kinds)
         handles = [
             Patch(color=_WIDE, label="allowed by Tables 3 and 4"),
             Patch(color=_NARROW, label="and by CH-SIMS's quotas"),
-            Line2D([], [], color=PUBLISHED, lw=2, label="published quota"),
-            Line2D([], [], ls="", marker="D", mfc="white", mec=_DARK, ms=5, label="surrogates"),
+            line_entry("published quota", PUBLISHED, lw=2),
+            Line2D([], [], marker="D", label="surrogates", **_MARK),
         ]
         fig.legend(handles=handles, loc="outside lower center", ncols=4)
         reached = "and reached" if ranges["exact"].all() else "and, but for some, reached"
@@ -104,19 +103,18 @@ def kinds_figure(ranges: pd.DataFrame, committed: Mapping[Corpus, NDArray[np.int
         return fig
 
 
-def _ends(ax: Axes, place: float, low: int, high: int, wide: bool) -> None:
-    """The two ends in figures: beside a wide bar, under a narrow one."""
-    if wide:
-        ax.text(max(high, 0) + 25, place, f"{low:,} to {high:,}", va="center", fontsize=7)
-    else:
-        ax.text(
-            (low + high) / 2,
-            place + 0.17,
-            f"{low:,} to {high:,}",
-            ha="center",
-            va="top",
-            fontsize=7,
-        )
+def _allowed(ax: Axes, ranges: pd.DataFrame, which: str, colour: str, height: float) -> None:
+    """Ranges of one corpus under some constraints, with their ends in figures."""
+    for row in ranges[ranges["constraints"] == which].itertuples():
+        place = list(KINDS).index(row.kind)
+        # A single number is a bar, too.
+        width, middle = max(row.high - row.low, 12), (row.low + row.high) / 2
+        ax.barh(place, width, height, left=middle - width / 2, color=colour)
+        words = f"{row.low:,} to {row.high:,}"
+        if which == "tables":
+            ax.text(max(row.high, 0) + 25, place, words, va="center", fontsize=7)
+        elif row.low < row.high:
+            ax.text(middle, place + 0.17, words, ha="center", va="top", fontsize=7)
 
 
 def shares_figure(ranges: pd.DataFrame, committed: pd.DataFrame) -> Figure:
@@ -144,39 +142,33 @@ def shares_figure(ranges: pd.DataFrame, committed: pd.DataFrame) -> Figure:
     points, published = _together(committed), _published()
     with context():
         fig, axes = plt.subplots(1, 2, figsize=(9.6, 3.9), layout="constrained", sharey=True)
-        low, high = _WINDOW
         for ax, reader in zip(axes, _READERS, strict=True):
             for place, subset in enumerate(SUBSETS):
                 for k, modality in enumerate(MODALITIES):
-                    x, colour = 4 * place + k, COLOURS[modality.lower()]
-                    row = shares[
-                        shares["reader"].eq(reader)
-                        & shares["subset"].eq(subset)
-                        & shares["modality"].eq(modality)
-                    ].squeeze()
-                    bottom, top = np.clip([100 * row["low"], 100 * row["high"]], low, high)
-                    ax.bar(x, top - bottom, 0.7, bottom, color=colour, alpha=0.35)
-                    for end, edge, marker in ((row["low"], low, "v"), (row["high"], high, "^")):
-                        if (100 * end < low) or (100 * end > high):
-                            ax.plot(x, edge, marker, color=colour, ms=7, clip_on=False, zorder=5)
+                    keys = {"reader": reader, "subset": subset, "modality": modality}
+                    row = shares[np.logical_and.reduce([shares[c] == v for c, v in keys.items()])]
+                    ends = 100 * row[["low", "high"]].squeeze()
+                    _share(ax, 4 * place + k, ends, MODALITY_COLOURS[modality])
                     value = 100 * points[reader, subset, modality, "share"]
-                    ax.plot(x, value, "D", mfc="white", mec=_DARK, ms=5.5, zorder=4)
+                    ax.plot(4 * place + k, value, zorder=4, **_MARK, marker="D")
                 line = 4 * place + 2
                 ax.hlines(100 * published[subset], line - 0.45, line + 0.45, color=PUBLISHED, lw=2)
             ax.axhline(0, color="black", lw=0.8)
             ax.set_title(f"reader {_READERS[reader]}")
-            names = [f"{m}\n{_SUBSETS[s]}" if m == "A" else m for s in SUBSETS for m in MODALITIES]
+            names = [
+                f"{m}\n{SUBSET_TITLES[s]}" if m == "A" else m for s in SUBSETS for m in MODALITIES
+            ]
             ax.set_xticks([4 * p + k for p in range(2) for k in range(3)], names)
-            ax.set_ylim(low, high)
+            ax.set_ylim(_WINDOW)
         axes[0].set_ylabel("PSMV share (%)")
         handles = [
             *(
-                Patch(color=COLOURS[m.lower()], alpha=0.35, label=f"{m}: allowed")
-                for m in MODALITIES
+                Patch(color=colour, alpha=0.35, label=f"{m}: allowed")
+                for m, colour in MODALITY_COLOURS.items()
             ),
-            Line2D([], [], ls="", marker="D", mfc="white", mec=_DARK, ms=5.5, label="surrogates"),
-            Line2D([], [], color=PUBLISHED, lw=2, label="published, of a model"),
-            Line2D([], [], ls="", marker="^", color=_DARK, ms=6, label="beyond the axis"),
+            Line2D([], [], marker="D", label="surrogates", **_MARK),
+            line_entry("published, of a model", PUBLISHED, lw=2),
+            mark_entry("beyond the axis", "^", INK, ms=6),
         ]
         fig.legend(handles=handles, loc="outside lower center", ncols=6)
         least = ranges.attrs.get("least", 0)
@@ -184,6 +176,17 @@ def shares_figure(ranges: pd.DataFrame, committed: pd.DataFrame) -> Figure:
         below = f"both corpora; {_listed(constraints)}{asked}"
         titled(fig, "Shares that labels alone allow without any preference", below)
         return fig
+
+
+def _share(ax: Axes, x: float, ends: pd.Series, colour: str) -> None:
+    """A bar from end to end, with an arrow where it leaves the window."""
+    (low, high), edges = ends, np.clip(ends, *_WINDOW)
+    ax.bar(x, np.ptp(edges), 0.7, edges.iloc[0], color=colour, alpha=0.35)
+    for beyond, edge, marker in zip(
+        (low < _WINDOW[0], high > _WINDOW[1]), _WINDOW, "v^", strict=True
+    ):
+        if beyond:
+            ax.plot(x, edge, marker, color=colour, ms=7, clip_on=False, zorder=5)
 
 
 def _listed(constraints: str) -> str:
@@ -221,7 +224,7 @@ def outlines_figure(outlines: pd.DataFrame, committed: pd.DataFrame) -> Figure:
                     100 * points[reader, subset, "TAV", "gain"],
                     100 * points[reader, subset, "V", "psmv"],
                 )
-                ax.plot(gain, psmv, marker, mfc="white", mec=_DARK, ms=5.5, zorder=5)
+                ax.plot(gain, psmv, marker=marker, zorder=5, **_MARK)
             for other in SUBSETS:
                 ends, own = np.array([0, 100]), other == subset
                 line = {"lw": 1.6, "ls": "-"} if own else {"lw": 0.7, "ls": ":"}
@@ -230,19 +233,19 @@ def outlines_figure(outlines: pd.DataFrame, committed: pd.DataFrame) -> Figure:
             ax.text(x, x * share + 2, f"{100 * share:.1f}%", ha="right", fontsize=8)
             ax.axhline(0, color="black", lw=0.6)
             ax.axvline(0, color="black", lw=0.6)
-            ax.set_title(_SUBSETS[subset])
+            ax.set_title(SUBSET_TITLES[subset])
             ax.set_xlabel("total gain V(TAV) \N{MINUS SIGN} V(none) (points)")
         axes[0].set_xlim(-25, 85)
         axes[0].set_ylim(-42, 52)
         axes[0].set_ylabel("PSMV of V (points)")
-        look = {"color": COLOURS["v"], "mfc": "white", "mec": _DARK, "ms": 5}
+        look = {**_MARK, "color": COLOURS["v"]}
         handles = [
             *(
-                Line2D([], [], ls=style, marker=marker, label=_READERS[reader], **look)
+                Line2D([], [], marker=marker, label=_READERS[reader], **{**look, "ls": style})
                 for reader, (style, marker) in _DRAWN.items()
             ),
-            Line2D([], [], color=PUBLISHED, lw=1.6, label="published share (slope)"),
-            Line2D([], [], color=PUBLISHED, lw=0.7, ls=":", label="that of the other subset"),
+            line_entry("published share (slope)", PUBLISHED, lw=1.6),
+            line_entry("that of the other subset", PUBLISHED, ":", lw=0.7),
         ]
         fig.legend(handles=handles, loc="outside lower center", ncols=4)
         below = (

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Polygon
 from matplotlib.ticker import MaxNLocator, MultipleLocator
 
 from emomm_study.audit.attainable import Windows
 from emomm_study.audit.sampling import DEPENDS, EXCEEDS, WITHIN
 from emomm_study.paper import claims
+from emomm_study.report.figures.parts import line_entry, mark_entry, row_axis
 from emomm_study.report.frames import need
-from emomm_study.report.style import context, titled
+from emomm_study.report.style import GREY, INK, SUBSET_TITLES, context, titled
 
-_SUBSETS = {"overall": "Overall", "align": "Align", "conflict": "Conflict", "missing": "Missing"}
 _METRICS = {
     "acc": ("accuracy", "#332288"),
     "mae": ("MAE", "#5FBFD3"),
@@ -28,8 +28,8 @@ _VARIANTS = {
     "no_inter_bias": "w/o inter-modality bias",
     "no_intra_bias": "w/o intra-modality bias",
 }
-_VERDICT_COLOURS = {EXCEEDS: "#332288", DEPENDS: "#D55E00", WITHIN: "#7A7A7A"}
-_DARK, _GREY, _BAND, _WINDOW = "#333333", "#7A7A7A", "#E4E4E4", "#D6DBE4"
+_VERDICT_COLOURS = {EXCEEDS: "#332288", DEPENDS: "#D55E00", WITHIN: GREY}
+_BAND, _WINDOW = "#E4E4E4", "#D6DBE4"
 
 
 def _systems(frame: pd.DataFrame) -> list[str]:
@@ -39,12 +39,6 @@ def _systems(frame: pd.DataFrame) -> list[str]:
         f"{row.model}{plus[row.method]}" if row.method in plus else _VARIANTS[row.method]
         for row in frame.itertuples()
     ]
-
-
-def _rows(ax: Axes, names: list[str]) -> None:
-    ax.set_yticks(range(len(names)), names)
-    ax.set_ylim(len(names) - 0.4, -0.6)
-    ax.tick_params(axis="y", length=0)
 
 
 def _area(ax: Axes, corners: pd.DataFrame, metric: str) -> None:
@@ -77,18 +71,23 @@ def mix_figure(residuals: pd.DataFrame, polygons: dict[str, pd.DataFrame]) -> Fi
             1, 3, figsize=(10.4, 3.7), layout="constrained", width_ratios=(1.25, 1, 1)
         )
         left.axvspan(-1, 1, color=_BAND, lw=0)
-        left.axvline(0, color=_GREY, lw=0.8)
-        for shift, (metric, (_, colour)) in zip((-0.2, 0, 0.2), _METRICS.items(), strict=True):
-            rows = residuals[residuals["metric"] == metric]
-            values = rows["residual"] / rows["bound"]
-            left.plot(values, np.arange(len(rows)) + shift, "o", ms=4.5, color=colour)
-        _rows(left, _systems(residuals[residuals["metric"] == residuals["metric"].iloc[0]]))
+        left.axvline(0, color=GREY, lw=0.8)
+        shown = residuals.assign(
+            system=_systems(residuals), units=residuals["residual"] / residuals["bound"]
+        )
+        sns.pointplot(
+            shown, x="units", y="system", hue="metric", hue_order=_METRICS, dodge=0.4,
+            palette=[colour for _, colour in _METRICS.values()], markersize=4.5,
+            linestyle="none", errorbar=None, legend=False, ax=left,
+        )  # fmt: skip
+        row_axis(left, [*dict.fromkeys(shown["system"])])
+        left.set_ylabel("")
         left.set_title("Overall less the best mix", fontsize=9)
         left.set_xlabel("residual / what rounding explains")
         for ax in (right, close):
             for metric in ("mae", "acc"):
                 _area(ax, polygons[metric], metric)
-            ax.axvline(three, color=_DARK, lw=1, ls="--")
+            ax.axvline(three, color=INK, lw=1, ls="--")
             ax.set_xlabel("weight of Missing")
             ax.set_ylabel("weight of Conflict")
             ax.xaxis.set_major_locator(MaxNLocator(4))
@@ -104,11 +103,8 @@ def mix_figure(residuals: pd.DataFrame, polygons: dict[str, pd.DataFrame]) -> Fi
             close.set_ylim(acc["conflict"].min() - span, acc["conflict"].max() + span)
         close.set_title("the same, enlarged", fontsize=9)
         handles = [
-            *(
-                Line2D([], [], ls="", marker="o", color=colour, label=name)
-                for name, colour in _METRICS.values()
-            ),
-            Line2D([], [], color=_DARK, lw=1, ls="--", label="three Missing instances a clip"),
+            *(mark_entry(name, "o", colour) for name, colour in _METRICS.values()),
+            line_entry("three Missing instances a clip", INK, "--", lw=1),
         ]
         fig.legend(handles=handles, loc="outside lower center", ncols=4)
         titled(fig, "One mix of subsets behind Overall", "published Table 1, eight rows")
@@ -130,37 +126,23 @@ def sizes_figure(rows: pd.DataFrame, window: Windows) -> Figure:
                 # Overlapping runs have one opaque colour, and so make one band.
                 ax.axvspan(start - 0.5, start + window.width - 0.5, color=_WINDOW, lw=0, zorder=-1)
             implied = part["implied"].iloc[0]
-            ax.axvline(implied, color=_DARK, lw=1, ls="--")
+            ax.axvline(implied, color=INK, lw=1, ls="--")
             for place, row in enumerate(part.itertuples()):
                 ax.axhline(place, color=_BAND, lw=0.8, zorder=0)
                 ax.plot(row.sizes, [place] * len(row.sizes), "|", ms=11, mew=2, color="#332288")
                 if not row.sizes:
-                    ax.text(
-                        implied * 1.01,
-                        place,
-                        f"none from {row.below + 1:.0f} to {row.above - 1:.0f}",
-                        va="center",
-                        fontsize=8,
-                        color="#D55E00",
-                        bbox={"fc": "white", "ec": "none", "pad": 1},
-                    )
-            _rows(ax, _systems(part))
+                    words = f"none from {row.below + 1:.0f} to {row.above - 1:.0f}"
+                    box = {"fc": "white", "ec": "none", "pad": 1}
+                    text = {"va": "center", "fontsize": 8, "color": "#D55E00", "bbox": box}
+                    ax.text(implied * 1.01, place, words, **text)
+            row_axis(ax, _systems(part))
             ax.set_xlim(implied * 0.89, implied * 1.11)
             ax.xaxis.set_major_locator(MultipleLocator(10 if implied < 400 else 20))
-            ax.set_title(f"EmoMM-{_SUBSETS[subset]}", fontsize=9)
+            ax.set_title(f"EmoMM-{SUBSET_TITLES[subset]}", fontsize=9)
             ax.set_xlabel("number of clips n")
         handles = [
-            Line2D(
-                [],
-                [],
-                ls="",
-                marker="|",
-                ms=9,
-                mew=2,
-                color="#332288",
-                label="some k/n prints the accuracy",
-            ),
-            Line2D([], [], color=_DARK, lw=1, ls="--", label="implied by the mix and the split"),
+            mark_entry("some k/n prints the accuracy", "|", "#332288", ms=9, mew=2),
+            line_entry("implied by the mix and the split", INK, "--", lw=1),
         ]
         if window.starts:
             name = f"a run of {window.width} in which every row finds one"
@@ -171,12 +153,12 @@ def sizes_figure(rows: pd.DataFrame, window: Windows) -> Figure:
         return fig
 
 
-def _interval(ax: Axes, place: float, row: tuple, hollow: bool) -> None:
+def _difference(ax: Axes, place: float, row: tuple, hollow: bool) -> None:
     colour = _VERDICT_COLOURS[row.verdict]
-    ax.plot([row.low_worst, row.high_worst], [place] * 2, color=colour, lw=0.9)
-    ax.plot([row.low_best, row.high_best], [place] * 2, color=colour, lw=3.2)
+    ax.hlines(place, row.low_worst, row.high_worst, color=colour, lw=0.9)
+    ax.hlines(place, row.low_best, row.high_best, color=colour, lw=3.2)
     face = "white" if hollow else colour
-    ax.plot([row.difference], [place], "o", ms=5.5, mfc=face, mec=colour, mew=1.2)
+    ax.plot(row.difference, place, "o", ms=5.5, mfc=face, mec=colour, mew=1.2)
 
 
 def differences_figure(bounds: pd.DataFrame) -> Figure:
@@ -213,23 +195,23 @@ def differences_figure(bounds: pd.DataFrame) -> Figure:
                 for row in rows.itertuples():
                     clips = row.counted == "clips"
                     shift = 0.0 if len(rows) == 1 else (0.17 if clips else -0.17)
-                    _interval(ax, place + shift, row, clips)
+                    _difference(ax, place + shift, row, clips)
                 for code, name in _VARIANTS.items():
                     comparison = comparison.replace(code, name)
                 name = comparison.replace(" - ", " \N{MINUS SIGN} ")
-                names.append(f"{name}, {_SUBSETS[subset]}")
-            _rows(ax, names)
-            ax.axvline(0, color=_GREY, lw=0.9, zorder=0)
+                names.append(f"{name}, {SUBSET_TITLES[subset]}")
+            row_axis(ax, names)
+            ax.axvline(0, color=GREY, lw=0.9, zorder=0)
             ax.grid(axis="x", color=_BAND, lw=0.6)
             ax.set_axisbelow(True)
         axes[-1, 0].set_xlabel("difference of accuracy, points")
         handles = [
             *(
-                Line2D([], [], color=colour, lw=3, marker="o", ms=5, label=verdict)
+                line_entry(verdict, colour, lw=3, marker="o", ms=5)
                 for verdict, colour in _VERDICT_COLOURS.items()
                 if verdict in set(bounds["verdict"])
             ),
-            Line2D([], [], ls="", marker="o", mfc="white", mec=_DARK, label="a clip counts once"),
+            mark_entry("a clip counts once", "o", INK, mfc="white"),
         ]
         fig.legend(handles=handles, loc="outside lower center", ncols=2)
         below = "95% intervals: thick at the most favourable pairing, thin at the least"
@@ -247,7 +229,7 @@ def routing_figure(product: pd.DataFrame) -> Figure:
     with context():
         fig, ax = plt.subplots(figsize=(5.6, 2.5), layout="constrained")
         for place, row in enumerate(product.itertuples()):
-            ax.plot([row.product, row.joint], [place] * 2, color=_GREY, lw=1, zorder=1)
+            ax.plot([row.product, row.joint], [place] * 2, color=GREY, lw=1, zorder=1)
             ax.errorbar(row.product, place, xerr=row.bound, fmt="o", color="#332288", capsize=4)
             ax.plot([row.joint], [place], "D", color="#D55E00")
             middle = (row.product + row.joint) / 2
@@ -256,19 +238,12 @@ def routing_figure(product: pd.DataFrame) -> Figure:
                 text, (middle, place), (0, 7), textcoords="offset points", ha="center", fontsize=8
             )
         names = {"valid": "validation", "test": "test"}
-        _rows(ax, [names[split] for split in product["split"]])
+        row_axis(ax, [names[split] for split in product["split"]])
         ax.margins(x=0.25)
         ax.set_xlabel("share of true conflicts")
         handles = [
-            Line2D(
-                [],
-                [],
-                ls="",
-                marker="o",
-                color="#332288",
-                label="recall \N{MULTIPLICATION SIGN} top-1",
-            ),
-            Line2D([], [], ls="", marker="D", color="#D55E00", label="joint success as printed"),
+            mark_entry("recall \N{MULTIPLICATION SIGN} top-1", "o", "#332288"),
+            mark_entry("joint success as printed", "D", "#D55E00"),
         ]
         fig.legend(handles=handles, loc="outside lower center", ncols=2)
         titled(fig, "Table 6: a product, and what is printed", "published values")

@@ -6,27 +6,38 @@ from textwrap import fill
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
 from emomm_lib.metrics.routing import expected_calibration_error
+from emomm_study.report.figures.parts import band, dots, layer_axis, line_entry, row_axis
 from emomm_study.report.frames import need
-from emomm_study.report.style import SUBSET_COLOURS, context, fixed, titled
+from emomm_study.report.numbers import bracketed, points
+from emomm_study.report.style import (
+    FAINT,
+    GREY,
+    INK,
+    SUBSET_COLOURS,
+    SUBSET_TITLES,
+    context,
+    fixed,
+    titled,
+)
 
 ROUTER_COLOURS = ("#332288", "#D55E00", "#5FBFD3", "#7A7A7A")
 """Routers in order; apart in lightness, and none is a modality's colour."""
-_SUBSETS = {"align": "Align", "conflict": "Conflict", "missing": "Missing"}
 # Lines and small marks need more contrast with white than style.SUBSET_COLOURS gives Align.
 _COLOURS = {"align": "#5F6B80", "conflict": SUBSET_COLOURS["conflict"], "missing": "#3B1F5C"}
 _LINES = {"align": ("--", "s"), "conflict": ("-", "o"), "missing": ("-.", "^")}
 _COALITIONS = ("TAV", "TA", "TV", "AV")
 _SPLITS = {"valid": "validation", "test": "test"}
 _GROUP_MARKERS = "oDs^v"
-_SYMBOLS = {
+_TYPESET = {
     "tau": r"$\tau$",
     "eta": r"$\eta$",
     "gamma": r"$\gamma$",
@@ -37,7 +48,6 @@ _SYMBOLS = {
     "l_r": r"$l_r$",
     "sharpness": "sharpness",
 }
-_DARK, _GREY, _FAINT = "#333333", "#7A7A7A", "#D0D0D0"
 
 
 def _known(column: pd.Series, what: str, allowed: dict | tuple) -> list[str]:
@@ -65,21 +75,6 @@ def _router_colours(column: pd.Series) -> dict[str, str]:
     return {router: colours[router] for router in _order(column)}
 
 
-def _points(value: float, *, sign: bool = False) -> str:
-    """Points with one digit: ``2.3``, with sign ``+2.3``; zero has none."""
-    if not np.isfinite(value):
-        return "n/a"
-    # Adding zero makes the -0.0 of a small loss a zero without sign.
-    value = float(np.round(100 * value, 1)) + 0.0
-    text = fixed(value, 1).replace("-", "\N{MINUS SIGN}")
-    return f"+{text}" if sign and value > 0 else text
-
-
-def _band(ax: Axes, x: np.ndarray, rows: pd.DataFrame, colour: str, factor: float = 1) -> None:
-    low, high = (factor * rows[end].to_numpy(float) for end in ("low", "high"))
-    ax.fill_between(x, low, high, color=colour, alpha=0.2, lw=0)
-
-
 def _legend(fig: Figure, handles: list[Artist]) -> None:
     """A legend beneath, on one line where that is wide enough for all names."""
     widths = [0.5 + 0.065 * len(handle.get_label()) for handle in handles]
@@ -89,12 +84,21 @@ def _legend(fig: Figure, handles: list[Artist]) -> None:
     fig.legend(handles=handles, loc="outside lower center", ncols=columns)
 
 
+def _panels(
+    columns: int, size: tuple[float, float], lines: int = 1
+) -> tuple[Figure, NDArray[np.object_]]:
+    """A figure of ``(lines, columns)`` panels with one y axis."""
+    return plt.subplots(
+        lines, columns, figsize=size, layout="constrained", sharey=True, squeeze=False
+    )
+
+
 def _seeds(ax: Axes, rows: pd.DataFrame, quantity: str, colour: str, ls: str = "-") -> None:
     """A thin line a seed, and their mean bold."""
-    wide = rows.pivot(index="epoch", columns="seed", values=quantity)
-    for seed in wide:
-        ax.plot(wide.index, wide[seed], color=colour, alpha=0.4, lw=0.8, ls=ls)
-    ax.plot(wide.index, wide.mean(axis=1), color=colour, lw=2.0 if ls == "-" else 1.4, ls=ls)
+    look = {"x": "epoch", "y": quantity, "color": colour, "ls": ls, "errorbar": None, "ax": ax}
+    sns.lineplot(rows, **look, units="seed", estimator=None, alpha=0.4, lw=0.8)
+    sns.lineplot(rows, **look, lw=2.0 if ls == "-" else 1.4)
+    ax.set(xlabel="epoch", ylabel="")
 
 
 def training_curves(history: pd.DataFrame) -> Figure:
@@ -128,18 +132,18 @@ def training_curves(history: pd.DataFrame) -> Figure:
                 _seeds(other, rows, name, colour)
         axes[0].set_ylabel("loss (Eq. 10)")
         auc = axes[len(colours)]
-        auc.axhline(0.5, color=_GREY, lw=1, ls=":")
+        auc.axhline(0.5, color=GREY, lw=1, ls=":")
         for ax, title in zip(axes[len(colours) :], quantities.values(), strict=True):
             ax.set_title(title, fontsize=9)
         for ax in axes:
             ax.set_xlabel("epoch")
             ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         handles = [
-            *(Line2D([], [], color=c, lw=2, label=router) for router, c in colours.items()),
-            Line2D([], [], color=_DARK, lw=1.4, ls="--", label="training"),
-            Line2D([], [], color=_DARK, lw=2, label="validation"),
-            Line2D([], [], color=_DARK, lw=0.8, alpha=0.6, label="one seed"),
-            Line2D([], [], color=_GREY, lw=1, ls=":", label="chance"),
+            *(line_entry(router, colour, lw=2) for router, colour in colours.items()),
+            line_entry("training", INK, "--", lw=1.4),
+            line_entry("validation", INK, lw=2),
+            line_entry("one seed", INK, lw=0.8, alpha=0.6),
+            line_entry("chance", GREY, ":", lw=1),
         ]
         _legend(fig, handles)
         few, many = seeds.min(), seeds.max()
@@ -160,18 +164,12 @@ def reliability_diagram(table: pd.DataFrame) -> Figure:
     splits = _known(table["split"], "table", _SPLITS)
     colour = ROUTER_COLOURS[0]
     with context():
-        fig, axes = plt.subplots(
-            2,
-            len(splits),
-            figsize=(1.2 + 3.3 * len(splits), 4.6),
-            layout="constrained",
-            height_ratios=[4, 1],
-            sharex=True,
-            squeeze=False,
-        )
+        size = (1.2 + 3.3 * len(splits), 4.6)
+        shape = {"height_ratios": [4, 1], "sharex": True, "squeeze": False}
+        fig, axes = plt.subplots(2, len(splits), figsize=size, layout="constrained", **shape)
         for (ax, strip), split in zip(axes.T, splits, strict=True):
             rows = table[table["split"] == split].sort_values("low")
-            ax.plot([0, 1], [0, 1], color=_GREY, lw=1, ls=":")
+            ax.plot([0, 1], [0, 1], color=GREY, lw=1, ls=":")
             ax.plot(rows["predicted"], rows["observed"], color=colour, lw=1, alpha=0.5)
             areas = np.maximum(260 * rows["n"] / table["n"].max(), 8)
             ax.scatter(
@@ -191,8 +189,8 @@ def reliability_diagram(table: pd.DataFrame) -> Figure:
         axes[0, 0].set_ylabel("observed share of conflicts")
         axes[1, 0].set_ylabel("prompts")
         handles = [
-            Line2D([], [], marker="o", color=colour, lw=1, label="bin of p, area by prompts"),
-            Line2D([], [], color=_GREY, lw=1, ls=":", label="predicted = observed"),
+            line_entry("bin of p, area by prompts", colour, marker="o", lw=1),
+            line_entry("predicted = observed", GREY, ":", lw=1),
         ]
         _legend(fig, handles)
         titled(fig, "Reliability of the conflict probability", "bins of equal width")
@@ -208,12 +206,11 @@ def _gate_line(ax: Axes, rows: pd.DataFrame, colour: str, last: int) -> None:
     rows = rows.sort_values("layer")
     if _is_level(rows):
         edges = np.array([0.5, last + 0.5])
-        _band(ax, edges, rows.iloc[[0, 0]], colour)
+        band(ax, edges, rows.iloc[[0, 0]], colour)
         ax.plot(edges, rows["value"].iloc[[0, 0]], color=colour, lw=1.8, ls="--")
         return
-    _band(ax, rows["layer"].to_numpy(), rows, colour)
-    marker = "o" if len(rows) <= 12 else None
-    ax.plot(rows["layer"], rows["value"], color=colour, lw=1.8, marker=marker, ms=3.5)
+    band(ax, rows["layer"], rows, colour)
+    ax.plot(rows["layer"], rows["value"], color=colour, lw=1.8, marker=dots(rows), ms=3.5)
 
 
 def gate_by_layer(frame: pd.DataFrame) -> Figure:
@@ -239,14 +236,7 @@ def gate_by_layer(frame: pd.DataFrame) -> Figure:
     finite = frame["layer"].dropna()
     last = int(finite.max()) if len(finite) else 1
     with context():
-        fig, axes = plt.subplots(
-            1,
-            len(coalitions),
-            figsize=(min(9.6, 1.6 + 2.4 * len(coalitions)), 3.2),
-            layout="constrained",
-            sharey=True,
-            squeeze=False,
-        )
+        fig, axes = _panels(len(coalitions), (min(9.6, 1.6 + 2.4 * len(coalitions)), 3.2))
         chances = False
         for ax, coalition in zip(axes[0], coalitions, strict=True):
             panel = frame[frame["coalition"] == coalition]
@@ -256,25 +246,21 @@ def gate_by_layer(frame: pd.DataFrame) -> Figure:
                     raise ValueError(f"frame: {coalition} has several chances {chance.tolist()}")
                 chances |= bool(len(chance))
                 for level in chance:
-                    ax.axhline(level, color=_GREY, lw=1, ls=":")
+                    ax.axhline(level, color=GREY, lw=1, ls=":")
             for router, colour in colours.items():
                 rows = panel[panel["router"] == router]
                 if len(rows):
                     _gate_line(ax, rows, colour, last)
-            step = -(-last // 8)
-            ax.set_xticks(sorted({1, *range(step, last + 1, step)}))
-            ax.set_xlim(0.5, last + 0.5)
-            ax.set_ylim(0, 1)
-            ax.set_xlabel("layer")
-            ax.set_title(coalition)
+            layer_axis(ax, last)
+            ax.set(ylim=(0, 1), title=coalition)
         axes[0, 0].set_ylabel("gate's first modality is right")
         handles = []
         for router, colour in colours.items():
             panels = frame[frame["router"] == router].groupby("coalition")
             style = "--" if all(_is_level(rows) for _, rows in panels) else "-"
-            handles.append(Line2D([], [], color=colour, lw=2, ls=style, label=router))
+            handles.append(line_entry(router, colour, style, lw=2))
         if chances:
-            handles.append(Line2D([], [], color=_GREY, lw=1, ls=":", label="chance"))
+            handles.append(line_entry("chance", GREY, ":", lw=1))
         _legend(fig, handles)
         titled(fig, "Gate by layer", "conflicts, 95% intervals over clips")
         return fig
@@ -286,8 +272,21 @@ def _forest(ax: Axes, rows: pd.DataFrame, places: dict, colour: str, markers: di
         y = places[row.group, row.method]
         ax.hlines(y, 100 * row.low, 100 * row.high, color=colour, lw=1.2)
         ax.plot(100 * row.value, y, markers[row.group], color=colour, ms=4.5, mew=0)
-        words = f"{_points(row.value, sign=True)} [{_points(row.low)}, {_points(row.high)}]"
-        ax.text(1.02, y, words, **text)
+        value = points(row.value, sign=True)
+        ax.text(1.02, y, f"{value} {bracketed(100 * row.low, 100 * row.high, 1)}", **text)
+
+
+def _places(gains: pd.DataFrame) -> tuple[dict[tuple[str, str], int], dict[int, str]]:
+    """Rows of a forest by (group, method), and the name of every row, the groups' among them."""
+    groups, places, ticks = _order(gains["group"]), {}, {}
+    if len(groups) > len(_GROUP_MARKERS):
+        raise ValueError(f"gains: at most {len(_GROUP_MARKERS)} groups have a marker, got {groups}")
+    for group in groups:
+        ticks[len(ticks)] = group
+        for method in _order(gains.loc[gains["group"] == group, "method"]):
+            places[group, method] = len(ticks)
+            ticks[len(ticks)] = method
+    return places, ticks
 
 
 def gains_forest(
@@ -312,16 +311,9 @@ def gains_forest(
     """
     keys = ("group", "method", "subset")
     need(gains, "gains", *keys, "value", "low", "high", once=keys)
-    subsets = _known(gains["subset"], "gains", _SUBSETS)
-    groups, places, ticks = _order(gains["group"]), {}, {}
-    if len(groups) > len(_GROUP_MARKERS):
-        raise ValueError(f"gains: at most {len(_GROUP_MARKERS)} groups have a marker, got {groups}")
-    for group in groups:
-        ticks[len(ticks)] = group
-        own = gains.loc[gains["group"] == group, "method"]
-        for method in _order(own):
-            places[group, method] = len(ticks)
-            ticks[len(ticks)] = method
+    subsets = _known(gains["subset"], "gains", _LINES)
+    places, ticks = _places(gains)
+    markers = dict(zip(_order(gains["group"]), _GROUP_MARKERS, strict=False))
     headers = [y for y in ticks if y not in places.values()]
     methods = [method for _, method in places]
     if reference is not None and methods.count(reference) != 1:
@@ -330,38 +322,40 @@ def gains_forest(
             f"{methods}; name one"
         )
     with context():
-        fig, axes = plt.subplots(
-            1,
-            len(subsets),
-            figsize=(2.7 + 2.3 * len(subsets), 1.5 + 0.225 * len(ticks)),
-            layout="constrained",
-            sharey=True,
-            squeeze=False,
-        )
-        markers = dict(zip(groups, _GROUP_MARKERS, strict=False))
+        size = (2.7 + 2.3 * len(subsets), 1.5 + 0.225 * len(ticks))
+        fig, axes = _panels(len(subsets), size)
         for ax, subset in zip(axes[0], subsets, strict=True):
             rows = gains[gains["subset"] == subset]
             ax.axvline(0, color="black", lw=0.8, zorder=1)
             for y in headers[1:]:
-                ax.axhline(y - 0.5, color=_FAINT, lw=0.8, zorder=0)
+                ax.axhline(y - 0.5, color=FAINT, lw=0.8, zorder=0)
             for value in rows.loc[rows["method"] == reference, "value"]:
-                ax.axvline(100 * value, color=_GREY, lw=1, ls="--", zorder=0.5)
+                ax.axvline(100 * value, color=GREY, lw=1, ls="--", zorder=0.5)
             _forest(ax, rows, places, _COLOURS[subset], markers)
-            ax.set_title(_SUBSETS[subset])
+            ax.set_title(SUBSET_TITLES[subset])
             ax.set_xlabel("gain in Acc-5 (points)")
             ax.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
             ax.spines["left"].set_visible(False)
             ax.tick_params(axis="y", length=0)
         first = axes[0, 0]
-        first.set_yticks([*ticks], [*ticks.values()])
-        first.set_ylim(len(ticks) - 0.4, -0.6)
+        row_axis(first, [*ticks.values()])
         for y in headers:
             first.get_yticklabels()[y].set_fontweight("bold")
         if reference is not None:
-            line = Line2D([], [], color=_GREY, lw=1, ls="--", label=reference)
-            _legend(fig, [line])
+            _legend(fig, [line_entry(reference, GREY, "--", lw=1)])
         titled(fig, title, "95% intervals; each panel has its own scale")
         return fig
+
+
+def _base(panel: pd.DataFrame, parameter: str) -> float:
+    """The setting that is kept where another parameter varies."""
+    base = panel.loc[panel["base"].astype(bool), "setting"].unique()
+    if len(base) != 1:
+        raise ValueError(
+            f"frame: {parameter} has base settings {base.tolist()}, expected one of "
+            f"{sorted(panel['setting'].unique().tolist())}"
+        )
+    return base[0]
 
 
 def sweep_figure(frame: pd.DataFrame, *, title: str = "One setting at a time") -> Figure:
@@ -380,50 +374,36 @@ def sweep_figure(frame: pd.DataFrame, *, title: str = "One setting at a time") -
     """
     keys = ("parameter", "setting", "subset")
     need(frame, "frame", *keys, "value", "low", "high", "base", once=keys)
-    parameters = _known(frame["parameter"], "frame", _SYMBOLS)
-    subsets = _known(frame["subset"], "frame", _SUBSETS)
+    parameters = _known(frame["parameter"], "frame", _TYPESET)
+    subsets = _known(frame["subset"], "frame", _LINES)
     lines, columns = -(-len(parameters) // 4), min(4, len(parameters))
     with context():
-        fig, axes = plt.subplots(
-            lines,
-            columns,
-            figsize=(max(5.0, 1.2 + 2.1 * columns), 1.4 + 2.0 * lines),
-            layout="constrained",
-            sharey=True,
-            squeeze=False,
-        )
+        fig, axes = _panels(columns, (max(5.0, 1.2 + 2.1 * columns), 1.4 + 2.0 * lines), lines)
         for ax in axes.flat[len(parameters) :]:
             ax.remove()
         for ax, parameter in zip(axes.flat, parameters, strict=False):
             panel = frame[frame["parameter"] == parameter]
-            base = panel.loc[panel["base"].astype(bool), "setting"].unique()
-            if len(base) != 1:
-                raise ValueError(
-                    f"frame: {parameter} has base settings {base.tolist()}, expected one of "
-                    f"{sorted(panel['setting'].unique().tolist())}"
-                )
+            base = _base(panel, parameter)
             ax.axhline(0, color="black", lw=0.8, zorder=1)
-            ax.axvline(base[0], color=_DARK, lw=1.1, ls=":", zorder=1)
+            ax.axvline(base, color=INK, lw=1.1, ls=":", zorder=1)
             for subset in subsets:
                 rows = panel[panel["subset"] == subset].sort_values("setting")
                 colour, (ls, marker) = _COLOURS[subset], _LINES[subset]
-                _band(ax, rows["setting"].to_numpy(), rows, colour, 100)
+                band(ax, rows["setting"], rows, colour, 100)
                 ax.plot(
                     rows["setting"], 100 * rows["value"], color=colour, ls=ls, marker=marker, ms=3.5
                 )
             whole = bool((panel["setting"] % 1 == 0).all())
             ax.xaxis.set_major_locator(MaxNLocator(6, integer=whole, steps=[1, 2, 5, 10]))
-            ax.set_xlabel(f"{_SYMBOLS[parameter]} (base {base[0]:g})")
+            ax.set_xlabel(f"{_TYPESET[parameter]} (base {base:g})")
             ax.margins(x=0.07)
         for ax in axes[:, 0]:
             ax.set_ylabel("gain (points)")
         handles = [
-            Line2D(
-                [], [], color=_COLOURS[s], ls=_LINES[s][0], marker=_LINES[s][1], label=_SUBSETS[s]
-            )
+            line_entry(SUBSET_TITLES[s], _COLOURS[s], _LINES[s][0], marker=_LINES[s][1])
             for s in subsets
         ]
-        handles.append(Line2D([], [], color=_DARK, lw=1.1, ls=":", label="base setting"))
+        handles.append(line_entry("base setting", INK, ":", lw=1.1))
         _legend(fig, handles)
         titled(fig, title, "gain over the unsteered model, 95% intervals")
         return fig

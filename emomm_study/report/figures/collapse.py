@@ -7,6 +7,7 @@ from textwrap import fill
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -14,45 +15,43 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
 from emomm_lib.labels import COALITIONS, MODALITIES, coalition_modalities
+from emomm_lib.metrics.psmv import SUBSETS
 from emomm_study import paper
+from emomm_study.report.figures.parts import (
+    MODALITY_COLOURS,
+    band,
+    dots,
+    halo,
+    layer_axis,
+    line_entry,
+    modality_handles,
+    one_row,
+)
 from emomm_study.report.frames import need
-from emomm_study.report.style import COLOURS, PUBLISHED, context, fixed, titled
+from emomm_study.report.numbers import bracketed, number
+from emomm_study.report.style import (
+    COLOURS,
+    INK,
+    PUBLISHED,
+    SUBSET_TITLES,
+    context,
+    titled,
+)
 
 _MODEL = "model"
-_SUBSETS = {"align": "Align", "conflict": "Conflict"}
-_SEVERAL, _DARK = "#8C8C8C", "#333333"
+_SEVERAL = "#8C8C8C"
 _READERS = "osdhp8"
+_READER_MARKS = {"ls": "", "mfc": "white", "mec": "black", "ms": 4.5, "mew": 0.9}
 _SHAPES = {"TA": "^", "TV": "v", "AV": "P", "TAV": "D"}
 """Apart from the readers' markers, which stand in the same figure."""
-_HALO = [withStroke(linewidth=2.4, foreground="white")]
-"""Black lines must stay visible on dark bars."""
-
-
-def _row(frame: pd.DataFrame, what: str, **keys: str) -> pd.Series:
-    need(frame, what, *keys, "value", "low", "high")
-    rows = frame[np.logical_and.reduce([frame[key] == value for key, value in keys.items()])]
-    if len(rows) != 1:
-        raise ValueError(
-            f"{what}: expected one row with {keys}, got {len(rows)}; "
-            "make the frame with emomm_lib.metrics, on clips that have it"
-        )
-    return rows.iloc[0]
+_HALO = halo(2.4)
 
 
 def _scaled(row: pd.Series, factor: float = 1.0) -> tuple[float, float, float]:
     return tuple(factor * float(row[name]) for name in ("value", "low", "high"))
-
-
-def _number(value: float, digits: int) -> str:
-    return fixed(value, digits).replace("-", "\N{MINUS SIGN}") if np.isfinite(value) else "n/a"
-
-
-def _interval(low: float, high: float, digits: int) -> str:
-    return f"[{_number(low, digits)}, {_number(high, digits)}]"
 
 
 def _published() -> pd.Series:
@@ -91,10 +90,10 @@ def _bar(
     centres = [left + own / 2, *(left + own + (k + 0.5) * step for k in range(len(readers)))]
     drawn = [(centre, *bar[1:]) for centre, bar in zip(centres, [model, *readers], strict=True)]
     ax.bar(centres[0], model[0], 0.94 * own, linewidth=0.8, **paint)
-    ax.vlines(*drawn[0], color=_DARK, lw=1.3, path_effects=_HALO, zorder=3)
+    ax.vlines(*drawn[0], color=INK, lw=1.3, path_effects=_HALO, zorder=3)
     for marker, centre, (value, low, high) in zip(_READERS, centres[1:], readers, strict=False):
-        ax.vlines(centre, low, high, color=_DARK, lw=0.7, zorder=3)
-        ax.plot(centre, value, marker, mfc="white", mec="black", ms=4.5, mew=0.9, zorder=4)
+        ax.vlines(centre, low, high, color=INK, lw=0.7, zorder=3)
+        ax.plot(centre, value, marker=marker, zorder=4, **_READER_MARKS)
     if published is not None:
         line = {"color": PUBLISHED, "lw": 1.8, "path_effects": _HALO, "zorder": 5}
         ax.hlines(published, left, left + own, **line)
@@ -114,19 +113,14 @@ def _limit(ax: Axes, values: Iterable[float], drawn: list[tuple[float, float, fl
     for x, lower, upper in drawn:
         for beyond, edge, marker in ((lower < low, low, "v"), (upper > high, high, "^")):
             if beyond:
-                ax.plot(x, edge, marker, color=_DARK, ms=4, mew=0, clip_on=False, zorder=6)
-
-
-def _modality_handles() -> list[Artist]:
-    return [Patch(facecolor=COLOURS[m.lower()], label=m) for m in MODALITIES]
+                ax.plot(x, edge, marker, color=INK, ms=4, mew=0, clip_on=False, zorder=6)
 
 
 def _mark_handles(readers: list[str]) -> list[Artist]:
-    hollow = {"color": "none", "mfc": "white", "mec": "black", "ms": 4.5, "mew": 0.9}
     return [
-        Line2D([], [], color=PUBLISHED, lw=1.8, label="published"),
+        line_entry("published", PUBLISHED, lw=1.8),
         *(
-            Line2D([], [], marker=marker, label=f"reader: {name}", **hollow)
+            Line2D([], [], marker=marker, label=f"reader: {name}", **_READER_MARKS)
             for marker, name in zip(_READERS, readers, strict=False)
         ),
     ]
@@ -139,14 +133,14 @@ def _accuracy_panel(ax: Axes, accuracy: pd.DataFrame, drops: pd.DataFrame) -> No
     top = 0.0
     for place, coalition in zip(places, coalitions, strict=True):
         colour = COLOURS.get(coalition.lower(), _SEVERAL)
-        for side, subset in zip((-0.2, 0.2), _SUBSETS, strict=True):
-            row = _row(accuracy, "accuracy", subset=subset, coalition=coalition)
+        for side, subset in zip((-0.2, 0.2), SUBSETS, strict=True):
+            row = one_row(accuracy, "accuracy", subset=subset, coalition=coalition)
             bar = _scaled(row, 100)
             _bar(ax, place + side, 0.4, bar, _paint(colour, subset))
             top = np.nanmax([top, bar[0], bar[2]])
-    for subset, style in zip(_SUBSETS, ("--", ":"), strict=True):
-        chance = _row(accuracy, "accuracy", subset=subset, coalition="none")
-        ax.axhline(100 * chance["value"], ls=style, lw=1, color=_DARK, zorder=0.5)
+    for subset, style in zip(SUBSETS, ("--", ":"), strict=True):
+        chance = one_row(accuracy, "accuracy", subset=subset, coalition="none")
+        ax.axhline(100 * chance["value"], ls=style, lw=1, color=INK, zorder=0.5)
         top = np.nanmax([top, 100 * chance["value"]])
     height = top / 0.8 or 1.0
     ax.set_ylim(0, height)
@@ -156,10 +150,10 @@ def _accuracy_panel(ax: Axes, accuracy: pd.DataFrame, drops: pd.DataFrame) -> No
     lines.append(("published drop", 0.865))
     text = {"transform": ax.get_xaxis_transform(), "fontsize": 6.5, "va": "center"}
     for place, modality in zip(places, MODALITIES, strict=False):
-        value, low, high = _scaled(_row(drops, "drops", coalition=modality), 100)
+        value, low, high = _scaled(one_row(drops, "drops", coalition=modality), 100)
         known = facts[f"vcc_drop_{modality.lower()}"]
         for words, weight, (_, y) in zip(
-            (_number(value, 1), _interval(low, high, 1), _number(known, 1)),
+            (number(value, 1), bracketed(low, high, 1), number(known, 1)),
             ("bold", "normal", "normal"),
             lines,
             strict=True,
@@ -175,16 +169,16 @@ def _accuracy_panel(ax: Axes, accuracy: pd.DataFrame, drops: pd.DataFrame) -> No
 
 def _share_panel(ax: Axes, shares: pd.DataFrame, vcc: pd.DataFrame, readers: list[str]) -> None:
     facts = _published()
-    known = {("V", s): facts[f"vcc_share_v_{s}"] for s in _SUBSETS}
+    known = {("V", s): facts[f"vcc_share_v_{s}"] for s in SUBSETS}
     values, drawn = list(known.values()), []
     for place, modality in enumerate(MODALITIES):
-        for side, subset in zip((-0.21, 0.21), _SUBSETS, strict=True):
+        for side, subset in zip((-0.21, 0.21), SUBSETS, strict=True):
             keys = {"subset": subset, "modality": modality}
             bars = [
-                _scaled(_row(shares, "shares", source=source, **keys), 100)
+                _scaled(one_row(shares, "shares", source=source, **keys), 100)
                 for source in (_MODEL, *readers)
             ]
-            paint, tick = _paint(COLOURS[modality.lower()], subset), known.get((modality, subset))
+            paint, tick = _paint(MODALITY_COLOURS[modality], subset), known.get((modality, subset))
             drawn += _bar(ax, place + side, 0.42, bars[0], paint, bars[1:], tick)
             values += [bar[0] for bar in bars]
     ax.axhline(0, color="black", lw=0.8)
@@ -194,13 +188,13 @@ def _share_panel(ax: Axes, shares: pd.DataFrame, vcc: pd.DataFrame, readers: lis
     ax.set_ylabel("PSMV share (%)")
     ax.set_title("PSMV share")
     fall = {
-        source: _scaled(_row(vcc, "vcc", source=source, quantity="collapse"), 100)
+        source: _scaled(one_row(vcc, "vcc", source=source, quantity="collapse"), 100)
         for source in (_MODEL, *readers)
     }
-    published = _number(known["V", "align"] - known["V", "conflict"], 1)
-    others = ", ".join(f"{name} {_number(fall[name][0], 1)}" for name in readers)
+    published = number(known["V", "align"] - known["V", "conflict"], 1)
+    others = ", ".join(f"{name} {number(fall[name][0], 1)}" for name in readers)
     value, low, high = fall[_MODEL]
-    lines = ["collapse of V", f"model {_number(value, 1)} {_interval(low, high, 1)}"]
+    lines = ["collapse of V", f"model {number(value, 1)} {bracketed(low, high, 1)}"]
     lines += [fill(f"readers: {others}", 60)] * bool(readers)
     ax.set_xlabel("\n".join([*lines, f"published {published} points"]), fontsize=7.5)
 
@@ -209,9 +203,10 @@ def _correlation_panel(ax: Axes, points: pd.DataFrame, correlation: pd.DataFrame
     need(points, "points", "coalition", "modality", "gtar", "share")
     if unknown := set(points["coalition"]) - set(_SHAPES):
         raise ValueError(f"points: coalitions are {tuple(_SHAPES)}, got also {sorted(unknown)}")
-    for point in points.itertuples(index=False):
-        colour, shape = COLOURS[point.modality.lower()], _SHAPES[point.coalition]
-        ax.plot(point.share, point.gtar, shape, color=colour, ms=8, mec="white", mew=0.7)
+    sns.scatterplot(
+        points, x="share", y="gtar", hue="modality", palette=MODALITY_COLOURS, style="coalition",
+        markers=_SHAPES, s=64, linewidth=0.7, legend=False, ax=ax,
+    )  # fmt: skip
     ax.margins(0.1)
     low, high = ax.get_ylim()
     ax.set_yticks([t for t in ax.get_yticks() if low <= t <= min(high, 1)])
@@ -228,8 +223,8 @@ def _correlation_panel(ax: Axes, points: pd.DataFrame, correlation: pd.DataFrame
         "within": "clip by clip, within points",
     }
     for quantity, name in names.items():
-        value, *ends = _scaled(_row(correlation, "correlation", quantity=quantity))
-        lines.append(f"{name} {_number(value, 2)} {_interval(*ends, 2)}")
+        value, *ends = _scaled(one_row(correlation, "correlation", quantity=quantity))
+        lines.append(f"{name} {number(value, 2)} {bracketed(*ends, 2)}")
     ax.set_xlabel("\n".join(lines), fontsize=7.5)
 
 
@@ -269,17 +264,16 @@ def figure3(
         )
         _accuracy_panel(axes[0], accuracy, drops)
         _share_panel(axes[1], shares, vcc, readers)
-        line = {"color": _DARK, "lw": 1}
         handles = [
-            *_modality_handles(),
+            *modality_handles(),
             Patch(facecolor=_SEVERAL, label="several modalities"),
-            *(Patch(label=name, **_paint(_SEVERAL, s)) for s, name in _SUBSETS.items()),
-            Line2D([], [], ls="--", label="no modality, Align", **line),
-            Line2D([], [], ls=":", label="no modality, Conflict", **line),
+            *(Patch(label=SUBSET_TITLES[s], **_paint(_SEVERAL, s)) for s in SUBSETS),
+            line_entry("no modality, Align", INK, "--", lw=1),
+            line_entry("no modality, Conflict", INK, ":", lw=1),
             *_mark_handles(readers),
         ]
         fig.legend(handles=handles, loc="outside lower center", ncols=5)
-        clips = [_row(accuracy, "accuracy", subset=s, coalition="TAV")["n"] for s in _SUBSETS]
+        clips = [one_row(accuracy, "accuracy", subset=s, coalition="TAV")["n"] for s in SUBSETS]
         below = f"{int(clips[0]):,} Align and {int(clips[1]):,} Conflict clips, 95% intervals"
         title = "Figure 3 (left, middle). Video contribution collapse"
         titled(fig, title, below)
@@ -302,7 +296,7 @@ def figure3_right(points: pd.DataFrame, correlation: pd.DataFrame) -> Figure:
     with context():
         fig, ax = plt.subplots(figsize=(5.4, 4.4), layout="constrained")
         _correlation_panel(ax, points, correlation)
-        fig.legend(handles=_modality_handles(), loc="outside lower center", ncols=3)
+        fig.legend(handles=modality_handles(), loc="outside lower center", ncols=3)
         titled(fig, "Figure 3 (right). Attention and adoption", "95% intervals over clips")
         return fig
 
@@ -318,16 +312,33 @@ def _layers(ax: Axes, by_layer: pd.DataFrame, coalition: str) -> None:
             raise ValueError(
                 f"by_layer: no share of {modality} in {coalition}; trace that coalition, too"
             )
-        colour, layer = COLOURS[modality.lower()], line["layer"].to_numpy()
-        ax.fill_between(layer, line["low"], line["high"], color=colour, alpha=0.25, lw=0)
-        marker = "o" if len(line) <= 12 else None
-        ax.plot(layer, line["value"], color=colour, lw=1.6, marker=marker, ms=3.5, label=modality)
-        last = max(last, int(layer[-1]))
-    step = -(-last // 8)
-    ax.set_xticks(sorted({1, *range(step, last + 1, step)}))
-    ax.set_xlim(0.5, last + 0.5)
+        colour, layer = MODALITY_COLOURS[modality], line["layer"]
+        band(ax, layer, line, colour, alpha=0.25)
+        ax.plot(
+            layer, line["value"], color=colour, lw=1.6, marker=dots(line), ms=3.5, label=modality
+        )
+        last = max(last, int(layer.iloc[-1]))
+    layer_axis(ax, last)
     ax.set_ylim(0, 1)
-    ax.set_xlabel("layer")
+
+
+def _gtar_panel(
+    ax: Axes, gtar: pd.DataFrame, reader_gtar: pd.DataFrame, readers: list[str], setting: str
+) -> None:
+    facts, labels = _published(), []
+    for x, modality in enumerate(MODALITIES):
+        keys = {"setting": setting, "modality": modality}
+        row = one_row(gtar, "gtar", **keys)
+        others = [
+            _scaled(one_row(reader_gtar, "reader_gtar", reader=reader, **keys))
+            for reader in readers
+        ]
+        paint = _paint(MODALITY_COLOURS[modality], "align")
+        tick = facts.get(f"gtar_{modality.lower()}_{setting}")
+        _bar(ax, x, 0.84, _scaled(row), paint, others, tick)
+        labels.append(f"{modality}\n{number(row['value'], 3)}\nn={int(row['n']):,}")
+    ax.set_xticks(range(len(MODALITIES)), labels)
+    ax.set_ylim(0, 1.02)
 
 
 def figure9(gtar: pd.DataFrame, reader_gtar: pd.DataFrame, by_layer: pd.DataFrame) -> Figure:
@@ -346,7 +357,7 @@ def figure9(gtar: pd.DataFrame, reader_gtar: pd.DataFrame, by_layer: pd.DataFram
 
     Raises ``ValueError`` that names the frame and the missing column or row.
     """
-    facts, settings = _published(), {"missing_conflict": "Missing-Conflict", "conflict": "Conflict"}
+    settings = {"missing_conflict": "Missing-Conflict", "conflict": "Conflict"}
     need(gtar, "gtar", "n")
     need(reader_gtar, "reader_gtar", "reader", empty=True)
     readers = _names(reader_gtar["reader"])
@@ -355,26 +366,13 @@ def figure9(gtar: pd.DataFrame, reader_gtar: pd.DataFrame, by_layer: pd.DataFram
             1, 3, figsize=(9.6, 4.1), layout="constrained", width_ratios=[1, 1, 1.35]
         )
         for ax, (setting, name) in zip(axes, settings.items(), strict=False):
-            labels = []
-            for x, modality in enumerate(MODALITIES):
-                keys = {"setting": setting, "modality": modality}
-                row = _row(gtar, "gtar", **keys)
-                others = [
-                    _scaled(_row(reader_gtar, "reader_gtar", reader=reader, **keys))
-                    for reader in readers
-                ]
-                paint = _paint(COLOURS[modality.lower()], "align")
-                tick = facts.get(f"gtar_{modality.lower()}_{setting}")
-                _bar(ax, x, 0.84, _scaled(row), paint, others, tick)
-                labels.append(f"{modality}\n{_number(row['value'], 3)}\nn={int(row['n']):,}")
-            ax.set_xticks(range(len(MODALITIES)), labels)
-            ax.set_ylim(0, 1.02)
+            _gtar_panel(ax, gtar, reader_gtar, readers, setting)
             ax.set_title(f"(a) {name}")
         axes[0].set_ylabel("GTAR")
         _layers(axes[2], by_layer, "TAV")
         axes[2].set_ylabel("nMAS share")
         axes[2].set_title("(b) one of three modalities wrong")
-        handles = [*_modality_handles(), *_mark_handles(readers)]
+        handles = [*modality_handles(), *_mark_handles(readers)]
         fig.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 4))
         title = "Figure 9. Modality preference and attention under conflict"
         titled(fig, title, "95% intervals over clips")
@@ -399,8 +397,8 @@ def figure10(by_layer: pd.DataFrame) -> Figure:
             first, second = coalition
             ax.set_title(f"{first} and {second} present")
         axes[0].set_ylabel("nMAS share")
-        mark = Line2D([], [], color=PUBLISHED, ls=":", lw=1.4, label=f"published: V < {limit:g}")
-        handles = [*_modality_handles(), mark]
+        published = line_entry(f"published: V < {limit:g}", PUBLISHED, ":", lw=1.4)
+        handles = [*modality_handles(), published]
         fig.legend(handles=handles, loc="outside lower center", ncols=len(handles))
         title = "Figure 10. Attention with one modality missing"
         titled(fig, title, "Missing-Conflict, 95% intervals over clips")

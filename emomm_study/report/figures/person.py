@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
 from emomm_lib.labels import MODALITIES
@@ -22,10 +23,21 @@ from emomm_study.media.region_store import RegionStore
 from emomm_study.media.regions import suppress, token_cover
 from emomm_study.media.video import read_frames
 from emomm_study.paths import resolve_media
+from emomm_study.report.figures.parts import (
+    MODALITY_COLOURS,
+    band,
+    dots,
+    halo,
+    layer_axis,
+    line_entry,
+    modality_handles,
+    one_row,
+)
 from emomm_study.report.frames import need
-from emomm_study.report.style import COLOURS, CORPUS_NAMES, context, fixed, titled
+from emomm_study.report.numbers import number
+from emomm_study.report.style import COLOURS, CORPUS_NAMES, INK, context, titled
 
-_DARK, _GREY = "#333333", "#9A9A9A"
+_GREY = "#9A9A9A"
 _METRICS = {"acc5": "ACC-5", "acc2": "ACC-2", "f1": "F1"}
 _PAINTS = (
     {"facecolor": _GREY, "edgecolor": _GREY},
@@ -35,14 +47,6 @@ _PAINTS = (
 )
 """Views in order; the first is the unchanged video."""
 _LINES = (("-", "o"), ("-", "s"), ("--", "^"), (":", "D"))
-_HALO = [withStroke(linewidth=3, foreground="white")]
-
-
-def _only(frame: pd.DataFrame, what: str, **keys: str) -> pd.Series:
-    rows = frame[np.logical_and.reduce([frame[key] == value for key, value in keys.items()])]
-    if len(rows) != 1:
-        raise ValueError(f"{what}: expected one row with {keys}, got {len(rows)}")
-    return rows.iloc[0]
 
 
 def _views(frame: pd.DataFrame, what: str) -> list[str]:
@@ -150,7 +154,7 @@ def overlay_sheet(frames: Sequence[PersonFrame], least_cover: float) -> Figure:
                 edge = np.pad(shown.region, 1)
                 places = (np.arange(-1, n + 1) for n in shown.region.shape[::-1])
                 line = column[0].contour(*places, edge, [0.5], colors=COLOURS["v"], linewidths=1.6)
-                line.set_path_effects(_HALO)
+                line.set_path_effects(halo(3))
                 column[0].set(xlim=(-0.5, edge.shape[1] - 2.5), ylim=(edge.shape[0] - 2.5, -0.5))
             column[0].set_title(f"{CORPUS_NAMES[shown.corpus]}\n{shown.found}", fontsize=8)
             _show(column[1], suppress(shown.frame[None], shown.region[None])[0])
@@ -166,32 +170,46 @@ def overlay_sheet(frames: Sequence[PersonFrame], least_cover: float) -> Figure:
     return fig
 
 
-def _points(value: float) -> str:
-    """Points with one digit and a sign; zero has none."""
-    if not np.isfinite(value):
-        return "n/a"
-    # Adding zero takes the sign off the zero of a small loss.
-    value = float(np.round(100 * value, 1)) + 0.0
-    text = fixed(value, 1).replace("-", "\N{MINUS SIGN}")
-    return f"+{text}" if value > 0 else text
+@dataclass(frozen=True)
+class _Grouping:
+    """Bars in groups: the column and the order of the groups, and of the bars in each."""
+
+    x: str
+    order: Sequence[str]
+    hue: str
+    paints: Mapping[str, dict]
+
+
+def _bars(
+    ax: Axes, rows: pd.DataFrame, by: _Grouping, write: Callable[[float], str], fontsize: float
+) -> None:
+    """Bars of ``value`` with their intervals, and numbers beyond these, away from zero."""
+    sns.barplot(
+        rows, x=by.x, order=by.order, y="value", hue=by.hue, hue_order=by.paints, errorbar=None,
+        gap=0.08, legend=False, ax=ax,
+    )  # fmt: skip
+    for bars, (name, paint) in zip(ax.containers, by.paints.items(), strict=True):
+        own = rows[rows[by.hue] == name].set_index(by.x).loc[list(by.order)]
+        for bar, row in zip(bars, own.itertuples(), strict=True):
+            x = bar.get_x() + bar.get_width() / 2
+            bar.set(linewidth=0.9, **paint)
+            ax.vlines(x, row.low, row.high, color=INK, lw=1.2, zorder=3)
+            ends = [end for end in (row.value, row.low, row.high) if np.isfinite(end)]
+            up = row.value >= 0
+            ax.annotate(
+                write(row.value), (x, max(ends) if up else min(ends)), (0, 3 if up else -3),
+                textcoords="offset points", ha="center", va="bottom" if up else "top",
+                fontsize=fontsize,
+            )  # fmt: skip
+    ax.set(xlabel="", ylabel="")
 
 
 def _gain_panel(ax: Axes, rows: pd.DataFrame, paints: Mapping[str, dict], what: str) -> None:
-    width = 0.8 / len(paints)
-    for place, metric in enumerate(_METRICS):
-        for k, (view, paint) in enumerate(paints.items()):
-            row = _only(rows, what, view=view, metric=metric)
-            x = place + (k - (len(paints) - 1) / 2) * width
-            value, low, high = (100 * row[c] for c in ("value", "low", "high"))
-            ax.bar(x, value, 0.92 * width, linewidth=0.9, **paint)
-            ax.vlines(x, low, high, color=_DARK, lw=1.2, zorder=3)
-            ends = [v for v in (value, low, high) if np.isfinite(v)]
-            # Beyond the interval, away from zero, where nothing else is drawn.
-            up = value >= 0
-            ax.annotate(
-                _points(row["value"]), (x, max(ends) if up else min(ends)), (0, 3 if up else -3),
-                textcoords="offset points", ha="center", va="bottom" if up else "top", fontsize=7.5,
-            )  # fmt: skip
+    for view, metric in product(paints, _METRICS):
+        one_row(rows, what, view=view, metric=metric)
+    shown = rows.assign(**100 * rows[["value", "low", "high"]])
+    by = _Grouping("metric", [*_METRICS], "view", paints)
+    _bars(ax, shown, by, lambda value: number(value, 1, sign=True), 7.5)
     ax.axhline(0, color="black", lw=0.9)
     ax.margins(y=0.16)
     ax.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
@@ -227,7 +245,7 @@ def figure11(gains: pd.DataFrame) -> Figure:
         )
         axes[1].set_xlabel("published: up for person only; no numbers", fontsize=8)
         handles = [Patch(label=view, **paint) for view, paint in paints.items()]
-        handles.append(Line2D([], [], color=_DARK, lw=1.2, label="95% interval, paired"))
+        handles.append(line_entry("95% interval, paired", INK, lw=1.2))
         fig.legend(handles=handles, loc="outside lower center", ncols=len(handles))
         clips = int(gains["n"].iloc[0])
         titled(fig, "Figure 11. Marginal gain of video", f"{clips:,} conflict clips")
@@ -235,18 +253,11 @@ def figure11(gains: pd.DataFrame) -> Figure:
 
 
 def _token_panel(ax: Axes, tokens: pd.DataFrame, views: Sequence[str]) -> None:
-    # What the number above a bar needs to be told from the next one's.
-    width = 0.27
-    for place, view in enumerate(views):
-        for k, modality in enumerate(MODALITIES):
-            row = _only(tokens, "budget", view=view, modality=modality)
-            x = place + (k - 1) * width
-            ax.bar(x, row["value"], 0.92 * width, color=COLOURS[modality.lower()])
-            ax.vlines(x, row["low"], row["high"], color=_DARK, lw=1.2)
-            ax.annotate(
-                fixed(row["value"], 0), (x, max(row["value"], row["high"])), (0, 2),
-                textcoords="offset points", ha="center", fontsize=8,
-            )  # fmt: skip
+    for view, modality in product(views, MODALITIES):
+        one_row(tokens, "budget", view=view, modality=modality)
+    paints = {m: {"facecolor": c, "edgecolor": c} for m, c in MODALITY_COLOURS.items()}
+    by = _Grouping("view", views, "modality", paints)
+    _bars(ax, tokens, by, lambda value: number(value, 0), 8)
     ax.set_xticks(range(len(views)), [view.replace(": ", ":\n") for view in views])
     ax.margins(y=0.1)
     ax.set_ylabel("tokens a clip")
@@ -260,18 +271,15 @@ def _share_panel(ax: Axes, by_layer: pd.DataFrame, views: Sequence[str]) -> list
         if line.empty:
             raise ValueError(f"by_layer: no share of V in TAV for {view!r}; trace that view, too")
         colour = paint["edgecolor"]
-        ax.fill_between(line["layer"], line["low"], line["high"], color=colour, alpha=0.2, lw=0)
+        band(ax, line["layer"], line, colour)
         style = {"color": colour, "ls": dash, "lw": 1.6, "ms": 4, "mfc": paint["facecolor"]}
-        style["marker"] = marker if len(line) <= 12 else None
+        style["marker"] = marker if dots(line) else None
         ax.plot(line["layer"], line["value"], **style)
         handles.append(Line2D([], [], label=view, **style))
-    ax.axhline(1 / 3, color=_DARK, ls=":", lw=1)
-    handles.append(Line2D([], [], color=_DARK, ls=":", lw=1, label="equal shares"))
-    last = int(by_layer["layer"].max())
-    step = -(-last // 8)
-    ax.set_xticks(sorted({1, *range(step, last + 1, step)}))
+    ax.axhline(1 / 3, color=INK, ls=":", lw=1)
+    handles.append(line_entry("equal shares", INK, ":", lw=1))
+    layer_axis(ax, int(by_layer["layer"].max()))
     ax.set_ylim(0, None)
-    ax.set_xlabel("layer")
     ax.set_ylabel("video's nMAS share")
     ax.set_title("attention a token on video")
     return handles
@@ -302,8 +310,9 @@ def token_figure(budget: pd.DataFrame, by_layer: pd.DataFrame) -> Figure:
             1, 2, figsize=(9.6, 4.1), layout="constrained", width_ratios=[1.1, 1]
         )
         _token_panel(axes[0], tokens, views)
-        handles = [Patch(facecolor=COLOURS[m.lower()], label=m) for m in MODALITIES]
-        handles += _share_panel(axes[1], by_layer[whole & (by_layer["quantity"] == "share")], views)
+        handles = modality_handles() + _share_panel(
+            axes[1], by_layer[whole & (by_layer["quantity"] == "share")], views
+        )
         fig.legend(handles=handles, loc="outside lower center", ncols=len(handles))
         clips = int(tokens["n"].max())
         below = f"{clips:,} conflict clips, 95% intervals over clips"

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from emomm_lib import agreement_matrix
 from emomm_lib.labels import CLASSES, SOURCES
 from emomm_study import paper
+from emomm_study.report.figures.parts import line_entry
 from emomm_study.report.style import (
     COLOURS,
     CORPUS_NAMES,
@@ -32,32 +33,35 @@ def figure2(sizes: pd.DataFrame) -> Figure:
     ``sizes`` has ``corpus, subset, instances`` as by ``benchmark.subset_sizes``. A black tick
     marks the published border between Align and Conflict where the paper gives one (CH-SIMS v2.0).
     """
-    counts = sizes.set_index(["corpus", "subset"])["instances"]
     facts = paper.claims().set_index("id")["value"]
     published = {"ch_sims_v2": facts["quota_ch_sims_equal"] + facts["quota_ch_sims_same_polarity"]}
-    bars = [(c, p) for c in paper.CORPORA if c in set(sizes["corpus"]) for p in ("", "missing_")]
+    masked = sizes["subset"].str.startswith("missing_")
+    subset = sizes["subset"].str.removeprefix("missing_")
+    counts = sizes.assign(masked=masked, subset=subset)
+    counts = counts.pivot(index=["corpus", "masked"], columns="subset", values="instances")
+    counts = counts.reindex([c for c in paper.CORPORA if c in counts.index], level="corpus")
+    totals, widest = counts.sum(axis=1), counts.sum(axis=1).max()
     with context():
-        fig, ax = plt.subplots(figsize=(7.2, 1.5 + 0.5 * len(bars)), layout="constrained")
-        widest = max(counts[c, f"{p}align"] + counts[c, f"{p}conflict"] for c, p in bars)
-        for y, (corpus, prefix) in enumerate(bars):
-            left, total = 0, sum(counts[corpus, f"{prefix}{s}"] for s in SUBSET_COLOURS)
-            for subset, colour in SUBSET_COLOURS.items():
-                count = counts[corpus, f"{prefix}{subset}"]
-                hatch = "///" if prefix else None
-                ax.barh(y, count, left=left, color=colour, hatch=hatch, edgecolor="white", lw=0.8)
-                # A label wider than its bar would run into its neighbour's.
-                text = f"{count:,} ({count / total:.0%})" if count > 0.12 * widest else f"{count:,}"
-                if count > 0.05 * widest:
-                    box = {"facecolor": colour, "edgecolor": "none", "pad": 1.5}
-                    ax.text(left + count / 2, y, text, ha="center", va="center", bbox=box)
-                left += count
-            ax.text(left + 0.01 * widest, y, f"{total:,}", va="center", color="#555555")
-            if not prefix and corpus in published:
-                ax.plot([published[corpus]] * 2, [y - 0.48, y + 0.48], color=PUBLISHED, lw=1.6)
-        ax.set_yticks(
-            range(len(bars)),
-            [f"{CORPUS_NAMES[c]}\n{'missing' if p else 'full modality'}" for c, p in bars],
-        )
+        fig, ax = plt.subplots(figsize=(7.2, 1.5 + 0.5 * len(counts)), layout="constrained")
+        counts[[*SUBSET_COLOURS]].plot.barh(
+            stacked=True, ax=ax, color=SUBSET_COLOURS, width=0.8, edgecolor="white", lw=0.8,
+            legend=False,
+        )  # fmt: skip
+        for bars, (subset, colour) in zip(ax.containers, SUBSET_COLOURS.items(), strict=True):
+            for bar, (_, hatched) in zip(bars, counts.index, strict=True):
+                bar.set_hatch("///" if hatched else None)
+            words = [_count(*pair, widest) for pair in zip(counts[subset], totals, strict=True)]
+            box = {"facecolor": colour, "edgecolor": "none", "pad": 1.5}
+            ax.bar_label(bars, words, label_type="center", bbox=box)
+        for y, (key, total) in enumerate(totals.items()):
+            ax.text(total + 0.01 * widest, y, f"{total:,}", va="center", color="#555555")
+            if key in [(corpus, False) for corpus in published]:
+                ax.vlines(published[key[0]], y - 0.48, y + 0.48, color=PUBLISHED, lw=1.6)
+        names = [
+            f"{CORPUS_NAMES[c]}\n{'missing' if m else 'full modality'}" for c, m in totals.index
+        ]
+        ax.set_yticks(range(len(names)), names)
+        ax.set_ylabel("")
         ax.invert_yaxis()
         ax.set_xlim(0, widest * 1.1)
         ax.set_xlabel("instances")
@@ -65,53 +69,50 @@ def figure2(sizes: pd.DataFrame) -> Figure:
             Patch(facecolor=SUBSET_COLOURS["align"], label="Align"),
             Patch(facecolor=SUBSET_COLOURS["conflict"], label="Conflict"),
             Patch(facecolor="#DDDDDD", edgecolor="white", hatch="///", label="one modality masked"),
-            Line2D([], [], color=PUBLISHED, lw=1.6, label="published border"),
+            line_entry("published border", PUBLISHED, lw=1.6),
         ]
         fig.legend(handles=handles, loc="outside lower center", ncols=4)
         titled(fig, "Figure 2 (left). EmoMM subsets", "Missing: three instances of each clip")
     return fig
 
 
+def _count(count: int, total: int, widest: int) -> str:
+    """What a bar says of itself: a label wider than its bar would run into its neighbour's."""
+    if count <= 0.05 * widest:
+        return ""
+    return f"{count:,} ({count / total:.0%})" if count > 0.12 * widest else f"{count:,}"
+
+
 def _distribution(ax: Axes, counts: pd.DataFrame, published: pd.DataFrame) -> None:
-    by_source = {
-        name: frame.groupby(["source", "label"])["count"].sum()
-        for name, frame in (("ours", counts), ("published", published))
-    }
-    width = 0.8 / len(SOURCES)
-    for k, source in enumerate(SOURCES):
-        x = np.arange(len(CLASSES)) + (k - (len(SOURCES) - 1) / 2) * width
-        heights = [by_source["ours"][source, label] for label in CLASSES]
-        marks = [by_source["published"][source, label] for label in CLASSES]
-        ax.bar(x, heights, width * 0.94, color=COLOURS[source], label=NAMES[source])
-        ax.hlines(marks, x - width / 2, x + width / 2, color=PUBLISHED, lw=1.2)
-    ax.set_xticks(range(len(CLASSES)), CLASSES)
-    ax.set_ylabel("clips")
-    ax.set_title("label distribution")
-    handles, names = ax.get_legend_handles_labels()
-    handles.append(Line2D([], [], color=PUBLISHED, lw=1.2))
+    sources = [NAMES[source] for source in SOURCES]
+    sns.barplot(
+        counts.replace({"source": NAMES}), x="label", y="count", hue="source", order=CLASSES,
+        hue_order=sources, palette=[COLOURS[source] for source in SOURCES], saturation=1,
+        estimator="sum", errorbar=None, gap=0.06, ax=ax,
+    )  # fmt: skip
+    marks = published.pivot_table("count", "source", "label", aggfunc="sum")
+    for bars, source in zip(ax.containers, SOURCES, strict=True):
+        left = np.array([bar.get_x() for bar in bars])
+        height, width = marks.loc[source, list(CLASSES)], bars[0].get_width()
+        ax.hlines(height, left, left + width, color=PUBLISHED, lw=1.2)
+    ax.set(title="label distribution", xlabel="", ylabel="clips")
+    handles = [*ax.containers, line_entry("published", PUBLISHED, lw=1.2)]
     ax.margins(y=0.2)
-    ax.legend(handles, [*names, "published"], ncols=5, loc="upper center", columnspacing=1.0)
+    ax.legend(handles, [*sources, "published"], ncols=5, loc="upper center", columnspacing=1.0)
 
 
 def _heatmap(ax: Axes, ours: pd.DataFrame, published: pd.DataFrame, source: str) -> None:
-    # The colours stop short of the darkest, so that numbers stay readable; C_ij itself ends at 1.
-    image = ax.imshow(ours.to_numpy(), cmap="Purples", vmin=0.5, vmax=1.1, aspect="equal")
-    for i, row in enumerate(SOURCES):
-        for j, column in enumerate(SOURCES):
-            value = ours.loc[row, column]
-            colour = "white" if value > 0.88 else "black"
-            ax.text(j, i - 0.14, fixed(value, 4), ha="center", va="center", color=colour)
-            text = f"({fixed(published.loc[row, column], 4)})"
-            ax.text(j, i + 0.2, text, ha="center", va="center", color=colour, fontsize=7)
-    ticks = range(len(SOURCES)), [NAMES[s] for s in SOURCES]
-    ax.set_xticks(*ticks)
-    ax.set_yticks(*ticks)
-    ax.tick_params(length=0)
-    ax.spines[:].set_visible(False)
-    ax.set_title(f"agreement $C_{{ij}}$ ({source})")
-    bar = ax.figure.colorbar(image, ax=ax, shrink=0.8, pad=0.03)
-    bar.outline.set_visible(False)
-    bar.ax.set_ylim(0.5, 1)
+    beside = published.loc[list(SOURCES), list(SOURCES)]
+    words = ours.map(fixed, digits=4) + "\n(" + beside.map(fixed, digits=4) + ")"
+    # The colours stop short of the dark ones, so that numbers stay readable; C_ij itself ends at 1.
+    sns.heatmap(
+        ours.rename(index=NAMES, columns=NAMES), annot=words, fmt="",
+        annot_kws={"fontsize": 8, "color": "black"}, cmap="Purples", vmin=0.5, vmax=1.3,
+        square=True, cbar_kws={"shrink": 0.8, "pad": 0.03}, ax=ax,
+    )  # fmt: skip
+    ax.tick_params(length=0, labelrotation=0)
+    ax.set(title=f"agreement $C_{{ij}}$ ({source})", xlabel="", ylabel="")
+    ax.collections[0].colorbar.ax.set_ylim(0.5, 1)
 
 
 def _statistics(manifest: pd.DataFrame, corpora: tuple[str, ...], item: str) -> Figure:
