@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
@@ -14,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from emomm_lib.metrics import TraceTable
+from emomm_study.paths import whole
 
 
 @dataclass(frozen=True)
@@ -247,12 +247,9 @@ class PredictionStore:
 
     def export(self, fingerprint: str, path: str | Path) -> Path:
         """All answers of a run as a Parquet file, written whole or not at all."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".part")
-        self.read(fingerprint).to_parquet(partial, index=False)
-        os.replace(partial, path)
-        return path
+        with whole(path) as partial:
+            self.read(fingerprint).to_parquet(partial, index=False)
+        return Path(path)
 
 
 def _storable(value: object) -> object:
