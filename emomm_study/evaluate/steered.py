@@ -96,16 +96,7 @@ def _compute(
     """The prompts of a batch of clips, in the groups in which they are computed."""
     kinds = {m.importance for m in wanted if m.config.beta > 0}
     for part in model.compute(queries, states=True, rows="attention" in kinds):
-        done = Prefill(
-            model.model,
-            part.hidden,
-            part.trace,
-            part.cache,
-            part.embeds,
-            part.position,
-            part.mask,
-            part.modality_ids,
-        ).shortened()
+        done = part.shortened()
         own_keys, own = ([given[row] for row in part.rows] for given in (keys, queries))
         importance: dict[Importance, Tensor] = {}
         found: dict[Key, np.ndarray] = {}

@@ -22,7 +22,8 @@ from transformers import (
     Qwen2_5OmniThinkerForConditionalGeneration,
 )
 
-from emomm_lib.attention import Trace, modality_ids, record
+from emomm_lib.attention import modality_ids, record
+from emomm_lib.chase.replay import Prefill
 from emomm_lib.labels import GRIDS, LETTERS, Corpus
 from emomm_study.media.regions import token_cover
 from emomm_study.media.video import Frames
@@ -135,33 +136,20 @@ class Prompt:
 
 
 @dataclass(frozen=True)
-class Computed:
+class Computed(Prefill):
     """Some of the prompts that were asked for, computed to their ends.
+
+    Until :meth:`Prefill.shortened`, ``cache`` holds all S positions, and is the caller's to keep
+    or change. In ``mask`` and ``modality_ids`` padding may lie between the pieces of a prompt, too.
+    ``trace`` is None where nothing was recorded.
 
     Attributes
     ----------
     rows
         Which of the queries these B are.
-    hidden
-        ``(B, D)`` last hidden state of the decision token.
-    cache
-        Of all S positions; the caller's to keep or change.
-    mask, modality_ids
-        ``(B, S)``; padding may lie between the pieces of a prompt, too.
-    embeds, position
-        ``(B, D)`` and ``(3, B)`` of the decision token.
-    trace
-        What was recorded, or None.
     """
 
     rows: list[int]
-    hidden: torch.Tensor
-    cache: Cache
-    mask: torch.Tensor
-    modality_ids: torch.Tensor
-    embeds: torch.Tensor
-    position: torch.Tensor
-    trace: Trace | None
 
 
 class OmniModel:
@@ -493,6 +481,7 @@ class OmniModel:
                 del done[step.parent[0]]
             found = Computed(
                 rows=step.rows,
+                model=self.model,
                 hidden=out.last_hidden_state[:, -1],
                 cache=out.past_key_values,
                 mask=mask,
