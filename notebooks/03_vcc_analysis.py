@@ -46,7 +46,7 @@ import pandas as pd
 from emomm_lib.labels import COALITIONS
 from emomm_lib.metrics import accuracy_drops, coalition_accuracy, psmv_frame, vcc
 from emomm_study import paper
-from emomm_study.evaluate.experiment import open_experiment
+from emomm_study.evaluate.experiment import ExperimentSettings, open_experiment
 from emomm_study.evaluate.results import baselines, outcomes
 from emomm_study.report.comparison import save_comparison
 from emomm_study.report.figures.collapse import figure3, figure_caption
@@ -65,11 +65,7 @@ NOTEBOOK = "03_vcc_analysis"
 # Under `mini` the model has seen none of them.
 
 # %%
-bench = open_experiment(
-    profile, ch_sims_root=ch_sims_root, cmu_mosi_root=cmu_mosi_root, model=model, dtype=dtype,
-    device=device, batch_size=batch_size, num_frames=num_frames, frame_pixels=frame_pixels,
-    max_audio_seconds=max_audio_seconds, render_clips=render_clips, keep_encodings=keep_encodings,
-)
+bench = open_experiment(ExperimentSettings.of(globals()))
 predictions = bench.predictions(bench.clips, COALITIONS, traces=True, states=True)
 answered, lost = outcomes(bench.clips, predictions)
 

@@ -49,7 +49,7 @@ from emomm_lib.metrics import (
     target_conflict,
 )
 from emomm_study import paper
-from emomm_study.evaluate.experiment import open_experiment
+from emomm_study.evaluate.experiment import ExperimentSettings, open_experiment
 from emomm_study.evaluate.results import baselines, outcomes
 from emomm_study.report.comparison import save_comparison
 from emomm_study.report.figures.collapse import figure3_right, figure9, figure10, figure_caption
@@ -61,11 +61,7 @@ from emomm_study.report.values import record_values
 NOTEBOOK = "04_modality_preference"
 
 # %%
-bench = open_experiment(
-    profile, ch_sims_root=ch_sims_root, cmu_mosi_root=cmu_mosi_root, model=model, dtype=dtype,
-    device=device, batch_size=batch_size, num_frames=num_frames, frame_pixels=frame_pixels,
-    max_audio_seconds=max_audio_seconds, render_clips=render_clips, keep_encodings=keep_encodings,
-)
+bench = open_experiment(ExperimentSettings.of(globals()))
 predictions = bench.predictions(bench.clips, COALITIONS, traces=True)
 answered, lost = outcomes(bench.clips, predictions)
 traces = bench.traces()

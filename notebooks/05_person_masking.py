@@ -43,7 +43,7 @@ import pandas as pd
 
 from emomm_lib.metrics import attention_by_modality, nmas_by_layer, score_frame
 from emomm_lib.metrics.marginal import compare_views
-from emomm_study.evaluate.experiment import open_experiment
+from emomm_study.evaluate.experiment import ExperimentSettings, open_experiment
 from emomm_study.evaluate.results import outcomes
 from emomm_study.media.regions import KINDS
 from emomm_study.report.figures.person import (
@@ -61,11 +61,7 @@ from emomm_study.report.values import record_values, side_of_zero
 NOTEBOOK = "05_person_masking"
 
 # %%
-bench = open_experiment(
-    profile, ch_sims_root=ch_sims_root, cmu_mosi_root=cmu_mosi_root, model=model, dtype=dtype,
-    device=device, batch_size=batch_size, num_frames=num_frames, frame_pixels=frame_pixels,
-    max_audio_seconds=max_audio_seconds, render_clips=render_clips, keep_encodings=keep_encodings,
-)
+bench = open_experiment(ExperimentSettings.of(globals()))
 conflict = bench.clips[bench.clips["subset"] == "conflict"].sample(frac=1, random_state=seed)
 clips = conflict.groupby("corpus").head(person_clips or len(conflict)).sort_values("sample_id")
 clips = clips.reset_index(drop=True)

@@ -36,16 +36,15 @@ frame_pixels = None
 max_audio_seconds = 3.0
 render_clips = 1000
 keep_encodings = True
-search_budget = 16
 router_seeds = 3
 
 # %%
 import pandas as pd
 
 from emomm_study import paper
-from emomm_study.evaluate.experiment import open_experiment
+from emomm_study.evaluate.experiment import ExperimentSettings, open_experiment
 from emomm_study.evaluate.methods import Routed
-from emomm_study.evaluate.protocol import EMBEDDED, PUBLISHED, ChaseStudy
+from emomm_study.evaluate.protocol import EMBEDDED, PUBLISHED, Study
 from emomm_study.evaluate.routing import (
     conflict_reliability,
     detection_rates,
@@ -70,12 +69,8 @@ NOTEBOOK = "06_router_training"
 NAMES = {PUBLISHED: "published router", EMBEDDED: "embedded router"}
 
 # %%
-bench = open_experiment(
-    profile, ch_sims_root=ch_sims_root, cmu_mosi_root=cmu_mosi_root, model=model, dtype=dtype,
-    device=device, batch_size=batch_size, num_frames=num_frames, frame_pixels=frame_pixels,
-    max_audio_seconds=max_audio_seconds, render_clips=render_clips, keep_encodings=keep_encodings,
-)
-study = ChaseStudy(bench, bench.states(bench.clips), search_budget)
+bench = open_experiment(ExperimentSettings.of(globals()))
+study = Study(bench, bench.states(bench.clips))
 key = f"{frame_fingerprint(bench.clips)}-{bench.fingerprint}"
 
 # %% tags=["nbval-check-output"]

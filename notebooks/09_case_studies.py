@@ -41,7 +41,6 @@ frame_pixels = None
 max_audio_seconds = 3.0
 render_clips = 1000
 keep_encodings = True
-search_budget = 16
 seed = 0
 
 # %%
@@ -55,8 +54,8 @@ from emomm_study.evaluate.cases import (
     first_with_video,
     rule_counts,
 )
-from emomm_study.evaluate.experiment import open_experiment
-from emomm_study.evaluate.protocol import ChaseStudy
+from emomm_study.evaluate.experiment import ExperimentSettings, open_experiment
+from emomm_study.evaluate.protocol import Study, read_choices
 from emomm_study.report import tables
 from emomm_study.report.cards import (
     budget_frame,
@@ -74,12 +73,10 @@ from emomm_study.report.values import ONE_CLIP, record_values
 NOTEBOOK, METHOD = "09_case_studies", "CHASE, tuned"
 
 # %%
-bench = open_experiment(
-    profile, ch_sims_root=ch_sims_root, cmu_mosi_root=cmu_mosi_root, model=model, dtype=dtype,
-    device=device, batch_size=batch_size, num_frames=num_frames, frame_pixels=frame_pixels,
-    max_audio_seconds=max_audio_seconds, render_clips=render_clips, keep_encodings=keep_encodings,
-)
-study = ChaseStudy(bench, bench.states(bench.clips), search_budget)
+bench = open_experiment(ExperimentSettings.of(globals()))
+study = Study(bench, bench.states(bench.clips))
+chosen = read_choices(profile, study.fingerprint)
+configs = {name: chosen[name].config for name in METHODS}
 key = f"{frame_fingerprint(study.split('test'))}-{bench.fingerprint}"
 
 # %% [markdown]
@@ -95,7 +92,7 @@ key = f"{frame_fingerprint(study.split('test'))}-{bench.fingerprint}"
 # %%
 for rule in (RULES[0], RULES[-1]):
     print(rule.sentence(METHOD), end="\n\n")
-pairs = case_pairs(study)
+pairs = case_pairs(study, configs)
 
 # %%
 counts = pd.concat({name: rule_counts(pairs[name]) for name in METHODS}, names=["method", ""]).reset_index("method")
@@ -103,7 +100,7 @@ record_values(counts, "fitting", profile, NOTEBOOK, by=["method", "case"], train
 counts.set_index("method")[["case", "coalition", "fitting", "among", "edge"]]
 
 # %%
-cases = find_cases(study, METHOD)
+cases = find_cases(study, configs, METHOD)
 train = study.split("train")
 usual = usual_cues(train, bench.roots, bench.media.audio, seed=seed)
 cards = [make_card(case, bench, usual, profile) for case in cases]
@@ -209,7 +206,7 @@ fig
 # tuned* has the same psi-hat and P.
 
 # %%
-percentile = study.choices["CHASE"].config.percentile
+percentile = configs["CHASE"].percentile
 fig = figure13(card.frames, case.importance, percentile, card.heading, profile)
 text = figure_caption("Figure 13", profile, data_note)
 save(fig, "figure13_importance", profile, Provenance("Figure 13", NOTEBOOK, key, None, text))

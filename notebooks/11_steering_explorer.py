@@ -37,13 +37,12 @@ frame_pixels = None
 max_audio_seconds = 3.0
 render_clips = 1000
 keep_encodings = True
-search_budget = 16
 
 # %%
 from dataclasses import replace
 
-from emomm_study.evaluate.experiment import open_experiment
-from emomm_study.evaluate.protocol import EMBEDDED, PUBLISHED, ChaseStudy
+from emomm_study.evaluate.experiment import ExperimentSettings, open_experiment
+from emomm_study.evaluate.protocol import EMBEDDED, PUBLISHED, Study, read_choices
 from emomm_study.report.explorer import BY_HAND, compared, explore, explorer_figure, numbers
 from emomm_study.report.manifest import Provenance, frame_fingerprint
 from emomm_study.report.style import caption, save
@@ -58,16 +57,13 @@ NOTEBOOK = "11_steering_explorer"
 # configurations that notebook 07 chose on the validation split.
 
 # %%
-bench = open_experiment(
-    profile, ch_sims_root=ch_sims_root, cmu_mosi_root=cmu_mosi_root, model=model, dtype=dtype,
-    device=device, batch_size=batch_size, num_frames=num_frames, frame_pixels=frame_pixels,
-    max_audio_seconds=max_audio_seconds, render_clips=render_clips, keep_encodings=keep_encodings,
-)
-study = ChaseStudy(bench, bench.states(bench.clips), search_budget)
+bench = open_experiment(ExperimentSettings.of(globals()))
+study = Study(bench, bench.states(bench.clips))
 clips = study.split("test")
 routers = {kind: study.router(kind)[0] for kind in (PUBLISHED, EMBEDDED)}
-chosen = {"CHASE": PUBLISHED, "CHASE, tuned": PUBLISHED, "+ embedded gate": EMBEDDED, "+ sharpened gate": EMBEDDED}
-presets = {name: (kind, study.choices[name].config) for name, kind in chosen.items()}
+chosen = read_choices(profile, study.fingerprint)
+presets = {name: (choice.router, choice.config) for name, choice in chosen.items()
+           if choice.group in ("the paper's method", "extensions")}
 print(f"{bench.name}: {len(clips)} clips of the test split, routers {', '.join(routers)}")
 
 # %% [markdown]

@@ -194,7 +194,7 @@ class PredictionStore:
             ).fetchall()
         if not rows:
             raise ValueError(
-                f"{self.path} holds no traces of run {fingerprint}; run evaluate(..., traces=True)"
+                f"{self.path} holds no traces of run {fingerprint}; ask with traces=True"
             )
         index = pd.DataFrame([row[:2] for row in rows], columns=["sample_id", "coalition"])
         mass = np.frombuffer(b"".join(row[4] for row in rows), "<f4")
