@@ -13,7 +13,8 @@ from benchmarks.measure import Table, Timing, interleave
 from benchmarks.recording import load
 from emomm_lib.labels import COALITIONS
 from emomm_study.corpora.scores import Corpus
-from emomm_study.evaluate.runner import MediaSettings, evaluate
+from emomm_study.evaluate.experiment import Experiment
+from emomm_study.evaluate.files import MediaSettings
 from emomm_study.evaluate.store import PredictionStore
 from emomm_study.media.audio import AudioSettings, read_audio
 from emomm_study.media.video import VideoSettings, read_video
@@ -35,12 +36,12 @@ _SENTENCE = "To me the trip was absolutely awful"
 
 _CLIPS = """\
 {n} surrogate clips, read from their files with the mini profile's media settings by Omni-mini. \
-*shared*: `evaluate` into a fresh store, traces recorded, batches of {batch}: a clip is decoded \
+*shared*: `Experiment.predictions` into a fresh store, traces recorded, batches of {batch}: a clip is decoded \
 and encoded once for all its coalitions, and every score is read as well as the letter. \
 *independent*: what one does without sharing, the letter alone and no trace: for each coalition \
 the media are read again, put through the transformers processor, and through one plain forward \
-of the model, encoders included. Of {all} answers, {single} had the same letter as by `evaluate` \
-clip by clip, and {batched} in batches. The target for eight / TAV is at most {target:g}. \
+of the model, encoders included. Of {all} answers, {single} had the same letter as by \
+`predictions` clip by clip, and {batched} in batches. The target for eight / TAV is at most {target:g}. \
 Milliseconds a clip."""
 _GROWTH = """\
 The decoder alone: `OmniModel.answer`, traces recorded, on {clips} clips whose encoder outputs are \
@@ -53,14 +54,12 @@ that unpadded batches get, so that eight can cost less than one. Milliseconds fo
 def shared(
     omni: OmniModel, clips: pd.DataFrame, root: Path, coalitions: Sequence[str]
 ) -> pd.DataFrame:
-    """Predictions by :func:`evaluate` into a store that is new each time."""
+    """Predictions by :class:`Experiment` into a store that is new each time."""
     roots = {corpus.value: root for corpus in Corpus}
     with TemporaryDirectory(dir=cache_dir("benchmarks")) as folder:
         store = PredictionStore(Path(folder) / "store.sqlite")
-        return evaluate(
-            omni, clips, roots, coalitions, store,
-            media=MEDIA, traces=True, batch_size=BATCH, progress=False,
-        )  # fmt: skip
+        bench = Experiment(omni, clips, roots, store, MEDIA, BATCH, progress=False)
+        return bench.predictions(clips, coalitions, traces=True)
 
 
 @torch.inference_mode()

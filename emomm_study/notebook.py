@@ -26,11 +26,6 @@ if TYPE_CHECKING:
     from emomm_study.evaluate.experiment import Experiment
 
 Made = TypeVar("Made", Figure, pd.DataFrame)
-MODEL_PARAMETERS = (
-    "ch_sims_root", "cmu_mosi_root", "model", "dtype", "device", "batch_size", "num_frames",
-    "frame_pixels", "max_audio_seconds", "render_clips", "keep_encodings",
-)  # fmt: skip
-"""Parameters that describe :attr:`Run.bench`."""
 BESIDE = ("item", "published", "reproduced", "low", "high", "within", "note")
 """Columns that a notebook shows of a comparison."""
 
@@ -66,9 +61,13 @@ class Run:
 
         Raises ``ValueError`` that names the parameters that the notebook lacks.
         """
-        from emomm_study.evaluate.experiment import open_experiment
+        from emomm_study.evaluate.experiment import ExperimentSettings, open_experiment
 
-        return open_experiment(self.profile, **_needed(self.notebook, self.parameters))
+        try:
+            settings = ExperimentSettings.of(self.parameters)
+        except ValueError as error:
+            raise ValueError(f"{self.notebook}: {error}") from None
+        return open_experiment(settings)
 
     @cached_property
     def manifest(self) -> pd.DataFrame:
@@ -170,14 +169,6 @@ def open_run(notebook: str, parameters: Mapping[str, object]) -> Run:
             f"{notebook}: expected a parameter profile, the name of one; got {profile!r}. "
             "Run the parameters cell first"
         )
-    known = {name: parameters[name] for name in MODEL_PARAMETERS if name in parameters}
+    plain = str | int | float | list | tuple | None
+    known = {name: value for name, value in parameters.items() if isinstance(value, plain)}
     return Run(notebook, profile, str(parameters.get("data_note", "")), known)
-
-
-def _needed(notebook: str, parameters: Mapping[str, object]) -> dict[str, object]:
-    if absent := [name for name in MODEL_PARAMETERS if name not in parameters]:
-        raise ValueError(
-            f"{notebook}: the parameters {', '.join(absent)} are missing, without which no model can "
-            "be asked; declare them in the parameters cell"
-        )
-    return {name: parameters[name] for name in MODEL_PARAMETERS}

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -120,6 +122,23 @@ def run_dir(profile: str) -> Path:
     folder = RUNS / profile
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+@contextmanager
+def whole(path: Path | str) -> Iterator[Path]:
+    """A place to write a file at, which then appears under its own name whole or not at all.
+
+    It lies beside the file, whose folder is made if missing, and is taken away where the block
+    raises. Several processes may write the same file: the last to finish is the one that stays.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def stays_inside(relative: str) -> bool:

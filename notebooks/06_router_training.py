@@ -36,7 +36,6 @@ frame_pixels = None
 max_audio_seconds = 3.0
 render_clips = 1000
 keep_encodings = True
-search_budget = 16
 router_seeds = 3
 
 # %%
@@ -44,7 +43,7 @@ import pandas as pd
 
 from emomm_study import paper
 from emomm_study.evaluate.methods import Routed
-from emomm_study.evaluate.protocol import EMBEDDED, PUBLISHED, ChaseStudy
+from emomm_study.evaluate.protocol import EMBEDDED, PUBLISHED, Study
 from emomm_study.evaluate.routing import (
     conflict_reliability,
     detection_rates,
@@ -64,7 +63,7 @@ NAMES = {PUBLISHED: "published router", EMBEDDED: "embedded router"}
 
 # %%
 bench = run.bench
-study = ChaseStudy(bench, bench.states(bench.clips), search_budget)
+study = Study(bench, bench.states(bench.clips))
 
 # %% tags=["nbval-check-output"]
 print(f"{len(study.states.index):,} prompts with states of {study.layers} layers; l_r is "

@@ -45,12 +45,28 @@ heldout_clips = 200
 search_budget = 16
 
 # %%
+from dataclasses import replace
+
 import pandas as pd
 from IPython.display import display
 
 from emomm_lib.metrics.paired import gain_share, paired_frame
 from emomm_study import paper
-from emomm_study.evaluate.protocol import ChaseStudy
+from emomm_study.evaluate.methods import Always, Method, Oracle
+from emomm_study.evaluate.protocol import (
+    EMBEDDED,
+    PUBLISHED,
+    Candidate,
+    Study,
+    baseline,
+    cross_fitted,
+    fractions,
+    on_test,
+    profiled_heads,
+    search,
+    tuned,
+    write_choices,
+)
 from emomm_study.evaluate.reading import beside_card, reading_accuracy
 from emomm_study.evaluate.results import instances, join, table1_scores
 from emomm_study.notebook import open_run
@@ -80,9 +96,7 @@ print(f"{bench.name}: {parameters / 1e6:.2f} million parameters, fingerprint {be
 
 # %%
 if heldout_clips:
-    reading = reading_accuracy(
-        bench.model, heldout_clips, bench.store, media=bench.media, batch_size=batch_size
-    )
+    reading = reading_accuracy(bench, heldout_clips)
     run.record(reading, "reading", by=["metric", "coalition"])
     display(beside_card(reading, bench.model_folder))
 
@@ -97,6 +111,52 @@ test = bench.clips[bench.clips["split"] == "test"]
 predictions = bench.predictions(test, ("TAV", "TA", "TV", "AV"))
 scored, failed = join(instances(test), predictions)
 print(f"{len(test)} clips, {len(scored)} instances scored, {len(failed)} failed and not scored")
+
+# %% [markdown]
+# ## What is tried
+#
+# Routers by name: one of a kind is trained on the training split, once, or cross-fitted, as each section says. Every
+# search begins with its default and draws from the grid of the values listed, whole layers and heads whatever the
+# model's size.
+
+# %%
+study = Study(bench, bench.states(bench.clips))
+layers = fractions(study.layers, 1 / 8, 1 / 4, 13 / 28)
+heads = fractions(study.heads, 1 / 4, 1 / 2, 1)
+attending = profiled_heads(study, 1 / 8, 1 / 4, 1 / 2)
+
+as_published = study.base                            # psi-hat 0.3 and P 80, which the paper does not give
+still = replace(as_published, beta=0.0)              # no intra-modality bias
+always = replace(still, tau=0.0)                     # whatever p says
+fixed = replace(still, rule="first", heads=attending[len(attending) // 2], gamma=4.6, first_layer=1)  # PASTA's strength
+flat = replace(always, gamma=0.0, temperature=0.85)  # the mildest temperature, no inter-modality bias
+
+FREE = {"first_layer": layers, "top_k": heads, "tau": (0.3, 0.5, 0.7), "eta": (0.6, 1.0),
+        "gamma": (1.4, 3.0, 6.0, 10.0), "preference": ("softmax", "share")}
+BOOST = {name: values for name, values in FREE.items() if name != "tau"}
+SPACES = {
+    "CHASE": {"psi_hat": (0.1, 0.2, 0.3, 0.5), "percentile": (50.0, 70.0, 80.0, 90.0)},
+    "CHASE, tuned": {**FREE, "beta": (0.0, 0.5)},
+    "+ embedded gate": {**FREE, "beta": (0.0,)},
+    "+ sharpened gate": {**FREE, "sharpness": (1.0, 2.0, 4.0, 8.0), "beta": (0.0,)},
+    "oracle": FREE,
+    "video boost": BOOST,
+    "fixed heads": {"heads": attending, "gamma": (1.0, 2.0, 4.6, 8.0), "tau": (0.3, 0.5, 0.7)},
+    "temperature": {"temperature": (0.5, 0.7, 0.85, 1.2, 1.5, 2.0), "first_layer": layers, "top_k": heads},
+}
+video, even = Always(1.0, (0.0, 0.0, 1.0)), Always(1.0, (1.0, 1.0, 1.0))
+METHODS = [  # name, gate, default, group
+    ("CHASE", PUBLISHED, as_published, "the paper's method"),
+    ("CHASE, tuned", PUBLISHED, as_published, "the paper's method"),
+    ("+ embedded gate", EMBEDDED, still, "extensions"),
+    ("+ sharpened gate", EMBEDDED, still, "extensions"),
+    ("oracle", Oracle(), still, "oracles"),
+    ("video boost", video, always, "controls"),
+    ("fixed heads", PUBLISHED, fixed, "controls"),
+    ("temperature", even, flat, "controls"),
+]
+candidates = [Candidate(name, gate, search(default, SPACES[name], search_budget), group)
+              for name, gate, default, group in METHODS]
 
 # %% [markdown]
 # ## What was chosen, on the validation split
@@ -123,8 +183,9 @@ print(f"{len(test)} clips, {len(scored)} instances scored, {len(failed)} failed 
 # `sharpness` or `temperature` differs from the first row, the method is not the paper's.
 
 # %%
-study = ChaseStudy(bench, bench.states(bench.clips), search_budget)
-choices = choices_table(study)
+chosen = tuned(study, candidates)
+write_choices(chosen, profile, study.fingerprint)  # notebooks 08, 09 and 11 read them
+choices = choices_table(chosen, study.base)
 choices
 
 # %% tags=["nbval-check-output"]
@@ -139,8 +200,10 @@ print(chosen_settings(choices).to_string())
 # Of the steered rows only *CHASE* has the paper's values; *CHASE, tuned* is the same method with others.
 
 # %%
-on_test = study.report("test")
-rows = {"baseline": scored, **on_test}
+methods = [Method(name, choice.router, choice.config) for name, choice in chosen.items()
+           if choice.group in ("the paper's method", "extensions")]
+tested = on_test(study, methods)
+rows = {"baseline": scored, **tested}
 scores = pd.concat([table1_scores(part).assign(method=name) for name, part in rows.items()])
 run.record(scores, "table 1", by=["method", "subset", "metric"], trained=True)
 results = tables.published_units(scores).assign(model=bench.name)
@@ -160,17 +223,16 @@ run.publish(
 # one trained router and one choice of configuration.
 
 # %%
-baseline = study.baseline(test)
+unsteered = baseline(study, test)
 gains = pd.concat(
-    [paired_frame(baseline, part, cluster="speaker_id").assign(method=name) for name, part in on_test.items()]
+    [paired_frame(unsteered, part, cluster="speaker_id").assign(method=name) for name, part in tested.items()]
 )
 run.record(gains, "gains", by=["method", "subset", "metric"], trained=True)
 paired_table(gains)
 
 # %%
-GROUPS = {"CHASE": "the paper's method", "CHASE, tuned": "the paper's method",
-          "+ embedded gate": "extensions", "+ sharpened gate": "extensions"}
-accuracy = gains[gains["metric"] == "acc5"].assign(group=lambda f: f["method"].map(GROUPS))
+groups = {name: choice.group for name, choice in chosen.items()}
+accuracy = gains[gains["metric"] == "acc5"].assign(group=lambda f: f["method"].map(groups))
 run.publish(
     gains_forest(accuracy, title="Gains over the unsteered model, test split"),
     "chase_gains", "CHASE gains",
@@ -190,19 +252,22 @@ run.publish(
 # at training and validation clips, and the former are among these; of the test split that is not so.
 
 # %%
-frames = study.report("crossed")
-reference = study.baseline(study.crossed_clips, ("TAV",))
-shown = ["CHASE", "CHASE, tuned", "+ embedded gate", "+ sharpened gate", "oracle", "oracle, same configuration"]
+oracles = [
+    Method("oracle", Oracle(), chosen["oracle"].config),
+    Method("oracle, same configuration", Oracle(), chosen["+ sharpened gate"].config),
+]
+frames = cross_fitted(study, [*methods, *oracles])
+reference = baseline(study, study.crossed_clips, ("TAV",))
 cross_gains = pd.concat([
-    paired_frame(reference, frames[name], cluster="speaker_id").assign(method=name) for name in shown
+    paired_frame(reference, part, cluster="speaker_id").assign(method=name) for name, part in frames.items()
 ])
 run.record(cross_gains, "cross-fitted gains", by=["method", "subset", "metric"], trained=True)
 paired_table(cross_gains)
 
 # %%
 shares = pd.concat([
-    gain_share(reference, frames[name], frames[oracle], cluster="speaker_id").assign(method=name, of=oracle)
-    for name in shown[:4] for oracle in shown[4:]
+    gain_share(reference, frames[m.name], frames[oracle.name], cluster="speaker_id").assign(method=m.name, of=oracle.name)
+    for m in methods for oracle in oracles
 ])
 whole = cross_gains[cross_gains["metric"] == "acc5"].set_index(["method", "subset"])["value"]
 gained = pd.MultiIndex.from_frame(shares[["of", "subset"]]).map(whole)
@@ -223,7 +288,7 @@ paired_table(paired_frame(frames["+ embedded gate"], frames["+ sharpened gate"],
 # Accuracy (%) of the masked instances by what remains visible, unsteered and with the extended method, test split.
 
 # %%
-both = pd.concat([baseline, on_test["+ sharpened gate"]])
+both = pd.concat([unsteered, tested["+ sharpened gate"]])
 missing = both[both["coalition"] != "TAV"].assign(right=lambda f: f["label_pred"] == f["label_gt"])
 (100 * missing.pivot_table(index="method", columns="coalition", values="right", sort=False)).round(1)
 

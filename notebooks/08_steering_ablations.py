@@ -33,17 +33,33 @@ frame_pixels = None
 max_audio_seconds = 3.0
 render_clips = 1000
 keep_encodings = True
-search_budget = 16
 null_clips = 250
 
 # %%
+from dataclasses import replace
+
 import pandas as pd
 from IPython.display import display
 
 from emomm_lib.metrics.paired import paired_frame
 from emomm_study import paper
 from emomm_study.evaluate.controls import trust_from_labels, with_and_without_cue
-from emomm_study.evaluate.protocol import ChaseStudy
+from emomm_study.evaluate.fusion import unsteered
+from emomm_study.evaluate.methods import Always, Chance, Method, Oracle, Parts
+from emomm_study.evaluate.protocol import (
+    EMBEDDED,
+    PUBLISHED,
+    Study,
+    baseline,
+    cross_fitted,
+    fractions,
+    on_test,
+    read_choices,
+    read_otherwise,
+    swept,
+    validated,
+)
+from emomm_study.mini.null import null_control
 from emomm_study.notebook import open_run
 from emomm_study.report.choices import choices_table, chosen_settings, paired_table, table2_results
 from emomm_study.report.figures.chase import gains_forest, sweep_figure
@@ -53,8 +69,9 @@ run = open_run("08_steering_ablations", globals())
 
 # %%
 bench = run.bench
-study = ChaseStudy(bench, bench.states(bench.clips), search_budget)
-choices = choices_table(study)
+study = Study(bench, bench.states(bench.clips))
+chosen = read_choices(run.profile, study.fingerprint)
+choices = choices_table(chosen, study.base)
 choices
 
 # %% tags=["nbval-check-output"]
@@ -69,8 +86,21 @@ print(chosen_settings(choices).to_string())
 # distributions over the present modalities; the paper does not say how it drew.
 
 # %%
-variants = study.report("ablation")
-test = study.baseline(study.split("test"))
+full, extended = chosen["CHASE"].config, chosen["+ sharpened gate"].config
+ABLATIONS = [
+    Method("full", PUBLISHED, full),
+    Method("no_router", Chance(study.seed), full),
+    Method("no_inter_bias", PUBLISHED, replace(full, gamma=0.0)),
+    Method("no_intra_bias", PUBLISHED, replace(full, beta=0.0)),
+    Method("extended", EMBEDDED, extended),
+    Method("extended, random gate", Chance(study.seed), extended),
+    Method("extended, published router", PUBLISHED, extended),
+    Method("extended, not sharpened", EMBEDDED, replace(extended, sharpness=1.0)),
+]
+
+# %%
+variants = on_test(study, ABLATIONS, ("TAV",), "ablation")
+test = baseline(study, study.split("test"))
 results = table2_results(test, variants, bench.name)
 units = results["metric"].map({"mae": 1}).fillna(100)
 run.record(results, "table 2", by=["variant", "metric"], scale=units, trained=True)
@@ -99,7 +129,23 @@ paired_table(paired)
 # layers from the published l_r on; where l_r moves below it, it is asked about layers that it never saw.
 
 # %%
-sweeps = study.sweeps()
+eighths = [i / 8 for i in range(1, 9)]
+SETTINGS = {
+    "tau": [0.0, 0.3, 0.5, 0.7, 0.9],
+    "eta": [0.0, 0.2, 0.4, 0.6, 0.8, 1.0],
+    "gamma": [0.0, 0.7, 1.4, 3.0, 6.0, 10.0, 15.0],
+    "beta": [0.0, 0.25, 0.5, 1.0, 2.0],
+    "top_k": fractions(study.heads, *eighths),
+    "psi_hat": [0.1, 0.2, 0.3, 0.5, 0.8],
+    "percentile": [50.0, 70.0, 80.0, 90.0, 95.0],
+    "first_layer": fractions(study.layers, *eighths),
+    "sharpness": [1.0, 2.0, 4.0, 8.0],
+}
+# Visual importance of the extended method is taken from attention.
+BASES = [Method("CHASE", PUBLISHED, full), Method("+ sharpened gate", EMBEDDED, extended, "attention")]
+
+# %%
+sweeps = swept(study, BASES, SETTINGS)
 run.record(sweeps, "sweeps", by=["method", "parameter", "setting", "subset"], trained=True)
 for name, file in (("CHASE", "sweeps_published"), ("+ sharpened gate", "sweeps_extended")):
     own = sweeps[sweeps["method"] == name]
@@ -117,17 +163,26 @@ for name, file in (("CHASE", "sweeps_published"), ("+ sharpened gate", "sweeps_e
 # or by polarity. Gains on whole validation clips, in points.
 
 # %%
-readings = study.readings()
-told_by = ["method", "preference", "scope", "agreement"]
-run.record(readings, "readings", by=[*told_by, "subset"], trained=True)
-with_intervals(readings, index=told_by, columns="subset")
+READINGS = [
+    (preference, scope, agreement)
+    for preference in ("softmax", "share")
+    for scope, agreement in (("decision", "label"), ("decision", "polarity"), ("all", "label"))
+]
+readings = read_otherwise(study, BASES, READINGS)
+run.record(readings, "readings", by=["method", "preference", "scope", "agreement", "subset"], trained=True)
+with_intervals(readings, index=["method", "preference", "scope", "agreement"], columns="subset")
 
 # %% [markdown]
 # Importance of visual tokens from gradients (Eq. 22-25, a forward and a backward pass) or from the attention
 # that any recorded pass gives for nothing:
 
 # %%
-importances = study.importances()
+KINDS = [
+    Method(f"beta = {config.beta:g}, {kind}", PUBLISHED, config, kind)
+    for config in (full, replace(full, beta=2.0))
+    for kind in ("gradient", "attention")
+]
+importances = validated(study, KINDS).rename(columns={"method": "importance"})
 run.record(importances, "importances", by=["importance", "subset"], trained=True)
 with_intervals(importances, index="importance", columns="subset")
 
@@ -144,18 +199,41 @@ with_intervals(importances, index="importance", columns="subset")
 # where routers learn only who is right: neither steers. All that could be tuned had the same number of tries, on validation (fusion and probe six).
 
 # %%
-reference = study.baseline(study.crossed_clips, ("TAV",))
-compared = study.report("crossed") | study.report("control") | study.unsteered(study.crossed_clips)
-compared = {name: part[part["coalition"] == "TAV"] for name, part in compared.items()}
-GROUPS = {
-    "CHASE": "the paper's method", "CHASE, tuned": "the paper's method",
-    "+ embedded gate": "extensions", "+ sharpened gate": "extensions",
-    "oracle": "oracles", "oracle, same configuration": "oracles", "oracle p, router's gate": "oracles", "router's p, oracle gate": "oracles",
-    "late fusion": "without steering", "probe": "without steering",
+oracle, even, video = Oracle(), Always(1.0, (1.0, 1.0, 1.0)), Always(1.0, (0.0, 0.0, 1.0))
+COMPARED = {
+    "the paper's method": [
+        Method("CHASE", PUBLISHED, full),
+        Method("CHASE, tuned", PUBLISHED, chosen["CHASE, tuned"].config),
+    ],
+    "extensions": [
+        Method("+ embedded gate", EMBEDDED, chosen["+ embedded gate"].config),
+        Method("+ sharpened gate", EMBEDDED, extended),
+    ],
+    "oracles": [
+        Method("oracle", oracle, chosen["oracle"].config),
+        Method("oracle, same configuration", oracle, extended),
+        Method("oracle p, router's gate", Parts(oracle, EMBEDDED), extended),
+        Method("router's p, oracle gate", Parts(EMBEDDED, oracle), extended),
+    ],
+    "controls": [
+        Method("router's p, random gate", Parts(EMBEDDED, Chance(study.seed)), extended),
+        Method("router's p, even gate", Parts(EMBEDDED, even), extended),
+        Method("video boost", video, chosen["video boost"].config),
+        Method("fixed heads", PUBLISHED, chosen["fixed heads"].config),
+        Method("temperature", even, chosen["temperature"].config),
+    ],
 }
+
+# %%
+reference = baseline(study, study.crossed_clips, ("TAV",))
+alternatives = unsteered(study, study.crossed_clips)
+compared = cross_fitted(study, [method for group in COMPARED.values() for method in group]) | alternatives
+compared = {name: part[part["coalition"] == "TAV"] for name, part in compared.items()}
+groups = {method.name: group for group, methods in COMPARED.items() for method in methods}
+groups |= dict.fromkeys(alternatives, "without steering")
 gains = pd.concat([paired_frame(reference, part, metrics=("acc5",), cluster="speaker_id").assign(method=name)
                    for name, part in compared.items()])
-accuracy = gains[gains["metric"] == "acc5"].assign(group=lambda f: f["method"].map(GROUPS).fillna("controls"))
+accuracy = gains[gains["metric"] == "acc5"].assign(group=lambda f: f["method"].map(groups))
 accuracy = accuracy.sort_values("group", key=lambda g: g.map(
     {n: i for i, n in enumerate(["the paper's method", "extensions", "oracles", "without steering", "controls"])}),
     kind="stable")
@@ -181,7 +259,8 @@ run.publish(
 
 # %%
 if null_clips:
-    control = with_and_without_cue(study, null_clips)
+    asked = [*COMPARED["the paper's method"][1:], *COMPARED["extensions"], *COMPARED["oracles"][:1]]
+    control = with_and_without_cue(study, null_control(bench, null_clips), asked)
     run.record(control, "null control", by=["cue", "method", "subset"], trained=True)
     display(with_intervals(control, index=["cue", "method"], columns="subset"))
 

@@ -41,7 +41,6 @@ frame_pixels = None
 max_audio_seconds = 3.0
 render_clips = 1000
 keep_encodings = True
-search_budget = 16
 seed = 0
 
 # %%
@@ -55,7 +54,7 @@ from emomm_study.evaluate.cases import (
     first_with_video,
     rule_counts,
 )
-from emomm_study.evaluate.protocol import ChaseStudy
+from emomm_study.evaluate.protocol import Study, read_choices
 from emomm_study.notebook import open_run
 from emomm_study.report.cards import (
     budget_frame,
@@ -73,7 +72,9 @@ run = open_run("09_case_studies", globals())
 
 # %%
 bench = run.bench
-study = ChaseStudy(bench, bench.states(bench.clips), search_budget)
+study = Study(bench, bench.states(bench.clips))
+chosen = read_choices(run.profile, study.fingerprint)
+configs = {name: chosen[name].config for name in METHODS}
 run.made_of = [study.split("test"), bench.fingerprint]
 
 # %% [markdown]
@@ -89,7 +90,7 @@ run.made_of = [study.split("test"), bench.fingerprint]
 # %%
 for rule in (RULES[0], RULES[-1]):
     print(rule.sentence(METHOD), end="\n\n")
-pairs = case_pairs(study)
+pairs = case_pairs(study, configs)
 
 # %%
 counts = pd.concat({name: rule_counts(pairs[name]) for name in METHODS}, names=["method", ""]).reset_index("method")
@@ -97,7 +98,7 @@ run.record(counts, "fitting", by=["method", "case"], trained=True)
 counts.set_index("method")[["case", "coalition", "fitting", "among", "edge"]]
 
 # %%
-cases = find_cases(study, METHOD)
+cases = find_cases(study, configs, METHOD)
 train = study.split("train")
 usual = usual_cues(train, bench.roots, bench.media.audio, seed=seed)
 cards = [make_card(case, bench, usual, run.profile) for case in cases]
@@ -205,7 +206,7 @@ run.publish(
 # tuned* has the same psi-hat and P.
 
 # %%
-percentile = study.choices["CHASE"].config.percentile
+percentile = configs["CHASE"].percentile
 run.publish(
     figure13(card.frames, case.importance, percentile, card.heading),
     "figure13_importance", "Figure 13",

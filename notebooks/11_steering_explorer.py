@@ -37,12 +37,11 @@ frame_pixels = None
 max_audio_seconds = 3.0
 render_clips = 1000
 keep_encodings = True
-search_budget = 16
 
 # %%
 from dataclasses import replace
 
-from emomm_study.evaluate.protocol import EMBEDDED, PUBLISHED, ChaseStudy
+from emomm_study.evaluate.protocol import EMBEDDED, PUBLISHED, Study, read_choices
 from emomm_study.notebook import open_run
 from emomm_study.report.explorer import BY_HAND, compared, explore, explorer_figure, numbers
 from emomm_study.report.values import ONE_CLIP
@@ -57,11 +56,12 @@ run = open_run("11_steering_explorer", globals())
 
 # %%
 bench = run.bench
-study = ChaseStudy(bench, bench.states(bench.clips), search_budget)
+study = Study(bench, bench.states(bench.clips))
 clips = study.split("test")
 routers = {kind: study.router(kind)[0] for kind in (PUBLISHED, EMBEDDED)}
-chosen = {"CHASE": PUBLISHED, "CHASE, tuned": PUBLISHED, "+ embedded gate": EMBEDDED, "+ sharpened gate": EMBEDDED}
-presets = {name: (kind, study.choices[name].config) for name, kind in chosen.items()}
+chosen = read_choices(run.profile, study.fingerprint)
+presets = {name: (choice.router, choice.config) for name, choice in chosen.items()
+           if choice.group in ("the paper's method", "extensions")}
 print(f"{bench.name}: {len(clips)} clips of the test split, routers {', '.join(routers)}")
 
 # %% [markdown]

@@ -9,7 +9,8 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from emomm_study.evaluate.runner import MediaSettings, evaluate
+from emomm_study.evaluate.experiment import Experiment
+from emomm_study.evaluate.files import MediaSettings
 from emomm_study.evaluate.store import PredictionStore
 from emomm_study.media.audio import AudioSettings
 from emomm_study.media.video import VideoSettings
@@ -53,5 +54,6 @@ def run(folder: Path, store: Path, log: Path, pause: float = 0.02) -> None:
     model = Logging(small_model(), log, pause)
     clips = pd.read_csv(folder / "clips.csv", dtype=str)
     log.with_name(STARTED).touch()
-    evaluate(model, clips, {"ch_sims_v2": folder}, COALITIONS, PredictionStore(store),
-             media=MEDIA, batch_size=BATCH, processes=2, traces=True, progress=False)  # fmt: skip
+    bench = Experiment(model, clips, {"ch_sims_v2": folder}, PredictionStore(store), MEDIA, BATCH,
+                       processes=2, progress=False)  # fmt: skip
+    bench.predictions(clips, COALITIONS, traces=True)

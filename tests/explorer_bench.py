@@ -11,7 +11,7 @@ import torch
 from emomm_lib.chase.router import Router
 from emomm_study.corpora.scores import Corpus
 from emomm_study.evaluate.experiment import Experiment
-from emomm_study.evaluate.runner import MediaSettings
+from emomm_study.evaluate.files import MediaSettings
 from emomm_study.evaluate.store import PredictionStore
 from emomm_study.media.audio import AudioSettings
 from emomm_study.media.video import VideoSettings

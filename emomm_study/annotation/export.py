@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import pandas as pd
 from emomm_lib.labels import MODALITIES
 from emomm_study.annotation.agreement import COUNTS, RATERS, check_votes, vote_counts
 from emomm_study.annotation.campaign import ANONYMOUS
+from emomm_study.paths import whole
 
 HEADER = ("video_id", "clip_id", *(f"label_{m}" for m in MODALITIES))
 RELEASED = ("seq", "sample_id", "modality", "annotator", "label")
@@ -121,12 +121,6 @@ def export_votes(votes: pd.DataFrame, path: str | Path) -> Path:
 
 
 def _write(rows: pd.DataFrame, path: str | Path) -> Path:
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with whole(path) as partial:
         rows.to_csv(partial, index=False, lineterminator="\n")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return path
+    return Path(path)

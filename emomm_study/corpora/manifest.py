@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ from emomm_lib.labels import (
 from emomm_study.corpora.clips import CLIP_SCHEMA, CorpusTable
 from emomm_study.corpora.packing import pack
 from emomm_study.corpora.scores import Corpus, score_to_label
-from emomm_study.paths import stays_inside
+from emomm_study.paths import stays_inside, whole
 
 MISSING_COALITIONS = ("TA", "TV", "AV")
 SUBSETS = ("align", "conflict", "missing_align", "missing_conflict")
@@ -480,19 +479,13 @@ def validate_manifest(manifest: pd.DataFrame, source: str = "manifest") -> pd.Da
 
 def write_manifest(manifest: pd.DataFrame, path: Path | str) -> Path:
     """Validate and write as Parquet, all or nothing; equal manifests give equal bytes."""
-    path = Path(path)
     table = pyarrow.Table.from_pandas(validate_manifest(manifest, str(path)), preserve_index=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with whole(path) as partial:
         # Without pandas's metadata the bytes do not depend on its version.
         pyarrow.parquet.write_table(
             table.replace_schema_metadata(None), partial, compression="zstd"
         )
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return path
+    return Path(path)
 
 
 def read_manifest(path: Path | str) -> pd.DataFrame:

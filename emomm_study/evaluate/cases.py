@@ -18,9 +18,8 @@ from emomm_study.corpora.manifest import missing_subset, subset
 from emomm_study.evaluate.experiment import Experiment
 from emomm_study.evaluate.inspection import Inspection, Look
 from emomm_study.evaluate.methods import Method
-from emomm_study.evaluate.protocol import PUBLISHED, ChaseStudy
+from emomm_study.evaluate.protocol import BASELINE, PUBLISHED, Study, baseline, on_test
 
-BASELINE = "baseline"
 PAPERS_LAYERS = (13, 17, 21, 26, 28)
 """Layers that Tables 7 and 8 show, of 28."""
 METHODS = {
@@ -312,35 +311,33 @@ class Case:
         return (answer.look.share[rows] - self.baseline.look.share[rows]).mean(0)
 
 
-def case_pairs(study: ChaseStudy) -> dict[str, pd.DataFrame]:
-    """By method of :data:`METHODS`, the test split's :func:`answer_pairs` from stored answers."""
-    methods = _methods(study)
-    baseline = study.baseline(study.split("test"))
-    scored = study.evaluate([*methods.values()])
-    return {
-        name: answer_pairs(baseline, scored[scored["method"] == method.name])
-        for name, method in methods.items()
-    }
+def case_pairs(study: Study, configs: Mapping[str, SteeringConfig]) -> dict[str, pd.DataFrame]:
+    """By method, the test split's :func:`answer_pairs` from stored answers.
+
+    ``configs`` are the configurations of methods with the paper's router, by name.
+    """
+    reference = baseline(study, study.split("test"))
+    methods = [Method(name, PUBLISHED, config) for name, config in configs.items()]
+    return {name: answer_pairs(reference, own) for name, own in on_test(study, methods).items()}
 
 
 def find_cases(
-    study: ChaseStudy, method: str = "CHASE, tuned", rules: Sequence[Rule] = RULES
+    study: Study,
+    configs: Mapping[str, SteeringConfig],
+    method: str,
+    rules: Sequence[Rule] = RULES,
 ) -> list[Case | NoCase]:
     """A case for each rule from the study's stored answers on the test split.
 
-    ``method`` is one of :data:`METHODS`; the answers of all of them are in each case. Raises
-    ``ValueError`` for another one.
+    ``configs`` as for :func:`case_pairs`; ``method`` is one of their names, and the answers of all
+    of them are in each case. Raises ``ValueError`` for another one.
     """
-    if method not in METHODS:
-        raise ValueError(f"cases are shown of one of {[*METHODS]}; got {method!r}")
-    pairs = case_pairs(study)
+    if method not in configs:
+        raise ValueError(f"cases are shown of one of {[*configs]}; got {method!r}")
+    pairs = case_pairs(study, configs)
     router = study.router(PUBLISHED)[0]
-    columns = {name: (router, m.config) for name, m in _methods(study).items()}
+    columns = {name: (router, config) for name, config in configs.items()}
     return [_case(study.bench, rule, method, pairs, columns) for rule in rules]
-
-
-def _methods(study: ChaseStudy) -> dict[str, Method]:
-    return {name: m for m in study.tested() if (name := m.name.split(" | ")[0]) in METHODS}
 
 
 def first_with_video(cases: Sequence[Case | NoCase]) -> Case:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,20 +12,21 @@ from sklearn.ensemble import RandomForestClassifier
 from emomm_lib import N_CLASSES
 from emomm_lib.metrics.bootstrap import counted, interval_of, means
 from emomm_lib.metrics.paired import paired_frame
-from emomm_study.evaluate.experiment import null_control
-from emomm_study.evaluate.protocol import ChaseStudy
+from emomm_study.evaluate.experiment import Experiment
+from emomm_study.evaluate.methods import Method
+from emomm_study.evaluate.protocol import Study, baseline, cross_fitted
 
-METHODS = ("CHASE, tuned", "+ embedded gate", "+ sharpened gate", "oracle")
 
+def with_and_without_cue(
+    study: Study, without: Experiment, methods: Sequence[Method]
+) -> pd.DataFrame:
+    """Gains of methods, cross-fitted on the clips of ``without``, with the cue and not.
 
-def with_and_without_cue(study: ChaseStudy, clips: int) -> pd.DataFrame:
-    """Gains of the chosen methods, cross-fitted on ``clips`` of each corpus, with the cue and not.
-
-    Configurations are the study's; routers are trained anew on these few clips in both, and asked
-    about whole clips. Columns
-    ``cue`` (``informative, null``)``, method, subset, value, low, high, n``.
+    ``without`` has the study's labels rendered without the cue
+    (:func:`emomm_study.mini.null.null_control`). Routers are trained anew on these few clips in
+    both, and asked about whole clips. Columns ``cue`` (``informative, null``)``, method, subset,
+    value, low, high, n``.
     """
-    without = null_control(study.bench, clips)
     few = set(without.clips["sample_id"])
     own = study.bench.clips
     benches = {
@@ -34,13 +36,11 @@ def with_and_without_cue(study: ChaseStudy, clips: int) -> pd.DataFrame:
     frames = []
     for cue, bench in benches.items():
         small = study.on(bench)
-        wanted = [m for m in small.cross_fitted() if m.name.split(" | ")[0] in METHODS]
-        scored = small.evaluate(wanted, ("TAV",))
-        baseline = small.baseline(small.crossed_clips, ("TAV",))
-        for method in wanted:
-            part = scored[scored["method"] == method.name]
-            gain = paired_frame(baseline, part, metrics=("acc5",))
-            frames.append(gain.assign(cue=cue, method=method.name.split(" | ")[0]))
+        found = cross_fitted(small, methods)
+        reference = baseline(small, small.crossed_clips, ("TAV",))
+        for name, scored in found.items():
+            gain = paired_frame(reference, scored, metrics=("acc5",))
+            frames.append(gain.assign(cue=cue, method=name))
     columns = ["cue", "method", "subset", "value", "low", "high", "n"]
     return pd.concat(frames, ignore_index=True)[columns]
 

@@ -1,80 +1,86 @@
-"""What the notebooks that ask a model begin with: benchmark, model, media settings and store."""
+"""A model, the benchmark's clips and the store of what was asked: what asks, and what remembers."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import MISSING, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from tqdm.auto import tqdm
 
 from emomm_lib import TraceTable
 from emomm_lib.chase.training import RouterStates
 from emomm_study.corpora.manifest import read_manifest
 from emomm_study.corpora.scores import Corpus
 from emomm_study.evaluate.encodings import EncodingStore
+from emomm_study.evaluate.files import REFUSALS, MediaSettings, PersonOnly, Read, Reader
 from emomm_study.evaluate.inspection import Inspection
 from emomm_study.evaluate.methods import Method
-from emomm_study.evaluate.parallel import processes_for
-from emomm_study.evaluate.plan import make_plan
+from emomm_study.evaluate.parallel import in_order, processes_for
+from emomm_study.evaluate.plan import Item, Plan, make_plan
+from emomm_study.evaluate.questions import ANSWERING, Group, Held, readable
 from emomm_study.evaluate.results import with_media
-from emomm_study.evaluate.runner import (
-    ANSWERING,
-    REFUSALS,
-    MediaSettings,
-    PersonOnly,
-    Reader,
-    evaluate,
-    readable,
-    run_fingerprint,
-)
-from emomm_study.evaluate.states import COALITIONS as STATE_COALITIONS, StateStore
-from emomm_study.evaluate.steered import evaluate_methods, steering_fingerprint
-from emomm_study.evaluate.store import PredictionStore
-from emomm_study.failures import Failure
+from emomm_study.evaluate.states import COALITIONS as STATE_COALITIONS, Key, StateStore
+from emomm_study.evaluate.steered import SteeredRun, Steering, asked_alike, steering_fingerprint
+from emomm_study.evaluate.store import Prediction, PredictionStore, Written
+from emomm_study.evaluate.unsteered import Decoding, Unsteered, run_fingerprint
+from emomm_study.failures import Failure, Kept, in_one_sentence
 from emomm_study.media.audio import AudioSettings
 from emomm_study.media.region_store import RegionStore
 from emomm_study.media.regions import PersonSettings
 from emomm_study.media.video import MediaError, VideoSettings
-from emomm_study.mini.surrogate.cue import CUES
-from emomm_study.mini.surrogate.plan import SurrogateSettings
-from emomm_study.mini.surrogate.render import render_corpus
 from emomm_study.paths import cache_dir, located, resolve_media, run_dir
 from emomm_study.systems.omni import OmniModel
 
+Ask = Callable[[Sequence[Read]], Iterable[Group]]
+AHEAD = 2
+"""Batches that are read while the model computes, ..."""
+READERS = 2
+"""... and by how many threads."""
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class Experiment:
-    """A model, the benchmark's clips that are on disk, and the store of what was asked.
+    """A model, clips, and the store of what was asked. What is known is never asked again.
 
     Attributes
     ----------
-    name
-        The model's, without owner or folder.
-    model_folder
-        Where its weights are; for a hub id a path that does not exist.
     clips
-        The manifest's rows whose files are there.
+        Rows of the manifest whose files are there.
+    roots
+        The folder of each corpus.
+    batch_size
+        Clips decoded, encoded and asked together; a pass of the decoder has up to twice as many
+        prompts.
+    processes
+        Processes that compute batches side by side; None is :func:`processes_for` the device.
     keep_encodings
         Whether clips stay on disk as the encoders left them.
     region_store
-        Where people are in the videos, for :meth:`person_only`.
+        Where people are in the videos, for media settings with ``person``.
+    name, model_folder
+        The model's, without owner or folder, and where its weights are; for a hub id a path that
+        does not exist.
     """
 
-    name: str
     model: OmniModel
-    model_folder: Path
     clips: pd.DataFrame
     roots: Mapping[str, Path]
-    media: MediaSettings
     store: PredictionStore
-    batch_size: int
+    media: MediaSettings = MediaSettings()
+    batch_size: int = 32
+    processes: int | None = None
+    progress: bool = True
     keep_encodings: bool = False
     region_store: RegionStore | None = None
+    name: str = ""
+    model_folder: Path | None = None
 
     @cached_property
     def encodings(self) -> EncodingStore | None:
@@ -88,14 +94,19 @@ class Experiment:
 
     @property
     def fingerprint(self) -> str:
-        """Of the run: all that can change an answer besides the clip."""
+        """Of the unsteered run: all that can change an answer besides the clip."""
         return run_fingerprint(self.model, self.media)[0]
 
-    @property
+    @cached_property
     def state_store(self) -> StateStore:
         """Where hidden states of this run are kept, beside the store of its answers."""
         folder = self.store.path.parent / "states" / self.store.path.stem
         return StateStore(folder / self.fingerprint)
+
+    @cached_property
+    def reader(self) -> Reader:
+        """Reads clips; raises ``ValueError`` for a person without the store of regions."""
+        return Reader(self.media, self.model.device, self.encodings, self.region_store)
 
     def predictions(
         self,
@@ -104,42 +115,168 @@ class Experiment:
         *,
         traces: bool = False,
         states: bool = False,
+        decoding: Decoding = "constrained",
     ) -> pd.DataFrame:
-        """Answers from the store, the missing ones asked first (``runner.evaluate``)."""
-        return evaluate(
-            self.model,
-            clips,
-            self.roots,
-            coalitions,
-            self.store,
-            media=self.media,
-            traces=traces,
-            states=self.state_store if states else None,
-            encodings=self.encodings,
-            regions=self.region_store,
-            batch_size=self.batch_size,
-        )
+        """The plain model's answers about every clip under every coalition.
+
+        Each batch is durable before the next begins. Whatever a clip does, in a decoder, the
+        processor or the model, is stored as the failure of the questions that it concerns, with its
+        reason, and the run goes on; numbers that are not finite are a failure too. The clip is
+        found by asking each clip of its batch alone, so that the others of this batch equal what
+        they would have been up to rounding, and all other batches bit for bit.
+
+        Parameters
+        ----------
+        traces
+            Record attention as well, for :meth:`traces`.
+        states
+            Record hidden states of prompts with two modalities or more, for :meth:`states`.
+        decoding
+            ``constrained``: letter by arg-max over A..E, then the best score that it allows.
+            ``free``: what the model writes, parsed; an unparseable reply has no label.
+
+        Returns one row a (sample, coalition), failures included: ``sample_id, coalition, label,
+        score, logit_a..logit_e, failure, reply``. Raises like
+        :func:`emomm_study.evaluate.plan.make_plan`, and :class:`emomm_study.failures.RunStopped`
+        for what is the program's: no memory, no room on the disk, a process that was killed, an
+        error anywhere else, or ``failures.IN_A_ROW`` clips in a row that all fail alike where
+        nothing has worked yet; such failures are not stored.
+        """
+        if (traces or states) and decoding == "free":
+            raise ValueError("attention and states are recorded with constrained decoding only")
+        run, preimage = run_fingerprint(self.model, self.media, decoding)
+        with in_one_sentence(self.store.path, "answers", self.batch_size) as kept:
+            self.store.begin(run, preimage)
+            known = self.store.known(run, traced=traces)
+            recorded = self.state_store if states else None
+            if recorded is not None:
+                there = recorded.known() | self.store.failed(run)
+                known = {k for k in known if k[1] not in STATE_COALITIONS or k in there}
+            plan = make_plan(clips, self.roots, coalitions, known, self.batch_size)
+            ask = Unsteered(self.model, run, decoding, traces, recorded, self.encodings)
+            self._carry_out([(plan, ask)], {run: known}, kept)
+            return self._answers(run, clips["sample_id"], coalitions)
+
+    def steered(
+        self, clips: pd.DataFrame, coalitions: Sequence[str], methods: Sequence[Method]
+    ) -> pd.DataFrame:
+        """Answers of every method.
+
+        Each prompt is computed once unsteered, and every method of scope ``decision`` replays its
+        decision token; scope ``all`` costs a prompt each. Each group of prompts is durable for all
+        methods at once. Failures are as for :meth:`predictions`; what fails under one method alone
+        is that method's failure.
+
+        Returns rows like :meth:`predictions` and ``method, protocol, variant``. Raises like it, and
+        ``ValueError`` for two methods that agree in these.
+        """
+        names = [method.key for method in methods]
+        if repeated := sorted({key[0] for key in names if names.count(key) > 1}):
+            raise ValueError(
+                f"several methods are named {repeated}; give each its own name, protocol or variant"
+            )
+        with in_one_sentence(self.store.path, "prompts", self.batch_size) as kept:
+            # What visual tokens matter to the unsteered model is kept under its own run.
+            plain, preimage = run_fingerprint(self.model, self.media)
+            self.store.begin(plain, preimage)
+            runs = [self._begun(method) for method in methods]
+            by_id = clips.set_index("sample_id", drop=False).rename_axis("index")
+            plans = []
+            for own, part in asked_alike(clips, runs):
+                known = set.intersection(*(run.known for run in own))
+                plan = make_plan(part, self.roots, coalitions, known, self.batch_size)
+                ask = Steering(self.model, own, by_id, self.store, plain, self.encodings)
+                plans.append((plan, ask))
+            self._carry_out(plans, {run.fingerprint: run.known for run in runs}, kept)
+            frames = []
+            for run in runs:
+                asked = clips["sample_id"][[run.concerns(name) for name in clips["sample_id"]]]
+                own = self._answers(run.fingerprint, asked, coalitions)
+                name, protocol, variant = run.method.key
+                frames.append(own.assign(method=name, protocol=protocol, variant=variant))
+        return pd.concat(frames, ignore_index=True)
+
+    def _begun(self, method: Method) -> SteeredRun:
+        run, preimage = steering_fingerprint(self.model, self.media, method)
+        self.store.begin(run, preimage)
+        return SteeredRun(method, run, self.store.known(run))
+
+    def _answers(
+        self, run: str, sample_ids: Collection[str], coalitions: Sequence[str]
+    ) -> pd.DataFrame:
+        table = self.store.read(run)
+        wanted = table["sample_id"].isin(sample_ids) & table["coalition"].isin(coalitions)
+        return table[wanted].drop(columns="media").reset_index(drop=True)
+
+    def _carry_out(
+        self, plans: Sequence[tuple[Plan, Ask]], known: Mapping[str, set[Key]], kept: Kept
+    ) -> None:
+        """Compute what plans lack, and keep it group by group; ``known`` is by run."""
+        # Made first: media settings may ask for what is not there.
+        reader = self.reader
+        kept.done = sum(plan.known for plan, _ in plans)
+        kept.total = kept.done + sum(plan.remaining for plan, _ in plans)
+        held, failed = Held(), 0
+        options = {"total": kept.total, "initial": kept.done, "disable": not self.progress}
+        with tqdm(unit="prompt", **options) as bar:
+            for plan, ask in plans:
+                for group in self._computed(plan, ask, reader):
+                    sure = held.sort(group.worked, group.failed)
+                    kept.done += self._write(group.written, sure, known)
+                    if group.importance:
+                        self.store.write_importance(self.fingerprint, group.importance)
+                    failed += sum(map(len, group.failed.values()))
+                    bar.update(group.count)
+                    if failed:
+                        bar.set_postfix(failed=failed)
+        self._write({}, held.rest(), known)
+
+    def _write(
+        self,
+        written: Mapping[str, Written],
+        failures: Mapping[str, Sequence[Prediction]],
+        known: Mapping[str, set[Key]],
+    ) -> int:
+        """Write answers, and failures that no answer of before stands against; how many prompts."""
+        joined = dict(written)
+        for run, own in failures.items():
+            new = [f for f in own if (f.sample_id, f.coalition, f.media) not in known[run]]
+            predictions, traces, routes = joined.get(run, ((), (), ()))
+            joined[run] = [*predictions, *new], traces, routes
+        if joined:
+            self.store.write_runs(joined)
+        return max((len(predictions) for predictions, *_ in joined.values()), default=0)
+
+    def _computed(self, plan: Plan, ask: Ask, reader: Reader) -> Iterator[Group]:
+        """What ``ask`` gives for every batch of a plan, in the plan's order.
+
+        In one process, files are read ahead while the model computes; in several, each reads and
+        computes whole batches.
+        """
+        wanted = processes_for(self.model.device) if self.processes is None else self.processes
+        if min(wanted, len(plan.batches)) <= 1:
+            for batch in _read_ahead(plan, reader):
+                yield from ask(batch)
+            return
+
+        def whole(batch: Sequence[Item]) -> list[Group]:
+            return list(ask([reader(item) for item in batch]))
+
+        for groups in in_order(whole, plan.batches, wanted):
+            yield from groups
+        if self.encodings is not None:
+            self.encodings.refresh()
+
+    # What was recorded
 
     def states(self, clips: pd.DataFrame) -> RouterStates:
         """What a router reads of some clips, recorded where it was not yet."""
         self.predictions(clips, STATE_COALITIONS, traces=True, states=True)
         return self.state_store.read(clips["sample_id"])
 
-    def steered(
-        self, clips: pd.DataFrame, coalitions: Sequence[str], methods: Sequence[Method]
-    ) -> pd.DataFrame:
-        """Answers of steering methods from the store, the missing ones asked first."""
-        return evaluate_methods(
-            self.model,
-            clips,
-            self.roots,
-            coalitions,
-            methods,
-            self.store,
-            media=self.media,
-            encodings=self.encodings,
-            batch_size=self.batch_size,
-        )
+    def traces(self) -> TraceTable:
+        """Attention of all answers that were asked with ``traces``."""
+        return self.store.read_traces(self.fingerprint)
 
     def routes(self, method: Method) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
         """What a scored method's gate said in each layer (``PredictionStore.read_routes``)."""
@@ -148,6 +285,30 @@ class Experiment:
     def run_of(self, method: Method) -> str:
         """Fingerprint of a steered run."""
         return steering_fingerprint(self.model, self.media, method)[0]
+
+    def versions(self, clips: pd.DataFrame) -> str:
+        """Digest of the run and of some clips' files and transcripts, as they are now."""
+        plan = make_plan(clips, self.roots, ["TAV"], set(), max(1, len(clips)))
+        items = sorted((i.sample_id, i.version) for batch in plan.batches for i in batch)
+        return hashlib.sha256(json.dumps([self.fingerprint, items]).encode()).hexdigest()[:16]
+
+    # One clip, and the person alone
+
+    def inspect(self, clip: pd.Series, coalition: str) -> Inspection:
+        """One clip of the manifest under one coalition, to be looked at under many steerings.
+
+        Raises ``MediaError`` when its files cannot be read, or anything else fails at this clip.
+        """
+        plan = make_plan(clip.to_frame().T, self.roots, [coalition], set(), 1)
+        [item] = plan.batches[0]
+        ready = readable(self.model, [self.reader(item)])
+        if ready.failed:
+            raise MediaError(f"{item.sample_id}: {ready.failed[0].prediction.failure}")
+        try:
+            return Inspection(self.model, ready.work[0][1])
+        except BaseException as error:
+            failure = Failure.of(error, ANSWERING, item.sample_id, REFUSALS)
+            raise MediaError(f"{item.sample_id}: {failure.reason}") from error
 
     def regions(
         self, clips: pd.DataFrame, settings: PersonSettings = PersonSettings()
@@ -184,86 +345,87 @@ class Experiment:
         media = replace(self.media, person=PersonOnly(store.fingerprint, pixels, tokens, inverted))
         return replace(self, clips=clips, media=media, region_store=store, keep_encodings=False)
 
-    def versions(self, clips: pd.DataFrame) -> str:
-        """Digest of the run and of some clips' files and transcripts, as they are now."""
-        plan = make_plan(clips, self.roots, ["TAV"], set(), max(1, len(clips)))
-        items = sorted((i.sample_id, i.version) for batch in plan.batches for i in batch)
-        return hashlib.sha256(json.dumps([self.fingerprint, items]).encode()).hexdigest()[:16]
 
-    def inspect(self, clip: pd.Series, coalition: str) -> Inspection:
-        """One clip of the manifest under one coalition, to be looked at under many steerings.
+def _read_ahead(plan: Plan, reader: Reader) -> Iterator[list[Read]]:
+    with ThreadPoolExecutor(READERS, thread_name_prefix="read") as pool:
+        ahead: list[list[Future]] = []
+        for batch in plan.batches:
+            ahead.append([pool.submit(reader, item) for item in batch])
+            if len(ahead) > AHEAD:
+                yield [future.result() for future in ahead.pop(0)]
+        for futures in ahead:
+            yield [future.result() for future in futures]
 
-        Raises ``MediaError`` when its files cannot be read, or anything else fails at this clip.
+
+@dataclass(frozen=True)
+class ExperimentSettings:
+    """What a profile says of an experiment; paths are relative to the project.
+
+    Attributes
+    ----------
+    model
+        A folder or a hub id.
+    frame_pixels
+        The least and the most pixels of a frame; the model's own setting when None.
+    render_clips
+        How many surrogate clips of each corpus were rendered, where not all were.
+    keep_encodings
+        Whether clips stay on disk as the encoders left them.
+    """
+
+    profile: str
+    ch_sims_root: str
+    cmu_mosi_root: str
+    model: str
+    dtype: str
+    device: str
+    batch_size: int
+    num_frames: int
+    frame_pixels: Sequence[int] | None
+    max_audio_seconds: float
+    render_clips: int | None
+    keep_encodings: bool = False
+
+    @classmethod
+    def of(cls, names: Mapping[str, object]) -> ExperimentSettings:
+        """From a notebook's names, ``globals()``, of which all others are passed over.
+
+        Raises ``ValueError`` that lists what is missing.
         """
-        plan = make_plan(clip.to_frame().T, self.roots, [coalition], set(), 1)
-        reader = Reader(self.media, self.model.device, self.encodings, self.region_store)
-        [item] = plan.batches[0]
-        ready = readable(self.model, [reader(item)])
-        if ready.failed:
-            raise MediaError(f"{item.sample_id}: {ready.failed[0].prediction.failure}")
-        try:
-            return Inspection(self.model, ready.work[0][1])
-        except BaseException as error:
-            failure = Failure.of(error, ANSWERING, item.sample_id, REFUSALS)
-            raise MediaError(f"{item.sample_id}: {failure.reason}") from error
-
-    def traces(self) -> TraceTable:
-        """Attention of all answers that were asked with ``traces``."""
-        return self.store.read_traces(self.fingerprint)
+        own = {field.name: names[field.name] for field in fields(cls) if field.name in names}
+        needed = [field.name for field in fields(cls) if field.default is MISSING]
+        if missing := [name for name in needed if name not in own]:
+            raise ValueError(
+                f"an experiment needs the parameters {', '.join(missing)}; set them in the "
+                "notebook's cell of parameters"
+            )
+        return cls(**own)
 
 
-def null_control(bench: Experiment, clips: int) -> Experiment:
-    """The surrogate corpora again, ``clips`` of each, with an emphasis that says nothing.
+def open_experiment(settings: ExperimentSettings) -> Experiment:
+    """The experiment that a profile's parameters describe.
 
-    Labels, words, voices' and faces' readability are as before; a modality that has the ground
-    truth's class is no longer expressed more clearly than another. Rendered where it is not yet,
-    and with stores of its own.
+    Where only ``render_clips`` clips were rendered, the others are left out; otherwise a missing
+    file raises ``FileNotFoundError``.
     """
-    roots = {corpus: root.parent.with_name(root.parent.name + "-null") / root.name
-             for corpus, root in bench.roots.items()}  # fmt: skip
-    for corpus, root in roots.items():
-        render_corpus(root, corpus, SurrogateSettings(cue=CUES["null"]), limit=clips)
-    there = with_media(bench.clips, roots, partial=True)
-    store = PredictionStore(bench.store.path.with_name("predictions-null.sqlite"))
-    return replace(bench, roots=roots, clips=there, store=store)
-
-
-def open_experiment(
-    profile: str,
-    *,
-    ch_sims_root: str,
-    cmu_mosi_root: str,
-    model: str,
-    dtype: str,
-    device: str,
-    batch_size: int,
-    num_frames: int,
-    frame_pixels: Sequence[int] | None,
-    max_audio_seconds: float,
-    render_clips: int | None,
-    keep_encodings: bool = False,
-) -> Experiment:
-    """The experiment that a profile's parameters describe; paths are relative to the project.
-
-    ``model`` is a folder or a hub id. Where only ``render_clips`` clips were rendered, the others
-    are left out; otherwise a missing file raises ``FileNotFoundError``.
-    """
-    folder = located(model)
+    s = settings
+    folder = located(s.model)
     omni = OmniModel.load(
-        folder if folder.is_dir() else model, dtype=dtype, device=device, pixels=frame_pixels
+        folder if folder.is_dir() else s.model,
+        dtype=s.dtype,
+        device=s.device,
+        pixels=s.frame_pixels,
     )
-    roots = {Corpus.CH_SIMS: located(ch_sims_root), Corpus.CMU_MOSI: located(cmu_mosi_root)}
-    manifest = read_manifest(run_dir(profile) / "manifest.parquet")
+    roots = {Corpus.CH_SIMS: located(s.ch_sims_root), Corpus.CMU_MOSI: located(s.cmu_mosi_root)}
+    manifest = read_manifest(run_dir(s.profile) / "manifest.parquet")
     return Experiment(
-        name=Path(model).name,
-        model=omni,
+        omni,
+        with_media(manifest, roots, partial=s.render_clips is not None),
+        roots,
+        PredictionStore(cache_dir() / "predictions.sqlite"),
+        MediaSettings(VideoSettings(s.num_frames), AudioSettings(max_seconds=s.max_audio_seconds)),
+        s.batch_size,
+        keep_encodings=s.keep_encodings,
+        name=Path(s.model).name,
         model_folder=folder,
-        clips=with_media(manifest, roots, partial=render_clips is not None),
-        roots=roots,
-        media=MediaSettings(
-            VideoSettings(num_frames), AudioSettings(max_seconds=max_audio_seconds)
-        ),
-        store=PredictionStore(cache_dir() / "predictions.sqlite"),
-        batch_size=batch_size,
-        keep_encodings=keep_encodings,
     )

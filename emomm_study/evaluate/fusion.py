@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,9 +13,18 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from emomm_lib.chase.training import RouterStates
+from emomm_lib.chase.training import RouterStates, routed
 from emomm_lib.labels import MODALITIES
 from emomm_lib.metrics.reference import LOGITS
+from emomm_study.evaluate.methods import CrossFitted
+from emomm_study.evaluate.protocol.fit import rows_of
+from emomm_study.evaluate.protocol.study import EMBEDDED, Study
+from emomm_study.evaluate.protocol.tune import simplest_tied, subset_hits
+from emomm_study.evaluate.results import by_subset, instances, join
+
+POOLINGS = tuple((pooling, power) for power in (1.0, 2.0, 4.0) for pooling in ("linear", "log"))
+PROBES = tuple((kind, s) for s in (100.0, 10.0, 1000.0) for kind in ("layer", "embedded"))
+"""Ways to fuse and to probe, the simplest first: the gate as it is, the router's own inputs."""
 
 
 def _answers(keys: pd.DataFrame, log_p: NDArray) -> pd.DataFrame:
@@ -96,3 +106,76 @@ def probe_answers(probe, inputs: NDArray, keys: pd.DataFrame) -> pd.DataFrame:
     full = np.full((len(keys), len(LOGITS)), -np.inf)
     full[:, probe.classes_] = probe.predict_log_proba(inputs)
     return _answers(keys.reset_index(drop=True), full)
+
+
+def unsteered(study: Study, clips: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Late fusion by the embedded gate, and a probe of the router's states, cross-fitted.
+
+    How to pool and which probe is chosen on validation.
+    """
+    gates = study.crossed(EMBEDDED)
+    asked = json.dumps(clips["sample_id"].tolist())
+    made_of = json.dumps(gates.settings()), study.states.digest, asked, str(study.seed)
+    everything = study.bench.clips
+    answers = study.remembered(
+        "unsteered", everything, [], lambda: _unsteered(study, clips, gates), *made_of
+    )
+    found = {}
+    for name, own in answers.groupby("method", sort=False):
+        scored, _ = join(instances(clips), own)
+        found[name] = by_subset(scored.assign(method=name))
+    return found
+
+
+def _unsteered(study: Study, clips: pd.DataFrame, gates: CrossFitted) -> pd.DataFrame:
+    single = study.bench.predictions(study.bench.clips, ("T", "A", "V"))
+    pooling, power = _best_pooling(study, single)
+    kind, strength = _best_probe(study)
+    parts = []
+    fold = clips["sample_id"].map(study.fold)
+    for number, router in enumerate(gates.routers):
+        part = clips[(fold == number).to_numpy()]
+        held_out = set(study.fold.index[study.fold == number])
+        train = study.bench.clips[~study.bench.clips["sample_id"].isin(held_out)]
+        states = study.states.take(rows_of(study.states, part))
+        gate = routed(router, states)[1].mean(1).numpy()
+        fused = late_fusion(single, states.index, gate, pooling=pooling, sharpness=power)
+        probed = _probe(study, train, part, kind, strength)
+        parts += [fused.assign(method="late fusion"), probed.assign(method="probe")]
+    return pd.concat(parts, ignore_index=True).sort_values("method", kind="stable")
+
+
+def _best_pooling(study: Study, single: pd.DataFrame) -> tuple[str, float]:
+    clips = study.split("valid")
+    states = study.states.take(rows_of(study.states, clips))
+    gate = routed(study.router(EMBEDDED)[0], states)[1].mean(1).numpy()
+    answers = [
+        late_fusion(single, states.index, gate, pooling=p, sharpness=s).assign(method=f"{i}")
+        for i, (p, s) in enumerate(POOLINGS)
+    ]
+    return POOLINGS[_best(clips, answers)]
+
+
+def _best_probe(study: Study) -> tuple[str, float]:
+    clips, train = study.split("valid"), study.split("train")
+    answers = [
+        _probe(study, train, clips, kind, strength).assign(method=f"{i}")
+        for i, (kind, strength) in enumerate(PROBES)
+    ]
+    return PROBES[_best(clips, answers)]
+
+
+def _probe(
+    study: Study, train: pd.DataFrame, clips: pd.DataFrame, kind: str, strength: float
+) -> pd.DataFrame:
+    first = study.base.first_layer
+    seen, asked = (study.states.take(rows_of(study.states, part)) for part in (train, clips))
+    truth = train.set_index("sample_id")["label_gt"].loc[seen.index["sample_id"]]
+    probe = fit_probe(probe_inputs(seen, kind, first), truth.to_numpy(), strength, study.seed)
+    return probe_answers(probe, probe_inputs(asked, kind, first), asked.index)
+
+
+def _best(clips: pd.DataFrame, answers: Sequence[pd.DataFrame]) -> int:
+    """The first of some ways to answer that cannot be told from the best."""
+    ways = [str(i) for i in range(len(answers))]
+    return simplest_tied(subset_hits(clips, pd.concat(answers)), ways, range(len(ways)))[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal, Protocol
 
@@ -151,8 +151,8 @@ class Always:
 class Parts:
     """p of one source and g of another, to see which of them matters."""
 
-    conflict: GateSource
-    trust: GateSource
+    conflict: GateSource | str
+    trust: GateSource | str
 
     def gate(self, batch: Batch) -> Gate:
         return Combined(self.conflict.gate(batch), self.trust.gate(batch))
@@ -161,28 +161,60 @@ class Parts:
         return {"conflict": self.conflict.settings(), "gate": self.trust.settings()}
 
 
+def with_routers(source: GateSource | str, router_of: Callable[[str], GateSource]) -> GateSource:
+    """A source with a router, by its kind, wherever one is only named."""
+    if isinstance(source, str):
+        return router_of(source)
+    if isinstance(source, Parts):
+        parts = source.conflict, source.trust
+        return Parts(*(with_routers(part, router_of) for part in parts))
+    return source
+
+
 @dataclass(frozen=True, eq=False)
 class Method:
     """A way of steering to be measured.
 
     Attributes
     ----------
+    source
+        Where the gate comes from; the name of a kind of router stands for one that a study trains
+        (:mod:`emomm_study.evaluate.protocol`).
     scored
         Whether replies' scores (for MAE), attention and routing are kept as well; they cost about
         as much as the prompt of a small model, so sweeps go without.
     clips
         The clips that it may be asked about, by sample_id; None for all.
+    protocol
+        What it is measured for, such as ``test`` or ``crossed``.
+    variant
+        Which of several configurations of one name.
     """
 
     name: str
-    source: GateSource
+    source: GateSource | str
     config: SteeringConfig
     importance: Importance = "gradient"
     scored: bool = False
     clips: Collection[str] | None = None
+    protocol: str = ""
+    variant: int = 0
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        """What results tell methods apart by: ``method, protocol, variant``."""
+        return self.name, self.protocol, self.variant
 
     def settings(self) -> dict:
-        """All that can change what it answers, besides model, media and prompt."""
+        """All that can change what it answers, besides model, media and prompt.
+
+        Raises ``TypeError`` for the name of a kind of router, which answers nothing by itself.
+        """
+        if isinstance(self.source, str):
+            raise TypeError(
+                f"{self.name}: no router yet, only the kind {self.source!r}; ask by a study's "
+                "protocol, or give the method a trained one"
+            )
         used = {"importance": self.importance} if self.config.beta > 0 else {}
         gate = self.source.settings()
         return {"config": asdict(self.config), "gate": gate, "scored": self.scored, **used}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -9,42 +10,24 @@ import pandas as pd
 from emomm_lib import score_frame
 from emomm_lib.labels import COALITIONS
 from emomm_study.corpora.scores import Corpus
-from emomm_study.evaluate.runner import MediaSettings, evaluate
-from emomm_study.evaluate.store import PredictionStore
+from emomm_study.evaluate.experiment import Experiment
 from emomm_study.mini.model.heldout import FRESH_SEED, heldout_clips
-from emomm_study.systems.omni import OmniModel
 
 CARD_SCORES = "reading.csv"
 """File beside a model's weights that holds the accuracies of its card."""
 
 
-def reading_accuracy(
-    model: OmniModel,
-    clips: int,
-    store: PredictionStore,
-    *,
-    media: MediaSettings,
-    seed: int = FRESH_SEED,
-    batch_size: int = 32,
-    progress: bool = True,
-) -> pd.DataFrame:
+def reading_accuracy(bench: Experiment, clips: int, *, seed: int = FRESH_SEED) -> pd.DataFrame:
     """Accuracy on ``clips`` freshly rendered aligned clips, read from their mp4 and wav files.
 
     Returns one row a coalition and metric: ``coalition, metric, value, low, high, n`` as by
     ``metrics.score_frame`` (``acc5``, ``acc2``, ``mae``), coalitions in the usual order. A failed
     answer is not scored: ``n`` shows it. Raises ``ValueError`` where all failed.
     """
-    root, plan = heldout_clips(clips, seed, progress=progress)
-    predictions = evaluate(
-        model,
-        plan,
-        {corpus.value: root for corpus in Corpus},
-        COALITIONS,
-        store,
-        media=media,
-        batch_size=batch_size,
-        progress=progress,
-    )
+    root, plan = heldout_clips(clips, seed, progress=bench.progress)
+    there = {corpus.value: root for corpus in Corpus}
+    fresh = replace(bench, clips=plan, roots=there, keep_encodings=False)
+    predictions = fresh.predictions(plan, COALITIONS)
     known = predictions[predictions["failure"].isna()]
     if known.empty:
         raise ValueError(f"none of {clips} clips was answered: {predictions['failure'].iloc[0]}")

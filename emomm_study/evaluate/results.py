@@ -130,3 +130,8 @@ def table1_scores(scored: pd.DataFrame, bootstrap: Bootstrap = DEFAULT) -> pd.Da
     errors = score_frame(both[both["score_pred"].notna()], ["group"], ("mae",), **options)
     scores = pd.concat([classes, errors], ignore_index=True)
     return scores.rename(columns={"group": "subset"})
+
+
+def by_subset(scored: pd.DataFrame) -> pd.DataFrame:
+    """Instances with Missing's two kinds as one ``subset``: align, conflict, missing."""
+    return scored.assign(subset=scored["subset"].str.split("_").str[0])

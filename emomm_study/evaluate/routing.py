@@ -13,7 +13,7 @@ from emomm_lib.chase.training import RouterStates, RouterTargets, routed
 from emomm_lib.metrics.bootstrap import counted, intervals_of, means
 from emomm_lib.metrics.routing import TABLE6, gate_top1, reliability, routing_metrics
 from emomm_study.evaluate.methods import GateSource, Method
-from emomm_study.evaluate.protocol import ChaseStudy
+from emomm_study.evaluate.protocol import Study
 from emomm_study.evaluate.states import COALITIONS
 
 
@@ -51,11 +51,11 @@ def gate_by_layer(
     return pd.DataFrame(rows, columns=columns)
 
 
-def table6_metrics(study: ChaseStudy, source: GateSource) -> pd.DataFrame:
+def table6_metrics(study: Study, source: GateSource) -> pd.DataFrame:
     """Table 6 under the published configuration: ``split, metric, value, low, high, n``."""
     clips = study.bench.clips[study.bench.clips["split"].isin(["valid", "test"])]
     # The paper's psi-hat and P are unknown; they move attention, and p in later layers a little.
-    method = Method("CHASE, default psi-hat | table 6", source, study.base, scored=True)
+    method = Method("CHASE, default psi-hat", source, study.base, scored=True, protocol="table 6")
     study.bench.steered(clips, ("TAV",), [method])
     index, conflict, gate = study.bench.routes(method)
     states, targets = study.targets(clips)
@@ -80,7 +80,7 @@ def table6_metrics(study: ChaseStudy, source: GateSource) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["split", "metric", "value", "low", "high", "n"])
 
 
-def conflict_reliability(study: ChaseStudy, kind: str) -> pd.DataFrame:
+def conflict_reliability(study: Study, kind: str) -> pd.DataFrame:
     """Reliability of a router's p, averaged over layers, on validation and test prompts."""
     router = study.router(kind)[0]
     frames = []
@@ -91,7 +91,7 @@ def conflict_reliability(study: ChaseStudy, kind: str) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
-def detection_rates(study: ChaseStudy, kind: str) -> pd.DataFrame:
+def detection_rates(study: Study, kind: str) -> pd.DataFrame:
     """How a router finds conflicts among test prompts, by coalition, on unsteered states.
 
     ``conflicts`` is their share, ``recall`` and ``false_alarms`` the shares of conflicts and of the

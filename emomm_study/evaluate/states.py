@@ -1,20 +1,17 @@
-"""Hidden states that a router reads, on disk: a file a batch, written whole or not at all."""
+"""Hidden states that a router reads, on disk."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import pandas as pd
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import safe_open
 from torch import Tensor
 
 from emomm_lib.chase.training import RouterStates
+from emomm_study.evaluate.shards import ShardStore
 
 COALITIONS = ("TAV", "TA", "TV", "AV")
 """A conflict needs two modalities, and so does a gate."""
@@ -23,31 +20,13 @@ Key = tuple[str, str, str]
 """(sample_id, coalition, version), as in a plan."""
 
 
-class StateStore:
-    """States of one run, which its folder is named after.
+class StateStore(ShardStore):
+    """States of one run, by :data:`Key`.
 
     They are kept in the trace's precision: float32 for models of half precision, too.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
-
-    def _read_keys(self) -> dict[Path, list[Key]]:
-        found = {}
-        for file in sorted(self.folder.glob("*.safetensors")):
-            try:
-                with safe_open(file, "pt") as shard:
-                    found[file] = [tuple(key) for key in json.loads(shard.metadata()["keys"])]
-            except (SafetensorError, KeyError, TypeError, ValueError) as error:
-                raise ValueError(
-                    f"{file} is not a file of recorded states ({error}); delete it, and what it "
-                    "held is computed again"
-                ) from error
-        return found
-
-    def known(self) -> set[Key]:
-        """What is stored."""
-        return {key for keys in self._read_keys().values() for key in keys}
+    content = "recorded states"
 
     def write(self, keys: Sequence[Key], parts: Sequence[Tensor]) -> None:
         """Keep the states of some prompts: the fields of ``RouterStates`` after its index.
@@ -57,12 +36,7 @@ class StateStore:
         tensors = dict(zip(_PARTS, (x.contiguous() for x in parts), strict=True))
         if odd := {n: len(x) for n, x in tensors.items() if len(x) != len(keys)}:
             raise ValueError(f"states of {len(keys)} prompts have rows {odd}")
-        text = json.dumps([list(key) for key in keys])
-        self.folder.mkdir(parents=True, exist_ok=True)
-        file = self.folder / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.safetensors"
-        partial = file.with_suffix(".part")
-        save_file(tensors, partial, {"keys": text})
-        os.replace(partial, file)
+        self._keep(keys, tensors)
 
     def read(
         self, sample_ids: Collection[str], coalitions: Collection[str] = COALITIONS
@@ -71,11 +45,11 @@ class StateStore:
 
         Raises ``ValueError`` when there are none.
         """
+        self.refresh()
         wanted = set(sample_ids)
         rows: dict[tuple[str, str], tuple[Path, int]] = {}
-        files = self._read_keys()
-        for file in sorted(files, key=lambda f: f.stat().st_mtime_ns):
-            for row, (sample, coalition, _) in enumerate(files[file]):
+        for file, (_, keys) in self._shards.items():
+            for row, (sample, coalition, _) in enumerate(keys):
                 if sample in wanted and coalition in coalitions:
                     rows[sample, coalition] = file, row
         if not rows:

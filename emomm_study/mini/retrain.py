@@ -12,8 +12,9 @@ from pathlib import Path
 import pandas as pd
 
 from emomm_lib.labels import COALITIONS
+from emomm_study.evaluate.experiment import Experiment
+from emomm_study.evaluate.files import MediaSettings
 from emomm_study.evaluate.reading import CARD_SCORES, reading_accuracy
-from emomm_study.evaluate.runner import MediaSettings
 from emomm_study.evaluate.store import PredictionStore
 from emomm_study.media.audio import AudioSettings
 from emomm_study.media.video import VideoSettings
@@ -108,7 +109,8 @@ def write_card(folder: Path, clips: int) -> pd.DataFrame:
     """Measure the model in ``folder`` and write its card and the card's scores beside it."""
     model = OmniModel.load(folder)
     store = PredictionStore(cache_dir() / "predictions.sqlite")
-    scores = reading_accuracy(model, clips, store, media=MEDIA, seed=CARD_SEED)
+    bench = Experiment(model, pd.DataFrame(), {}, store, MEDIA)
+    scores = reading_accuracy(bench, clips, seed=CARD_SEED)
     settings = json.loads((folder / "recipe.json").read_text())
     inner, shown = model.model.model, Expressiveness()
     parts = {

@@ -8,9 +8,8 @@ from dataclasses import fields
 import pandas as pd
 
 from emomm_lib.chase.equations import SteeringConfig
-from emomm_study.evaluate.protocol import ChaseStudy
+from emomm_study.evaluate.protocol import Choice
 from emomm_study.evaluate.results import table1_scores
-from emomm_study.evaluate.tune import subset_means
 from emomm_study.report.style import fixed
 from emomm_study.report.tables import estimate, published_units
 
@@ -19,7 +18,7 @@ _AS_IN_PAPER = {
 }  # fmt: skip
 
 
-def choices_table(study: ChaseStudy) -> pd.DataFrame:
+def choices_table(choices: Mapping[str, Choice], published: SteeringConfig) -> pd.DataFrame:
     """Each candidate's chosen configuration: the parameters in which any differs from the paper's.
 
     First the published configuration; ``tried`` is how many each could choose from, ``tied`` how
@@ -27,9 +26,8 @@ def choices_table(study: ChaseStudy) -> pd.DataFrame:
     standard errors would have changed the choice, and the last columns are the gains in Acc-5 on
     validation by subset, in points.
     """
-    baseline = subset_means(study.validation).loc["baseline"]
-    configs = {"as published": study.base}
-    configs |= {name: choice.config for name, choice in study.choices.items()}
+    configs = {"as published": published}
+    configs |= {name: choice.config for name, choice in choices.items()}
     differing = [
         field.name
         for field in fields(SteeringConfig)
@@ -38,15 +36,13 @@ def choices_table(study: ChaseStudy) -> pd.DataFrame:
     rows = {}
     for name, config in configs.items():
         entry = {_AS_IN_PAPER.get(k, k): _shown(getattr(config, k)) for k in differing}
-        rows[name] = entry | dict.fromkeys(["tried", "tied", "edge", *baseline.index], "")
-    for candidate in study.candidates():
-        choice = study.choices[candidate.name]
-        number = list(candidate.configs).index(choice.config)
-        gain = 100 * (choice.table.iloc[number] - baseline)
-        shown = {subset: fixed(value, 1) for subset, value in gain.items()}
+        rows[name] = entry
+    subsets = next(iter(choices.values())).gain
+    rows["as published"] |= dict.fromkeys(["tried", "tied", "edge", *subsets], "")
+    for name, choice in choices.items():
         edge = "yes" if choice.edge else ""
-        counts = {"tried": len(candidate.configs), "tied": choice.tied, "edge": edge}
-        rows[candidate.name] |= counts | shown
+        rows[name] |= {"tried": choice.tried, "tied": choice.tied, "edge": edge}
+        rows[name] |= {subset: fixed(100 * gain, 1) for subset, gain in choice.gain.items()}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
 
 

@@ -15,7 +15,7 @@ import jupytext
 import nbformat
 from nbformat import NotebookNode
 
-from emomm_study.paths import ROOT, cache_root
+from emomm_study.paths import ROOT, cache_root, whole
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 METADATA = {
@@ -106,9 +106,8 @@ def committed_form(source: NotebookNode, executed: NotebookNode, name: str) -> N
 
 def write_committed(notebook: NotebookNode, path: Path) -> None:
     """Write a notebook whole or not at all; equal notebooks give equal bytes."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")
-    partial.replace(path)
+    with whole(path) as partial:
+        partial.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")
 
 
 def pair_differences(source: Path) -> list[str]:

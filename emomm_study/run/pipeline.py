@@ -92,7 +92,8 @@ BUILDS_ON = {
     "12": ("01",),
 }
 """What a notebook finds in the caches and runs of others; one not named here builds on all before
-it. A notebook run without those computes what it lacks by itself."""
+it. A notebook run without those computes what it lacks by itself, but for the manifest of 01 and the
+choices of 07, which those that need them ask for."""
 REFERENCE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 FULL = re.compile(
     r"No space left on device|Disk quota exceeded|database or disk is full|rrno (28|122)\b"

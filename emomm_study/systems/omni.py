@@ -25,7 +25,7 @@ from transformers import (
     Qwen2_5OmniThinkerForConditionalGeneration,
 )
 
-from emomm_lib import Trace, mark_modalities, record
+from emomm_lib import Prefill, mark_modalities, record
 from emomm_lib.labels import LETTERS
 from emomm_study.corpora.scores import GRIDS, Corpus
 from emomm_study.media.regions import token_cover
@@ -139,33 +139,20 @@ class Prompt:
 
 
 @dataclass(frozen=True)
-class Computed:
+class Computed(Prefill):
     """Some of the prompts that were asked for, computed to their ends.
+
+    Until :meth:`Prefill.shortened`, ``cache`` holds all S positions, and is the caller's to keep
+    or change. In ``attention_mask`` and ``modality_ids`` padding may lie between the pieces of a prompt, too.
+    ``trace`` is None where nothing was recorded.
 
     Attributes
     ----------
     rows
         Which of the queries these B are.
-    hidden
-        ``(B, D)`` last hidden state of the decision token.
-    cache
-        Of all S positions; the caller's to keep or change.
-    mask, modality_ids
-        ``(B, S)``; padding may lie between the pieces of a prompt, too.
-    embeds, position
-        ``(B, D)`` and ``(3, B)`` of the decision token.
-    trace
-        What was recorded, or None.
     """
 
     rows: list[int]
-    hidden: torch.Tensor
-    cache: Cache
-    mask: torch.Tensor
-    modality_ids: torch.Tensor
-    embeds: torch.Tensor
-    position: torch.Tensor
-    trace: Trace | None
 
 
 class OmniModel:
@@ -476,7 +463,7 @@ class OmniModel:
                 parent, of_parent = step.parent
                 before = done[parent]
                 cache = fork(before.cache, of_parent)
-                mask = torch.cat([before.mask[of_parent], mask], 1)
+                mask = torch.cat([before.attention_mask[of_parent], mask], 1)
                 marks = torch.cat([before.modality_ids[of_parent], marks], 1)
                 earlier = (before.trace, of_parent) if states else None
             embeds = self._embed(piece, [queries[row].clip for row in step.rows])
@@ -497,12 +484,13 @@ class OmniModel:
                 del done[step.parent[0]]
             found = Computed(
                 rows=step.rows,
+                model=self.model,
                 hidden=out.last_hidden_state[:, -1],
                 cache=out.past_key_values,
-                mask=mask,
+                attention_mask=mask,
                 modality_ids=marks,
-                embeds=embeds[:, -1],
-                position=piece.positions[..., -1],
+                inputs_embeds=embeds[:, -1],
+                position_ids=piece.positions[..., -1],
                 trace=recorded,
             )
             if step.last:
@@ -526,8 +514,8 @@ class OmniModel:
             score[part.rows] = self.best_scores(
                 [queries[row] for row in part.rows],
                 logits[part.rows].nan_to_num().argmax(-1).tolist(),
-                part.mask,
-                part.position.amax(0) + 1,
+                part.attention_mask,
+                part.position_ids.amax(0) + 1,
                 part.cache,
             )
             if part.trace is not None:

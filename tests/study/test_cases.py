@@ -175,26 +175,31 @@ class Seen:
 
 def study_of(labels, answers):
     """A study whose stored answers are given by method: (label of each clip)."""
-    base = scored(labels, [peak(y) for y in answers["baseline"]])
-    methods = [
-        SimpleNamespace(name=f"{name} | test", config=SimpleNamespace(name=short, tau=0.7))
-        for name, short in (("CHASE", "plain"), ("CHASE, tuned", "tuned"), ("+ other", "other"))
-    ]
-
-    def evaluate(wanted):
-        names = [m.name for m in wanted]
-        assert "+ other | test" not in names
-        parts = [
-            scored(labels, [peak(y) for y in answers[n.split(" | ")[0]]]).assign(method=n)
-            for n in names
-        ]
-        return pd.concat(parts, ignore_index=True)
-
-    bench = SimpleNamespace(clips=base.drop(columns="coalition"), inspect=lambda clip, c: Seen())
+    asked = {name: scored(labels, [peak(y) for y in own]) for name, own in answers.items()}
+    bench = SimpleNamespace(
+        clips=asked["baseline"].drop(columns="coalition"), inspect=lambda clip, c: Seen()
+    )
     return SimpleNamespace(
-        tested=lambda: methods, split=lambda name: name, baseline=lambda clips: base,
-        evaluate=evaluate, router=lambda kind: (object(), None), bench=bench,
-    )  # fmt: skip
+        split=lambda name: name, answers=asked, router=lambda kind: (object(), None), bench=bench
+    )
+
+
+CONFIGS = {
+    "CHASE": SimpleNamespace(name="plain", tau=0.7),
+    "CHASE, tuned": SimpleNamespace(name="tuned", tau=0.7),
+}
+
+
+@pytest.fixture(autouse=True)
+def stored(monkeypatch):
+    """Answers of the study above in place of those that a protocol would ask for."""
+
+    def on_test(study, methods):
+        assert {method.source for method in methods} == {cases.PUBLISHED}
+        return {method.name: study.answers[method.name] for method in methods}
+
+    monkeypatch.setattr(cases, "on_test", on_test)
+    monkeypatch.setattr(cases, "baseline", lambda study, clips: study.answers["baseline"])
 
 
 STUDY = study_of(
@@ -204,7 +209,7 @@ STUDY = study_of(
 
 
 def test_a_case_has_each_methods_stored_answer_beside_its_own_look():
-    [case] = cases.find_cases(STUDY, "CHASE, tuned", [CONFLICT])
+    [case] = cases.find_cases(STUDY, CONFIGS, "CHASE, tuned", [CONFLICT])
     assert isinstance(case, Case) and case.clip["sample_id"] == "clip/00"
     assert (case.fitting, case.among, case.tau) == (1, 1, 0.7)
     stored = {name: (a.label, a.score) for name, a in case.answers.items()}
@@ -219,7 +224,7 @@ def test_a_case_has_each_methods_stored_answer_beside_its_own_look():
 
 
 def test_a_rule_without_an_instance_leaves_a_sentence_and_not_an_error():
-    found = cases.find_cases(STUDY, "CHASE", [CONFLICT, HARMED])
+    found = cases.find_cases(STUDY, CONFIGS, "CHASE", [CONFLICT, HARMED])
     assert all(isinstance(case, NoCase) and case.among == 1 for case in found)
     assert "none of 1 instances satisfies the rule" in found[0].sentence
     with pytest.raises(LookupError, match="no case shows video"):
@@ -227,13 +232,13 @@ def test_a_rule_without_an_instance_leaves_a_sentence_and_not_an_error():
 
 
 def test_counts_tell_how_many_a_rule_could_choose_from():
-    counts = cases.rule_counts(cases.case_pairs(STUDY)["CHASE, tuned"], [CONFLICT, HARMED])
+    counts = cases.rule_counts(cases.case_pairs(STUDY, CONFIGS)["CHASE, tuned"], [CONFLICT, HARMED])
     assert counts[["fitting", "among"]].to_numpy().tolist() == [[1, 1], [0, 1]]
 
 
 def test_a_method_with_another_router_is_no_case_of_the_papers():
     with pytest.raises(ValueError, match="cases are shown of one of"):
-        cases.find_cases(STUDY, "+ other")
+        cases.find_cases(STUDY, CONFIGS, "+ other")
 
 
 def published_case(number):

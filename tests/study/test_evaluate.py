@@ -23,6 +23,8 @@ from sklearn.metrics import accuracy_score, f1_score, mean_absolute_error
 from tiny_media import grey_frames, tone, write_mp4
 
 from emomm_lib import Bootstrap
+from emomm_study.evaluate.experiment import Experiment, ExperimentSettings
+from emomm_study.evaluate.files import MediaSettings
 from emomm_study.evaluate.plan import make_plan
 from emomm_study.evaluate.results import (
     baselines,
@@ -32,8 +34,8 @@ from emomm_study.evaluate.results import (
     table1_scores,
     with_media,
 )
-from emomm_study.evaluate.runner import MediaSettings, evaluate, run_fingerprint
 from emomm_study.evaluate.store import Prediction, PredictionStore
+from emomm_study.evaluate.unsteered import run_fingerprint
 from emomm_study.media.audio import AudioSettings, read_audio
 from emomm_study.media.video import VideoSettings, read_video
 from emomm_study.systems.omni import Media, OmniModel, Query
@@ -58,9 +60,10 @@ def clips(tmp_path: Path) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def run(model, clips, root, store, **options):
-    options = {"media": MEDIA, "batch_size": 2, "processes": 1, "progress": False} | options
-    return evaluate(model, clips, {"ch_sims_v2": root}, COALITIONS, store, **options)
+def run(model, clips, root, store, **asked):
+    roots = {"ch_sims_v2": root}
+    bench = Experiment(model, clips, roots, store, MEDIA, 2, processes=1, progress=False)
+    return bench.predictions(clips, COALITIONS, **asked)
 
 
 class Counting:
@@ -168,7 +171,9 @@ def test_two_processes_killed_at_twenty_random_moments_give_what_an_undisturbed_
     pd.DataFrame(rows).to_csv(tmp_path / "clips.csv", index=False)
     context = multiprocessing.get_context("forkserver")
     # Imported once: a life then costs no start-up.
-    context.set_forkserver_preload(["emomm_study.evaluate.runner", "emomm_study.mini.model.build"])
+    context.set_forkserver_preload(
+        ["emomm_study.evaluate.experiment", "emomm_study.mini.model.build"]
+    )
 
     def start(name: str):
         (tmp_path / name).mkdir(exist_ok=True)
@@ -465,3 +470,23 @@ def test_clips_that_are_not_on_disk_are_passed_over_only_when_asked(clips, tmp_p
         with_media(clips, roots)
     with pytest.raises(FileNotFoundError, match="7 of 7"):
         with_media(clips, {"ch_sims_v2": tmp_path / "elsewhere"}, partial=True)
+
+
+PARAMETERS = {
+    "profile": "mini", "ch_sims_root": "a", "cmu_mosi_root": "b", "model": "c", "dtype": "float32",
+    "device": "cpu", "batch_size": 4, "num_frames": 2, "frame_pixels": None,
+    "max_audio_seconds": 1.5, "render_clips": 3,
+}  # fmt: skip
+
+
+def test_settings_are_picked_from_a_notebooks_names_and_others_are_passed_over():
+    names = PARAMETERS | {"null_clips": 250, "keep_encodings": True, "pd": pd}
+    settings = ExperimentSettings.of(names)
+    assert settings == ExperimentSettings(**PARAMETERS, keep_encodings=True)
+    assert ExperimentSettings.of(PARAMETERS).keep_encodings is False
+
+
+def test_settings_name_all_that_is_missing():
+    few = {k: v for k, v in PARAMETERS.items() if k not in ("model", "num_frames")}
+    with pytest.raises(ValueError, match="needs the parameters model, num_frames; set them"):
+        ExperimentSettings.of(few)

@@ -23,22 +23,20 @@ from tiny_media import grey_frames, tone, write_mp4
 
 from emomm_lib.chase.equations import SteeringConfig
 from emomm_study import failures
-from emomm_study.evaluate import runner, steered
-from emomm_study.evaluate.encodings import EncodingStore
+from emomm_study.evaluate import files, questions as asking, steered
 from emomm_study.evaluate.experiment import Experiment
 from emomm_study.evaluate.methods import Always, Method
 from emomm_study.evaluate.reading import reading_accuracy
 from emomm_study.evaluate.results import outcomes
-from emomm_study.evaluate.runner import evaluate, run_fingerprint
-from emomm_study.evaluate.states import StateStore
-from emomm_study.evaluate.steered import evaluate_methods, steering_fingerprint
+from emomm_study.evaluate.steered import steering_fingerprint
 from emomm_study.evaluate.store import PredictionStore
+from emomm_study.evaluate.unsteered import run_fingerprint
 from emomm_study.failures import RunStopped
 from emomm_study.media import region_store
 from emomm_study.media.models import fetch_models
 from emomm_study.media.region_store import RegionStore
 from emomm_study.media.video import Frames, MediaError, VideoSettings
-from emomm_study.systems.omni import OmniModel
+from emomm_study.systems.omni import Media, OmniModel, Query
 
 COALITIONS = ("TAV", "TA", "V", "none")
 LOGITS = [f"logit_{letter}" for letter in "abcde"]
@@ -107,8 +105,8 @@ def heard(path: Path, *_) -> np.ndarray:
 @pytest.fixture
 def clips(tmp_path, monkeypatch) -> pd.DataFrame:
     """One clip for each exception, and some good ones; what is read of them needs no decoder."""
-    monkeypatch.setattr(runner, "read_video", seen)
-    monkeypatch.setattr(runner, "read_audio", heard)
+    monkeypatch.setattr(files, "read_video", seen)
+    monkeypatch.setattr(files, "read_audio", heard)
     rows = []
     for name in [*BAD, *[f"good{i}" for i in range(GOOD)]]:
         (tmp_path / f"{name}.wav").touch()
@@ -118,11 +116,15 @@ def clips(tmp_path, monkeypatch) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def ask(model, clips, root, name="p", **options):
-    options = {"media": MEDIA, "batch_size": 8, "processes": 1, "progress": False} | options
-    store = options.pop("store", None) or PredictionStore(root / f"{name}.sqlite")
-    coalitions = options.pop("coalitions", COALITIONS)
-    return evaluate(model, clips, {"ch_sims_v2": root}, coalitions, store, **options)
+def bench(model, clips, root, store, **options):
+    options = {"processes": 1, "progress": False} | options
+    return Experiment(model, clips, {"ch_sims_v2": root}, store, MEDIA, 8, **options)
+
+
+def ask(model, clips, root, name="p", *, store=None, processes=1, coalitions=COALITIONS, **asked):
+    store = store or PredictionStore(root / f"{name}.sqlite")
+    own = bench(model, clips, root, store, processes=processes)
+    return own.predictions(clips, coalitions, **asked)
 
 
 def raising(inner, whose):
@@ -183,9 +185,9 @@ def at_stage(stage: str, model: OmniModel, monkeypatch) -> object:
     """The model, with exceptions in the way of its bad clips at one stage."""
     processor = model.processor
     if stage == "open":
-        monkeypatch.setattr(runner, "read_video", raising(seen, lambda path, _: [path.stem]))
+        monkeypatch.setattr(files, "read_video", raising(seen, lambda path, _: [path.stem]))
     elif stage == "decode":
-        monkeypatch.setattr(runner, "read_audio", raising(heard, lambda path, _: [path.stem]))
+        monkeypatch.setattr(files, "read_audio", raising(heard, lambda path, _: [path.stem]))
     elif stage == "process frames":
         patched = raising(processor.video_processor, of_frames)
         patched_processor(model, monkeypatch, "video_processor", patched)
@@ -338,20 +340,18 @@ def test_free_replies_fail_question_by_question_too(model, clips, tmp_path, monk
 def test_traces_states_and_encodings_are_kept_of_all_that_did_not_fail(
     model, clips, tmp_path, monkeypatch, stage, processes
 ):
-    store, states = PredictionStore(tmp_path / "p.sqlite"), StateStore(tmp_path / "states")
-    encodings = EncodingStore(tmp_path / "encodings")
+    store = PredictionStore(tmp_path / "p.sqlite")
     faulty = at_stage(stage, model, monkeypatch)
-    options = {"traces": True, "states": states, "encodings": encodings, "store": store}
-    found = ask(faulty, clips, tmp_path, processes=processes, **options)
+    own = bench(faulty, clips, tmp_path, store, processes=processes, keep_encodings=True)
+    found = own.predictions(clips, COALITIONS, traces=True, states=True)
     lost = questions(BAD, CONCERNED[stage])
     failed = found[found["failure"].notna()]
     assert set(failed[KEYS].itertuples(index=False, name=None)) == lost
-    traces = store.read_traces(run_fingerprint(model, MEDIA)[0])
-    kept = set(traces.index.itertuples(index=False, name=None))
+    kept = set(own.traces().index.itertuples(index=False, name=None))
     assert kept == questions(NAMES, COALITIONS) - lost
-    recorded = states.read(NAMES).index.itertuples(index=False, name=None)
+    recorded = own.state_store.read(NAMES).index.itertuples(index=False, name=None)
     assert set(recorded) == questions(NAMES, ("TAV", "TA")) - lost
-    encoded = {key[0] for key in encodings._place}
+    encoded = {key[0] for key in own.encodings.known()}
     assert encoded == set(NAMES) - (set(BAD) if stage == "process sound" else set())
     compare(found, ask(model, clips, tmp_path, "calm", traces=True))
 
@@ -425,11 +425,11 @@ def test_numbers_that_are_not_finite_are_a_failure_and_no_class(model, clips, tm
 
 
 def test_an_answer_without_finite_logits_has_no_class(model, clips):
-    [encoded] = model.encode([runner.Media(None, heard(Path("good1")))])
+    [encoded] = model.encode([Media(None, heard(Path("good1")))])
     with torch.inference_mode():
         encoded.audio[0, 0] = np.nan
-    query = runner.Query(encoded, "A", "ch_sims_v2", "")
-    plain = runner.Query(encoded, "none", "ch_sims_v2", "")
+    query = Query(encoded, "A", "ch_sims_v2", "")
+    plain = Query(encoded, "none", "ch_sims_v2", "")
     answers = model.answer([query, plain])
     assert answers.label[0] == -1 and np.isnan(answers.score[0])
     assert answers.label[1] >= 0 and np.isfinite(answers.score[1])
@@ -449,12 +449,9 @@ METHODS = [
 ]  # fmt: skip
 
 
-def steer(model, clips, root, name="p", methods=METHODS, **options):
-    options = {"media": MEDIA, "batch_size": 8, "processes": 1, "progress": False} | options
-    store = options.pop("store", None) or PredictionStore(root / f"{name}.sqlite")
-    return evaluate_methods(
-        model, clips, {"ch_sims_v2": root}, COALITIONS, methods, store, **options
-    )
+def steer(model, clips, root, name="p", methods=METHODS, store=None):
+    store = store or PredictionStore(root / f"{name}.sqlite")
+    return bench(model, clips, root, store).steered(clips, COALITIONS, methods)
 
 
 def lost_of(table):
@@ -514,21 +511,21 @@ def test_a_method_that_never_works_stops_the_run_and_leaves_no_failure_behind(
 def test_a_clip_that_cannot_be_inspected_says_why_under_its_name(
     model, clips, tmp_path, monkeypatch
 ):
-    def bench(model):
-        return Experiment("m", model, tmp_path, clips, {"ch_sims_v2": tmp_path}, MEDIA,
-                          PredictionStore(tmp_path / "p.sqlite"), 4)  # fmt: skip
-
+    store = PredictionStore(tmp_path / "p.sqlite")
     rows = clips.set_index("sample_id", drop=False)
-    assert bench(model).inspect(rows.loc["good0"], "TAV").unsteered.label in range(5)
+    assert bench(model, clips, tmp_path, store).inspect(
+        rows.loc["good0"], "TAV"
+    ).unsteered.label in range(5)
     for stage in ("open", "encode", "tokenize", "forward"):
         with monkeypatch.context() as patch:
-            faulty = bench(at_stage(stage, model, patch))
+            faulty = bench(at_stage(stage, model, patch), clips, tmp_path, store)
             for name in ("bad01", "bad13"):
                 kind = type(BAD[name]).__name__
                 with pytest.raises(MediaError, match=rf"{name}: .*{NAMED[stage]}.*: {kind}"):
                     faulty.inspect(rows.loc[name], "TAV")
     with pytest.raises(MediaError, match="good1: the transcript is blank"):
-        bench(model).inspect(rows.loc["good1"].where(rows.columns != "text", " "), "T")
+        blank = rows.loc["good1"].where(rows.columns != "text", " ")
+        bench(model, clips, tmp_path, store).inspect(blank, "T")
 
 
 def test_a_reading_of_which_everything_failed_is_no_accuracy(model, tmp_path, monkeypatch):
@@ -542,8 +539,8 @@ def test_a_reading_of_which_everything_failed_is_no_accuracy(model, tmp_path, mo
 
     store = PredictionStore(tmp_path / "p.sqlite")
     with pytest.raises(ValueError, match="none of 2 clips was answered: .*TypeError"):
-        reading_accuracy(Faulty(model, encode=encode, answer=answer), 2, store, media=MEDIA,
-                         progress=False)  # fmt: skip
+        faulty = Faulty(model, encode=encode, answer=answer)
+        reading_accuracy(bench(faulty, pd.DataFrame(), tmp_path, store), 2)
 
 
 class Locator:
@@ -676,14 +673,14 @@ def test_what_is_the_machines_stops_a_run_that_then_goes_on(
 @pytest.mark.parametrize("way", ["read_video", "read_audio"])
 @pytest.mark.parametrize("processes", [1, 2])
 def test_no_memory_for_a_clip_names_the_clip(model, clips, tmp_path, monkeypatch, way, processes):
-    plain = getattr(runner, way)
+    plain = getattr(files, way)
 
     def read(path, *more):
         if path.stem == "good3":
             raise MemoryError("300 GiB")
         return plain(path, *more)
 
-    monkeypatch.setattr(runner, way, read)
+    monkeypatch.setattr(files, way, read)
     with pytest.raises(RunStopped, match="MemoryError: 300 GiB, reading the .* of good3"):
         ask(model, clips, tmp_path, processes=processes)
 
@@ -694,17 +691,22 @@ def test_a_full_disk_stops_in_one_sentence_and_nothing_finished_is_lost(
     model, clips, tmp_path, monkeypatch, where, processes
 ):
     table = clips.assign(text=[f"word {i} ." for i in range(len(clips))])
-    store, states = PredictionStore(tmp_path / "p.sqlite"), StateStore(tmp_path / "states")
-    encodings = EncodingStore(tmp_path / "encodings")
-    holder, error = {
-        "predictions": (store, sqlite3.OperationalError("database or disk is full")),
-        "states": (states, OSError(errno.ENOSPC, "No space left on device")),
+    store = PredictionStore(tmp_path / "p.sqlite")
+    own = bench(model, table, tmp_path, store, processes=processes, keep_encodings=True)
+    holder, way, error = {
+        "predictions": (
+            store,
+            "write_runs",
+            sqlite3.OperationalError("database or disk is full"),
+        ),
+        "states": (own.state_store, "write", OSError(errno.ENOSPC, "No space left on device")),
         "encodings": (
-            encodings,
+            own.encodings,
+            "write",
             SafetensorError("I/O error: No space left on device (os error 28)"),
         ),
     }[where]
-    plain, left = holder.write, [2]
+    plain, left = getattr(holder, way), [2]
 
     def write(*args):
         if not left[0]:
@@ -712,17 +714,16 @@ def test_a_full_disk_stops_in_one_sentence_and_nothing_finished_is_lost(
         left[0] -= 1
         return plain(*args)
 
-    options = {"states": states, "encodings": encodings, "store": store, "processes": processes}
     with monkeypatch.context() as patch:
-        patch.setattr(holder, "write", write)
+        patch.setattr(holder, way, write)
         with pytest.raises(RunStopped) as stopped:
-            ask(model, table, tmp_path, **options)
+            own.predictions(table, COALITIONS, states=True)
     assert "the disk is full" in one_sentence(stopped)
     fingerprint = run_fingerprint(model, MEDIA)[0]
     kept = len(store.known(fingerprint))
     assert f"{kept} of 140 answers are kept" in str(stopped.value) and kept >= 64
     assert not store.failed(fingerprint)
-    found = ask(model, table, tmp_path, **options)
+    found = own.predictions(table, COALITIONS, states=True)
     calm = ask(model, table, tmp_path, "calm", processes=processes)
     pd.testing.assert_frame_equal(found, calm, rtol=1e-4)
 
@@ -767,7 +768,7 @@ def test_an_error_outside_of_a_clips_turn_stops_with_its_name_and_place(
     def broken(*_):
         raise TypeError("a mistake")
 
-    monkeypatch.setattr(runner, "Corpus", broken)
+    monkeypatch.setattr(asking, "Corpus", broken)
     with pytest.raises(RunStopped) as stopped:
         ask(model, clips, tmp_path, processes=processes)
     message = one_sentence(stopped)

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from emomm_lib.labels import COALITIONS
+from emomm_study.evaluate.experiment import Experiment
 from emomm_study.evaluate.reading import CARD_SCORES, reading_accuracy
 from emomm_study.evaluate.store import PredictionStore
 from emomm_study.mini.retrain import MEDIA, accuracy_table
@@ -40,7 +41,8 @@ def test_the_committed_weights_are_safetensors_of_at_most_40_mb():
 def test_the_model_reads_fresh_files_about_as_well_as_its_card_says(card, tmp_path, monkeypatch):
     monkeypatch.setenv("EMOMM_CACHE", str(tmp_path))
     store = PredictionStore(tmp_path / "p.sqlite")
-    scores = reading_accuracy(OmniModel.load(FOLDER), 60, store, media=MEDIA, progress=False)
+    bench = Experiment(OmniModel.load(FOLDER), pd.DataFrame(), {}, store, MEDIA, progress=False)
+    scores = reading_accuracy(bench, 60)
     for name in ("T", "A", "V", "TAV"):
         claimed, found = (
             f[(f["metric"] == "acc5") & (f["coalition"] == name)]["value"].item()

@@ -15,12 +15,9 @@ from crash import MEDIA, small_model
 from tiny_media import grey_frames, tone, write_mp4
 
 from emomm_lib.chase.equations import SteeringConfig
-from emomm_study.evaluate.encodings import EncodingStore
+from emomm_study.evaluate.experiment import Experiment
 from emomm_study.evaluate.methods import Chance, Method, Oracle
 from emomm_study.evaluate.parallel import in_order, processes_for
-from emomm_study.evaluate.runner import evaluate
-from emomm_study.evaluate.states import StateStore
-from emomm_study.evaluate.steered import evaluate_methods
 from emomm_study.evaluate.store import PredictionStore
 
 COALITIONS = ("TAV", "TA", "AV", "V")
@@ -142,15 +139,14 @@ def test_two_processes_give_the_answers_traces_states_and_failures_of_one(model,
     found = []
     for processes in (1, 2):
         home = tmp_path / str(processes)
-        store, states = PredictionStore(home / "p.sqlite"), StateStore(home / "s")
-        kept = EncodingStore(home / "e")
-        answers = evaluate(model, table, {"ch_sims_v2": folder}, COALITIONS, store, media=MEDIA,
-                           traces=True, states=states, encodings=kept, batch_size=2,
-                           processes=processes, progress=False)  # fmt: skip
-        fingerprint = _only_run(store)
-        found.append((answers, store.read_traces(fingerprint), states.read(table["sample_id"])))
+        store = PredictionStore(home / "p.sqlite")
+        bench = Experiment(model, table, {"ch_sims_v2": folder}, store, MEDIA, 2,
+                           processes=processes, progress=False, keep_encodings=True)  # fmt: skip
+        answers = bench.predictions(table, COALITIONS, traces=True, states=True)
+        assert bench.fingerprint == _only_run(store)
+        found.append((answers, bench.traces(), bench.state_store.read(table["sample_id"])))
         # The caller's store knows what its processes wrote.
-        assert len(list(kept._place)) == 6
+        assert len(bench.encodings._place) == 6
     (first, traces, states), (second, other_traces, other_states) = found
     assert len(first) == 28 and first["failure"].notna().sum() == 4
     pd.testing.assert_frame_equal(first, second, rtol=1e-4)
@@ -174,9 +170,8 @@ def test_two_processes_steer_as_one_does(model, clips, tmp_path):
         Method("all queries", Oracle(), SteeringConfig(first_layer=1, beta=0, scope="all")),
     ]
     tables = [
-        evaluate_methods(model, table, {"ch_sims_v2": folder}, ("TAV", "AV"), methods,
-                         PredictionStore(tmp_path / f"{n}.sqlite"), media=MEDIA, batch_size=2,
-                         processes=n, progress=False)
+        Experiment(model, table, {"ch_sims_v2": folder}, PredictionStore(tmp_path / f"{n}.sqlite"),
+                   MEDIA, 2, processes=n, progress=False).steered(table, ("TAV", "AV"), methods)
         for n in (1, 2)
     ]  # fmt: skip
     assert tables[0]["failure"].notna().sum() == 6

@@ -11,9 +11,11 @@ from hypothesis import given, settings, strategies as st
 from tiny_media import grey_frames, tone, write_mp4
 
 from emomm_lib.labels import COALITIONS
+from emomm_study.evaluate.experiment import Experiment
+from emomm_study.evaluate.files import MediaSettings, PersonOnly, Reader
 from emomm_study.evaluate.inspection import Inspection
-from emomm_study.evaluate.runner import MediaSettings, PersonOnly, Reader, evaluate, run_fingerprint
 from emomm_study.evaluate.store import PredictionStore
+from emomm_study.evaluate.unsteered import run_fingerprint
 from emomm_study.media.region_store import RegionStore
 from emomm_study.media.regions import PersonRegions, PersonSettings, suppress
 from emomm_study.media.video import Frames, MediaError
@@ -149,8 +151,9 @@ def folder(tmp_path_factory):
 
 
 def ask(model, folder, store, media, regions=None):
-    return evaluate(model, folder[1], {"ch_sims_v2": folder[0]}, ("TAV", "TA", "V"), store,
-                    media=media, regions=regions, processes=1, progress=False)  # fmt: skip
+    bench = Experiment(model, folder[1], {"ch_sims_v2": folder[0]}, store, media, processes=1,
+                       progress=False, region_store=regions)  # fmt: skip
+    return bench.predictions(folder[1], ("TAV", "TA", "V"))
 
 
 @pytest.mark.parametrize("view", [{"pixels": True}, {"pixels": False, "tokens": 0.5}])

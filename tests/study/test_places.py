@@ -450,3 +450,16 @@ from hypothesis.strategies import integers
 def test_it(number):
     assert number * 0 == 0
 """
+
+
+def test_a_file_is_seen_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "made" / "file.txt"
+    with paths.whole(path) as partial:
+        partial.write_text("half")
+        assert not path.exists()
+        partial.write_text("whole")
+    assert path.read_text() == "whole"
+    with pytest.raises(ValueError, match="cut short"), paths.whole(path) as partial:
+        partial.write_text("other")
+        raise ValueError("cut short")
+    assert path.read_text() == "whole" and list(path.parent.iterdir()) == [path]

@@ -30,14 +30,9 @@ from emomm_lib.chase.saliency import gradient_importance
 from emomm_lib.chase.steer import steer
 from emomm_lib.chase.training import RouterStates, TrainingSettings
 from emomm_study.corpora.scores import GRIDS, Corpus
-from emomm_study.evaluate import (
-    fit as routers,
-    protocol as chase,
-    runner as runner_module,
-    steered as steered_module,
-)
-from emomm_study.evaluate.encodings import EncodingStore
-from emomm_study.evaluate.fit import cross_fit, fit_router, speaker_folds
+from emomm_study.evaluate import files as files_module, steered as steered_module
+from emomm_study.evaluate.experiment import Experiment
+from emomm_study.evaluate.files import MediaSettings
 from emomm_study.evaluate.fusion import fit_probe, late_fusion, probe_answers, probe_inputs
 from emomm_study.evaluate.methods import (
     Always,
@@ -49,12 +44,16 @@ from emomm_study.evaluate.methods import (
     Parts,
     Routed,
 )
-from emomm_study.evaluate.results import join
-from emomm_study.evaluate.runner import MediaSettings, evaluate, run_fingerprint
-from emomm_study.evaluate.states import StateStore
-from emomm_study.evaluate.steered import evaluate_methods, steering_fingerprint
-from emomm_study.evaluate.store import PredictionStore
-from emomm_study.evaluate.tune import (
+from emomm_study.evaluate.protocol import (
+    EMBEDDED,
+    PUBLISHED,
+    Study,
+    cross_fit as crossing,
+    fit as routers,
+)
+from emomm_study.evaluate.protocol.cross_fit import cross_fit, speaker_folds
+from emomm_study.evaluate.protocol.fit import fit_router
+from emomm_study.evaluate.protocol.tune import (
     NEGLIGIBLE,
     Candidate,
     choose,
@@ -64,6 +63,11 @@ from emomm_study.evaluate.tune import (
     subset_hits,
     subset_means,
 )
+from emomm_study.evaluate.results import join
+from emomm_study.evaluate.states import StateStore
+from emomm_study.evaluate.steered import steering_fingerprint
+from emomm_study.evaluate.store import PredictionStore
+from emomm_study.evaluate.unsteered import run_fingerprint
 from emomm_study.media.audio import AudioSettings, read_audio
 from emomm_study.media.video import MediaError, VideoSettings, read_video
 from emomm_study.mini.model.build import build_model, build_processor
@@ -157,16 +161,13 @@ METHODS = all_methods()
 FEW = [METHODS[0], METHODS[1], METHODS[5]]
 
 
-def run(model, clips, root, store, methods=METHODS, coalitions=COALITIONS, **options):
-    options = {"media": MEDIA, "batch_size": 2, "processes": 1, "progress": False} | options
-    return evaluate_methods(
-        model, clips, {"ch_sims_v2": root}, coalitions, methods, store, **options
-    )
+def bench(model, clips, root, store, **options):
+    options = {"processes": 1, "progress": False} | options
+    return Experiment(model, clips, {"ch_sims_v2": root}, store, MEDIA, 2, **options)
 
 
-def plain(model, clips, root, store, coalitions=COALITIONS, **options):
-    options = {"media": MEDIA, "batch_size": 2, "processes": 1, "progress": False} | options
-    return evaluate(model, clips, {"ch_sims_v2": root}, coalitions, store, **options)
+def run(model, clips, root, store, methods=METHODS, **options):
+    return bench(model, clips, root, store, **options).steered(clips, COALITIONS, methods)
 
 
 def fingerprint(model, method):
@@ -389,12 +390,12 @@ def test_importance_found_once_serves_every_later_method(
 def test_clips_that_were_encoded_before_are_answered_alike_and_not_encoded_again(
     model, clips, folder, tmp_path
 ):
-    counting = Counting(model)
-    tables = [
-        run(counting, clips, folder, PredictionStore(tmp_path / f"{i}.sqlite"), FEW,
-            encodings=EncodingStore(tmp_path / "e"))
-        for i in range(2)
-    ]  # fmt: skip
+    counting, tables = Counting(model), []
+    for _ in range(2):
+        store = PredictionStore(tmp_path / "p.sqlite")
+        tables.append(run(counting, clips, folder, store, FEW, keep_encodings=True))
+        for file in tmp_path.glob("p.sqlite*"):
+            file.unlink()
     assert counting.encoded == len(clips)
     np.testing.assert_allclose(*(x[LOGITS].to_numpy(float) for x in tables), atol=1e-6)
 
@@ -455,6 +456,12 @@ def test_methods_of_equal_settings_share_answers_without_losing_any(model, clips
     parts = [replace(FEW[0], name=name, clips={name}) for name in ("c0", "c1", "c2", "c3")]
     table = run(model, clips, folder, store, parts)
     assert Counter(table["method"]) == dict.fromkeys(clips["sample_id"], len(COALITIONS))
+    # Nor do methods of one name that are asked for several purposes.
+    parts = [replace(FEW[0], protocol="test", variant=1), replace(FEW[0], protocol="crossed")]
+    table = run(Counting(model, clips=0), clips, folder, store, parts)
+    keys = table[["method", "protocol", "variant"]].drop_duplicates()
+    assert keys.to_numpy().tolist() == [["fixed", "test", 1], ["fixed", "crossed", 0]]
+    assert len(table) == 2 * len(clips) * len(COALITIONS)
 
 
 def test_two_methods_of_one_name_are_refused_before_anything_is_computed(
@@ -509,7 +516,7 @@ def test_a_file_that_cannot_be_read_for_a_while_costs_no_answer_that_is_known(
     def busy(*_):
         raise MediaError("the disk does not answer")
 
-    monkeypatch.setattr(runner_module, "read_video", busy)
+    monkeypatch.setattr(files_module, "read_video", busy)
     both = run(model, clips, folder, store, FEW[:2])
     known = both[both["method"] == FEW[0].name].reset_index(drop=True)
     assert known[KEYS].equals(first[KEYS])
@@ -561,8 +568,8 @@ def test_methods_that_differ_in_anything_are_told_apart(model):
 
 def test_a_name_the_clips_and_unused_importance_tell_no_methods_apart(model):
     base = Method("m", Routed(router(1)), config())
-    same = [replace(base, name="n"), replace(base, clips={"c1"}),
-            replace(base, source=Routed(router(1)))]  # fmt: skip
+    same = [replace(base, name="n"), replace(base, protocol="test", variant=3),
+            replace(base, clips={"c1"}), replace(base, source=Routed(router(1)))]  # fmt: skip
     assert {fingerprint(model, m) for m in same} == {fingerprint(model, base)}
     still = replace(base, config=config(beta=0.0))
     assert fingerprint(model, still) == fingerprint(model, replace(still, importance="attention"))
@@ -724,15 +731,15 @@ def test_states_of_nobody_and_rows_without_a_key_are_refused(tmp_path):
 
 
 def test_recorded_states_are_those_of_each_prompt_recorded_whole(model, clips, folder, tmp_path):
-    states = StateStore(tmp_path / "s")
     coalitions = ("TAV", "TA", "TV", "AV", "A", "V", "none")
-    store = PredictionStore(tmp_path / "p.sqlite")
-    table = plain(model, clips, folder, store, coalitions, states=states)
+    own, other = (
+        bench(model, clips, folder, PredictionStore(tmp_path / f"{name}.sqlite")) for name in "pq"
+    )
+    table = own.predictions(clips, coalitions, states=True)
     # Nothing that is recorded changes an answer.
-    other = PredictionStore(tmp_path / "other.sqlite")
-    pd.testing.assert_frame_equal(table, plain(model, clips, folder, other, coalitions))
-    assert {key[1] for key in states.known()} == {"TAV", "TA", "TV", "AV"}
-    found = states.read(clips["sample_id"])
+    pd.testing.assert_frame_equal(table, other.predictions(clips, coalitions))
+    assert {key[1] for key in own.state_store.known()} == {"TAV", "TA", "TV", "AV"}
+    found = own.state_store.read(clips["sample_id"])
     assert len(found.index) == 4 * len(clips)
     by_id = clips.set_index("sample_id", drop=False)
     for i, (name, coalition) in enumerate(found.index.itertuples(index=False)):
@@ -750,20 +757,22 @@ def test_recorded_states_are_those_of_each_prompt_recorded_whole(model, clips, f
 
 def test_only_prompts_without_states_are_asked_again_for_them(model, clips, own_folder, tmp_path):
     (own_folder / "3.mp4").write_bytes(b"damaged")
-    store, states = PredictionStore(tmp_path / "p.sqlite"), StateStore(tmp_path / "s")
+    store = PredictionStore(tmp_path / "p.sqlite")
     coalitions = ("TAV", "TA", "V", "none")
-    first = plain(model, clips, own_folder, store, coalitions)
+    plain = bench(model, clips, own_folder, store)
+    first = plain.predictions(clips, coalitions)
 
     def asked():
         counting = Counting(model)
-        again = plain(counting, clips, own_folder, store, coalitions, states=states)
+        own = bench(counting, clips, own_folder, store)
+        again = own.predictions(clips, coalitions, states=True)
         assert again[[*KEYS, "label", "score"]].equals(first[[*KEYS, "label", "score"]])
         return Counter(sum(counting.computed, [])), counting.encoded
 
     # Three clips can be read; what failed once would fail again.
     assert asked() == ({"TAV": 3, "TA": 3}, 3)
     assert asked() == ({}, 0)
-    files = sorted((tmp_path / "s").iterdir(), key=lambda f: f.stat().st_size)
+    files = sorted(plain.state_store.folder.iterdir(), key=lambda f: f.stat().st_size)
     lost = json.loads(_header(files[0])["keys"])
     files[0].unlink()
     prompts, _ = asked()
@@ -844,6 +853,14 @@ def hits_of(truth: dict[str, np.ndarray], subsets: np.ndarray) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
+def tried_hits(truth: dict[str | int, np.ndarray], subsets: np.ndarray) -> pd.DataFrame:
+    """Made-up hits of the configurations of a candidate ``x``, by number, and of the baseline."""
+    hits = hits_of(truth, subsets)
+    tried_ = hits["method"] != "baseline"
+    return hits.assign(method=hits["method"].where(~tried_, "x"),
+                       variant=hits["method"].where(tried_, 0).astype(int))  # fmt: skip
+
+
 def chosen_by_loops(truth, subsets, order, baseline) -> int:
     """The rule, written once more with loops over clips."""
 
@@ -868,11 +885,13 @@ def chosen_by_loops(truth, subsets, order, baseline) -> int:
         if mean(baseline, ["align"]) - mean(own, ["align"])
         <= max(error(baseline, own, ["align"]), NEGLIGIBLE)
     ] or list(range(len(rows)))  # fmt: skip
-    best = max(safe, key=lambda i: mean(rows[i], both))
+    best = max(mean(rows[i], both) for i in safe)
+    leaders = [rows[i] for i in safe if best - mean(rows[i], both) <= NEGLIGIBLE]
     for i in order:
-        gap = mean(rows[best], both) - mean(rows[i], both)
-        if i in safe and gap <= max(error(rows[best], rows[i], both), NEGLIGIBLE):
-            return i
+        for own in leaders:
+            gap = mean(own, both) - mean(rows[i], both)
+            if i in safe and gap <= max(error(own, rows[i], both), NEGLIGIBLE):
+                return i
     raise AssertionError
 
 
@@ -937,8 +956,8 @@ def test_where_nothing_can_be_told_apart_the_default_is_taken_and_all_are_tied()
     subsets = np.repeat(["align", "conflict", "missing"], 10)
     same = np.linspace(0, 1, 30)
     candidate = tried("x", {"tau": 0.7}, {"tau": 0.1}, {"tau": 0.2})
-    rows = {f"x/{i}": same + 1e-5 * i for i in range(3)} | {"baseline": same}
-    [choice] = choose([candidate], hits_of(rows, subsets)).values()
+    rows = {i: same + 1e-5 * i for i in range(3)} | {"baseline": same}
+    [choice] = choose([candidate], tried_hits(rows, subsets)).values()
     assert choice.config == candidate.configs[0] and choice.tied == 3 and not choice.edge
 
 
@@ -947,27 +966,31 @@ def test_a_configuration_that_lowers_align_is_not_chosen_however_much_it_gains()
     base = np.full(30, 0.5) + np.linspace(-0.01, 0.01, 30)
     lowers = base + np.where(subsets == "align", -0.3, 0.4)
     candidate = tried("x", {"tau": 0.7}, {"tau": 0.1})
-    rows = {"x/0": base, "x/1": lowers, "baseline": base}
-    [choice] = choose([candidate], hits_of(rows, subsets)).values()
+    rows = {0: base, 1: lowers, "baseline": base}
+    [choice] = choose([candidate], tried_hits(rows, subsets)).values()
     assert choice.config == candidate.configs[0]
     # Where all lower it, the best of them is taken.
-    rows = {"x/0": base - np.where(subsets == "align", 0.4, 0.0), "x/1": lowers, "baseline": base}
-    [choice] = choose([candidate], hits_of(rows, subsets)).values()
+    rows = {0: base - np.where(subsets == "align", 0.4, 0.0), 1: lowers, "baseline": base}
+    [choice] = choose([candidate], tried_hits(rows, subsets)).values()
     assert choice.config == candidate.configs[1]
 
 
 def test_choices_work_where_a_subset_is_absent():
     subsets = np.repeat(["conflict"], 12)
     rng = np.random.default_rng(0)
-    rows = {"x/0": rng.random(12) / 2, "x/1": 0.5 + rng.random(12) / 2, "baseline": rng.random(12)}
-    [choice] = choose([tried("x", {"tau": 0.7}, {"tau": 0.1})], hits_of(rows, subsets)).values()
-    assert choice.config.tau == 0.1 and list(choice.table) == ["conflict"]
+    rows = {0: rng.random(12) / 2, 1: 0.5 + rng.random(12) / 2, "baseline": rng.random(12)}
+    candidate = replace(tried("x", {"tau": 0.7}, {"tau": 0.1}), source=PUBLISHED, group="g")
+    [choice] = choose([candidate], tried_hits(rows, subsets)).values()
+    assert choice.config.tau == 0.1 and choice.tried == 2
+    assert (choice.router, choice.group) == (PUBLISHED, "g")
+    # What it gains is its accuracy less the unsteered model's.
+    assert choice.gain == {"conflict": np.mean(rows[1] > 0.5) - np.mean(rows["baseline"] > 0.5)}
 
 
 def test_a_candidates_methods_are_its_configurations_in_order():
     candidate = Candidate("x", Chance(), [config(tau=0.1), config(tau=0.2)])
-    assert [(m.name, m.config.tau, m.importance) for m in candidate.methods()] == [
-        ("x/0", 0.1, "gradient"), ("x/1", 0.2, "gradient")
+    assert [(*m.key, m.config.tau, m.importance) for m in candidate.methods()] == [
+        ("x", "validation", 0, 0.1, "gradient"), ("x", "validation", 1, 0.2, "gradient")
     ]  # fmt: skip
     assert all(m.source is candidate.source and not m.scored for m in candidate.methods())
 
@@ -1224,7 +1247,7 @@ def seen(monkeypatch):
         calls.append(set(train["sample_id"]))
         return len(calls) - 1, None
 
-    monkeypatch.setattr(routers, "fit_router", fit)
+    monkeypatch.setattr(crossing, "fit_router", fit)
     return calls
 
 
@@ -1246,10 +1269,34 @@ def test_in_a_study_no_router_is_asked_about_a_speaker_that_it_saw(model, seen):
         "split": ["valid" if i % 18 < 3 else "train" if i % 18 < 14 else "test"
                   for i in range(count)],
     })  # fmt: skip
-    study = chase.ChaseStudy(SimpleNamespace(clips=clips, model=model), None)
-    source = study.crossed(chase.PUBLISHED)
+    study = Study(SimpleNamespace(clips=clips, model=model), None)
+    source = study.crossed(PUBLISHED)
     speaker = clips.set_index("sample_id")["speaker_id"]
     assert set(source.fold) == set(clips.loc[clips["split"] != "valid", "sample_id"])
     for name, number in source.fold.items():
         trained_on = seen[source.routers[number]]
         assert speaker[name] not in set(speaker[list(trained_on)])
+
+
+def test_a_kind_of_router_is_trained_once_for_all_methods_that_name_it(model, monkeypatch):
+    made = []
+    monkeypatch.setattr(Study, "router", lambda self, kind: (made.append(kind) or kind, None))
+    monkeypatch.setattr(Study, "crossed", lambda self, kind: (made.append(kind), Oracle())[1])
+    methods = [
+        Method("one", PUBLISHED, config()),
+        Method("two", PUBLISHED, config(tau=0.1)),
+        Method("parts", Parts(Oracle(), EMBEDDED), config()),
+        Method("none", Chance(), config()),
+    ]
+    study = Study(SimpleNamespace(model=model), None)
+    found = study.trained(methods)
+    assert made == [PUBLISHED, EMBEDDED]
+    # One object, so that it is asked once of a batch.
+    assert found[0].source is found[1].source and found[0].source.router == PUBLISHED
+    assert found[2].source.conflict is methods[2].source.conflict
+    assert found[2].source.trust.router == EMBEDDED and found[3].source is methods[3].source
+    assert [m.key for m in found] == [m.key for m in methods]
+    study.trained(methods, crossed=True)
+    assert made == [PUBLISHED, EMBEDDED] * 2
+    with pytest.raises(TypeError, match="one: no router yet, only the kind 'published'"):
+        steering_fingerprint(model, MEDIA, methods[0])

@@ -23,7 +23,7 @@ from emomm_study.mini.surrogate import cue, lexicon, plan, render, speaker, voic
 from emomm_study.mini.surrogate.lexicon import LEXICONS
 from emomm_study.mini.surrogate.plan import training_plan
 from emomm_study.mini.surrogate.speaker import FRAME
-from emomm_study.paths import cache_dir
+from emomm_study.paths import cache_dir, whole
 
 FRAMES = 4
 TOKEN = 28
@@ -109,19 +109,18 @@ def _shard(folder: Path, size: int, seed: int, index: int) -> Path:
     made = [_make(clip) for clip in clips.to_dict("records")]
     jpegs = [j for m in made for j in m[0]]
     waves = [m[2] for m in made]
-    temporary = path.with_name(f".{os.getpid()}.npz")
-    np.savez(
-        temporary,
-        jpeg=np.frombuffer(b"".join(jpegs), np.uint8),
-        jpeg_end=np.cumsum([len(j) for j in jpegs]),
-        parts=np.stack([m[1] for m in made]),
-        wave=np.concatenate(waves),
-        wave_end=np.cumsum([len(w) for w in waves]),
-        shown=clips[["shown_a", "shown_v"]].to_numpy(np.int64),
-        emphatic=clips[["emphatic_a", "emphatic_v"]].to_numpy(bool),
-        language=clips["language"].to_numpy(str),
-    )
-    os.replace(temporary, path)
+    with whole(path) as place, place.open("wb") as file:
+        np.savez(
+            file,
+            jpeg=np.frombuffer(b"".join(jpegs), np.uint8),
+            jpeg_end=np.cumsum([len(j) for j in jpegs]),
+            parts=np.stack([m[1] for m in made]),
+            wave=np.concatenate(waves),
+            wave_end=np.cumsum([len(w) for w in waves]),
+            shown=clips[["shown_a", "shown_v"]].to_numpy(np.int64),
+            emphatic=clips[["emphatic_a", "emphatic_v"]].to_numpy(bool),
+            language=clips["language"].to_numpy(str),
+        )
     return path
 
 

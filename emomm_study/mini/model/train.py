@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -18,7 +17,7 @@ from emomm_study.mini.model.bank import build_bank
 from emomm_study.mini.model.build import MiniConfig, build_model, build_processor
 from emomm_study.mini.model.decoder import encode_bank, train_decoder
 from emomm_study.mini.model.towers import Log, audio_features, train_audio, train_vision
-from emomm_study.paths import cache_dir
+from emomm_study.paths import cache_dir, whole
 from emomm_study.systems.omni import OmniModel
 
 
@@ -59,12 +58,11 @@ class _Stages:
         # Seeded here, so that a resumed training draws what an undisturbed one does.
         torch.manual_seed(self._seed)
         work()
-        temporary = self._folder / f".{name}.{os.getpid()}"
         weights = self._model.state_dict()
         kept = {k: v.clone() for k, v in weights.items() if k != "lm_head.weight"}
-        save_file(kept, temporary)
-        self._note(name, time.monotonic() - began)
-        os.replace(temporary, path)
+        with whole(path) as partial:
+            save_file(kept, partial)
+            self._note(name, time.monotonic() - began)
 
     def _note(self, name: str, seconds: float) -> None:
         times = self.seconds() | {name: round(seconds)}

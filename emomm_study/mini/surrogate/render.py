@@ -35,6 +35,7 @@ from emomm_study.mini.surrogate.speaker import (
     render_frame,
 )
 from emomm_study.mini.surrogate.voice import SAMPLING_RATE, Prosody, VoiceIdentity, speak
+from emomm_study.paths import whole
 
 FPS = 10
 _MARKER = "surrogate.json"
@@ -111,13 +112,11 @@ def write_clip(root: Path, clip: dict) -> None:
     frames = render_frames(clip, np.arange(n_frames) / FPS)
     for target in targets:
         path = root / target
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial_path = path.with_name(f".{path.name}.{os.getpid()}")
-        if path.suffix == ".wav":
-            soundfile.write(partial_path, audio, SAMPLING_RATE, format="WAV", subtype="PCM_16")
-        else:
-            write_mp4(partial_path, frames, audio)
-        os.replace(partial_path, path)
+        with whole(path) as place:
+            if path.suffix == ".wav":
+                soundfile.write(place, audio, SAMPLING_RATE, format="WAV", subtype="PCM_16")
+            else:
+                write_mp4(place, frames, audio)
 
 
 def _write_sims_tables(root: Path, plan: pd.DataFrame) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,14 @@ from scipy.special import softmax
 from emomm_lib.chase.equations import SteeringConfig
 from emomm_lib.metrics.reference import LOGITS
 from emomm_study.evaluate.methods import GateSource, Method
+from emomm_study.evaluate.protocol.choices import Choice
+from emomm_study.evaluate.protocol.fit import rows_of
+from emomm_study.evaluate.protocol.study import Study
 from emomm_study.evaluate.results import instances, join
+from emomm_study.evaluate.states import COALITIONS
+
+BASELINE = "baseline"
+"""The unsteered model, among methods."""
 
 CRITERION = ("conflict", "missing")
 """Subsets that count equally where methods are compared, among what does not lower Align."""
@@ -49,19 +56,23 @@ class Candidate:
     Attributes
     ----------
     source
-        The gate, of routers that have not seen the validation clips.
+        The gate, or the name of a kind of router.
     configs
         What it may become; the first is its default.
+    group
+        What it is shown with in tables and figures.
     """
 
     name: str
-    source: GateSource
+    source: GateSource | str
     configs: Sequence[SteeringConfig]
+    group: str = ""
 
     def methods(self) -> list[Method]:
-        """One a configuration, named ``<name>/<number>``."""
+        """One a configuration, numbered by ``variant``."""
         return [
-            Method(f"{self.name}/{i}", self.source, config) for i, config in enumerate(self.configs)
+            Method(self.name, self.source, config, protocol="validation", variant=i)
+            for i, config in enumerate(self.configs)
         ]
 
     def simplest_first(self) -> list[int]:
@@ -84,13 +95,14 @@ class Candidate:
 def subset_hits(clips: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
     """How near each method came to the ground truth, by clip and subset.
 
-    Columns ``method, sample_id, subset, asked, right, truth``: instances scored, how many of them
+    Columns ``method, variant, sample_id, subset, asked, right, truth``: instances scored, how many of them
     have the ground truth's class, and the sum of the probabilities of that class among A..E.
     ``subset`` is ``align``, ``conflict`` or ``missing`` (both kinds). ``predictions`` have
-    ``method``; raises ``ValueError`` for an answer without letter logits.
+    ``method``, and ``variant`` where there are several of a name; raises ``ValueError`` for an answer without letter logits.
     """
-    frames, rows = [], instances(clips)
-    for name, own in predictions.groupby("method", sort=False):
+    frames, rows, keys = [], instances(clips), ["method", "variant"]
+    predictions = predictions if "variant" in predictions else predictions.assign(variant=0)
+    for (name, variant), own in predictions.groupby(keys, sort=False):
         scored, _ = join(rows, own)
         logits = scored[[*LOGITS]].to_numpy(float)
         if np.isnan(logits).any():
@@ -101,6 +113,7 @@ def subset_hits(clips: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
         each = pd.DataFrame(
             {
                 "method": name,
+                "variant": variant,
                 "sample_id": scored["sample_id"],
                 "subset": scored["subset"].str.split("_").str[0],
                 "asked": 1,
@@ -108,7 +121,7 @@ def subset_hits(clips: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
                 "truth": softmax(logits, axis=1)[np.arange(len(scored)), label],
             }
         )
-        frames.append(each.groupby(["method", "sample_id", "subset"], as_index=False).sum())
+        frames.append(each.groupby([*keys, "sample_id", "subset"], as_index=False).sum())
     return pd.concat(frames, ignore_index=True)
 
 
@@ -118,43 +131,59 @@ def subset_means(hits: pd.DataFrame, column: str = "right") -> pd.DataFrame:
     return (total[column] / total["asked"]).unstack("subset")
 
 
-@dataclass(frozen=True)
-class Choice:
-    """A configuration chosen on validation.
+def tuned(study: Study, candidates: Sequence[Candidate]) -> dict[str, Choice]:
+    """Each candidate's configuration, chosen on the validation split (:func:`choose`)."""
+    clips = study.split("valid")
+    methods = study.trained([m for candidate in candidates for m in candidate.methods()])
 
-    Attributes
-    ----------
-    config
-        What was chosen.
-    table
-        Acc-5 of every configuration that was tried, by subset.
-    tied
-        How many of them could not be told from the best: within one standard error of it.
-    edge
-        Whether standard errors a tenth larger or smaller would have changed the choice.
-    """
+    def measure() -> pd.DataFrame:
+        answers = study.bench.steered(clips, COALITIONS, methods)
+        plain = study.bench.predictions(clips, COALITIONS)
+        plain = plain.assign(method=BASELINE, protocol="validation", variant=0)
+        return subset_hits(clips, pd.concat([answers, plain]))
 
-    config: SteeringConfig
-    table: pd.DataFrame = field(repr=False)
-    tied: int = 1
-    edge: bool = False
+    return choose(candidates, study.remembered("validation", clips, methods, measure))
 
 
-def choose(
-    candidates: Iterable[Candidate], hits: pd.DataFrame, baseline: str = "baseline"
-) -> dict[str, Choice]:
+def choose(candidates: Iterable[Candidate], hits: pd.DataFrame) -> dict[str, Choice]:
     """Each candidate's configuration by :func:`simplest_tied`, Align not lowered.
 
-    ``hits`` is by :func:`subset_hits` of the candidates' methods and of ``baseline``, the unsteered
-    model, all on the same validation clips.
+    ``hits`` is by :func:`subset_hits` of the candidates' methods and of :data:`BASELINE`, the
+    unsteered model, all on the same validation clips.
     """
-    accuracy = subset_means(hits)
+    plain = hits[hits["method"] == BASELINE]
+    before = subset_means(plain).loc[BASELINE]
     chosen = {}
     for candidate in candidates:
-        names = [method.name for method in candidate.methods()]
-        place, tied, edge = simplest_tied(hits, names, candidate.simplest_first(), baseline)
-        chosen[candidate.name] = Choice(candidate.configs[place], accuracy.loc[names], tied, edge)
+        own = hits[hits["method"] == candidate.name]
+        own = own.assign(method=own["variant"].astype(str))
+        names = [str(i) for i in range(len(candidate.configs))]
+        place, tied, edge = simplest_tied(
+            pd.concat([own, plain]), names, candidate.simplest_first(), BASELINE
+        )
+        chosen[candidate.name] = Choice(
+            config=candidate.configs[place],
+            router=candidate.source if isinstance(candidate.source, str) else None,
+            group=candidate.group,
+            gain=(subset_means(own).loc[names[place]] - before).to_dict(),
+            tried=len(names),
+            tied=tied,
+            edge=edge,
+        )
     return chosen
+
+
+def profiled_heads(study: Study, *parts: float) -> tuple[tuple[tuple[int, int], ...], ...]:
+    """Sets of heads that attend to the modalities most, on training clips.
+
+    These parts of all heads, by mean attention on T, A and V together; (layer, head), both from 1.
+    PASTA ranks heads by what steering each one gains, which costs a run for each.
+    """
+    rows = rows_of(study.states, study.split("train"))
+    mass = study.states.mass[rows].double().sum(-1).mean(0)
+    order = mass.flatten().argsort(descending=True, stable=True).tolist()
+    pairs = [(i // study.heads + 1, i % study.heads + 1) for i in order]
+    return tuple(tuple(sorted(pairs[:n])) for n in fractions(len(pairs), *parts))
 
 
 def simplest_tied(

@@ -1,0 +1,148 @@
+"""The plain model's answers to a batch of clips."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from emomm_study.evaluate.encodings import EncodingStore
+from emomm_study.evaluate.files import MediaSettings, Read
+from emomm_study.evaluate.questions import (
+    ANSWERING,
+    Failed,
+    Group,
+    Work,
+    divided,
+    finite,
+    not_finite,
+    readable,
+)
+from emomm_study.evaluate.states import COALITIONS as STATE_COALITIONS, Key, StateStore
+from emomm_study.evaluate.store import Prediction, StoredTrace
+from emomm_study.failures import Failure
+from emomm_study.systems.omni import Answers, OmniModel
+from emomm_study.systems.prompts import REPLY_VERSION, parse_reply, prompt_version
+
+Decoding = Literal["constrained", "free"]
+
+
+def run_fingerprint(
+    model: OmniModel,
+    media: MediaSettings,
+    decoding: Decoding = "constrained",
+    steering: Mapping | None = None,
+) -> tuple[str, dict]:
+    """Digest, and its preimage, of all that can change a prediction besides the clip itself."""
+    settings = {
+        **model.settings(),
+        "prompt": prompt_version(),
+        "media": media.settings(),
+        "decoding": decoding,
+    }
+    if decoding == "free":
+        settings["reply"] = REPLY_VERSION
+    if steering is not None:
+        settings["steering"] = dict(steering)
+    text = json.dumps(settings, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16], settings
+
+
+@dataclass(frozen=True)
+class Unsteered:
+    """Asks the plain model.
+
+    Attributes
+    ----------
+    run
+        Fingerprint that answers are kept under.
+    traced
+        Whether attention is recorded as well.
+    states, encodings
+        Where hidden states and encoded clips are kept, when they are to be.
+    """
+
+    model: OmniModel
+    run: str
+    decoding: Decoding = "constrained"
+    traced: bool = False
+    states: StateStore | None = None
+    encodings: EncodingStore | None = None
+
+    def __call__(self, batch: Sequence[Read]) -> Iterator[Group]:
+        """All answers to a batch of clips, as one group."""
+        ready = readable(self.model, batch, self.encodings)
+        predictions: list[Prediction] = []
+        traces: list[StoredTrace] = []
+        group = Group(
+            len(ready.work) + len(ready.failed),
+            {self.run: (predictions, traces, [])},
+            {self.run: ready.failed},
+            worked=ready.worked,
+        )
+        queries, failed = dict(ready.work), group.failed[self.run]
+        ask = self._written if self.decoding == "free" else self._answered
+        for keys, found in divided(ready.work, ask, ANSWERING):
+            if isinstance(found, Failure):
+                failed.extend(Failed.at(key, found) for key in keys)
+            elif self.decoding == "constrained":
+                self._take(group, keys, found)
+            else:
+                group.worked.add(ANSWERING)
+                for key, text in zip(keys, found, strict=True):
+                    parsed = parse_reply(text, queries[key].corpus)
+                    answer = (parsed.label, parsed.score, *[None] * 5)
+                    predictions.append(Prediction(*key, *answer, reply=text))
+        yield group
+
+    def _written(self, work: Sequence[Work]) -> Iterator[tuple[list[Key], list[str]]]:
+        # One coalition at a time: its prompts are nearly equally long, so little is padded.
+        for coalition in dict.fromkeys(query.coalition for _, query in work):
+            keys, queries = zip(*(w for w in work if w[1].coalition == coalition), strict=True)
+            replies = self.model.reply(list(queries))
+            for reply, _ in zip(replies, keys, strict=True):
+                if not isinstance(reply, str):
+                    raise TypeError(f"the model's reply is no text but {type(reply).__name__}")
+            yield list(keys), replies
+
+    def _answered(self, work: Sequence[Work]) -> Iterator[tuple[list[Key], Answers]]:
+        keys, queries = (list(x) for x in zip(*work, strict=True))
+        options = {"trace": self.traced} | ({} if self.states is None else {"states": True})
+        answers = self.model.answer(queries, **options)
+        if any(len(x) != len(keys) for x in (answers.letter_logits, answers.label, answers.score)):
+            raise ValueError(f"the model gave {len(answers.label)} answers, {len(keys)} were asked")
+        yield keys, answers
+
+    def _take(self, group: Group, keys: Sequence[Key], answers: Answers) -> None:
+        """Sort answers into what can be kept and what is not made of finite numbers."""
+        parts = {
+            "logits of A..E": answers.letter_logits,
+            "scores": answers.score,
+            "attention": answers.mass,
+            "hidden states": answers.query_state,
+            "hidden states of modalities": answers.modality_states,
+        }
+        odd = {name: ~finite(x) for name, x in parts.items() if x is not None}
+        for i, key in enumerate(keys):
+            if names := [name for name, rows in odd.items() if rows[i]]:
+                failure = not_finite(ANSWERING, names[0])
+                group.failed[self.run].append(Failed.at(key, failure))
+        good = [i for i in range(len(keys)) if not any(rows[i] for rows in odd.values())]
+        if good:
+            group.worked.add(ANSWERING)
+        kept = [i for i in good if keys[i][1] in STATE_COALITIONS]
+        if self.states is not None and kept:
+            counted = torch.from_numpy(answers.mass), torch.from_numpy(answers.counts)
+            tensors = (answers.query_state, answers.modality_states, *counted)
+            self.states.write([keys[i] for i in kept], [x[kept] for x in tensors])
+        predictions, traces, _ = group.written[self.run]
+        for i in good:
+            logits = map(float, answers.letter_logits[i])
+            answer = int(answers.label[i]), float(answers.score[i]), *logits
+            predictions.append(Prediction(*keys[i], *answer))
+            if self.traced:
+                traces.append(StoredTrace(*keys[i], answers.mass[i], answers.counts[i]))
