@@ -67,8 +67,8 @@ from emomm_study.evaluate.protocol import (
     tuned,
     write_choices,
 )
-from emomm_study.evaluate.reading import beside_card, reading_accuracy
 from emomm_study.evaluate.results import instances, join, table1_scores
+from emomm_study.mini.reading import beside_card, reading_accuracy
 from emomm_study.notebook import open_run
 from emomm_study.report import tables
 from emomm_study.report.choices import choices_table, chosen_settings, paired_table

@@ -16,7 +16,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from emomm_lib.labels import SOURCES
-from emomm_study.corpora.clips import CLIP_SCHEMA, REPORT_COLUMNS, CorpusTable
+from emomm_study.corpora.clips import CLIP_SCHEMA, REPORT_COLUMNS, CorpusTable, is_blank
 from emomm_study.corpora.lines import FALLBACK_ENCODINGS, Lines, UnknownEncoding, read_lines
 from emomm_study.corpora.scores import Corpus, on_grid, score_to_label
 from emomm_study.media.container import (
@@ -28,7 +28,6 @@ from emomm_study.media.container import (
     stream_defect,
 )
 from emomm_study.media.sound_file import sound_defect
-from emomm_study.systems.prompts import is_blank
 
 Problem = tuple[str, str]
 """What is wrong, and what was expected or what to do."""

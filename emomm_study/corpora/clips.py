@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,7 +11,16 @@ import pandera.pandas as pa
 
 from emomm_lib.labels import SOURCES
 from emomm_study.corpora.scores import Corpus
-from emomm_study.systems.prompts import is_blank
+
+# Letters and symbols by name, but nothing is seen of them.
+_INVISIBLE = "\u115f\u1160\u2800\u3164\uffa0"
+
+
+def is_blank(transcript: str) -> bool:
+    """Whether a transcript shows nothing: it is empty, or white space, control and zero-width
+    characters, or others without a shape."""
+    return all(unicodedata.category(sign)[0] in "CZ" or sign in _INVISIBLE for sign in transcript)
+
 
 REPORT_COLUMNS = ("corpus", "file", "row", "sample_id", "problem", "expected")
 

@@ -7,11 +7,10 @@ from pathlib import Path
 import pandas as pd
 
 from emomm_study.corpora import checks
-from emomm_study.corpora.clips import CorpusTable
+from emomm_study.corpora.clips import CorpusTable, is_blank
 from emomm_study.corpora.differences import note_differences, note_different_values
 from emomm_study.corpora.lines import UnknownEncoding, read_lines
 from emomm_study.corpora.scores import Corpus, mosi_intensity_to_score
-from emomm_study.systems.prompts import is_blank
 
 LAYOUT = """\
   <root>/OpinionLevelSentiment.csv      (not in the zip; start, end, video_id, segment_no, label)

@@ -14,7 +14,6 @@ import pandas as pd
 from emomm_lib.labels import COALITIONS
 from emomm_study.evaluate.experiment import Experiment
 from emomm_study.evaluate.files import MediaSettings
-from emomm_study.evaluate.reading import CARD_SCORES, reading_accuracy
 from emomm_study.evaluate.store import PredictionStore
 from emomm_study.media.audio import AudioSettings
 from emomm_study.media.video import VideoSettings
@@ -22,6 +21,7 @@ from emomm_study.mini.model.bank import FRAMES
 from emomm_study.mini.model.decoder import MIXTURE, ONE_ALONE, TEXT_ALONE
 from emomm_study.mini.model.heldout import CARD_SEED
 from emomm_study.mini.model.train import Recipe, train
+from emomm_study.mini.reading import CARD_SCORES, reading_accuracy
 from emomm_study.mini.surrogate.cue import Expressiveness
 from emomm_study.mini.surrogate.plan import CLASS_AGREEMENT
 from emomm_study.paths import ROOT, cache_dir

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from emomm_lib.labels import CLASS_NAMES, COALITIONS, LETTERS
+from emomm_study.corpora.clips import is_blank
 from emomm_study.corpora.scores import GRIDS, Corpus
 
 SYSTEM_PROMPT = """\
@@ -87,16 +88,6 @@ def reply(label: int, score: float) -> str:
 
 class TranscriptError(ValueError):
     """A transcript that cannot be shown to a model; the message says why."""
-
-
-# Letters and symbols by name, but nothing is seen of them.
-_INVISIBLE = "\u115f\u1160\u2800\u3164\uffa0"
-
-
-def is_blank(transcript: str) -> bool:
-    """Whether a transcript shows nothing: it is empty, or white space, control and zero-width
-    characters, or others without a shape."""
-    return all(unicodedata.category(sign)[0] in "CZ" or sign in _INVISIBLE for sign in transcript)
 
 
 def check_transcript(transcript: str) -> None:

@@ -26,7 +26,6 @@ from emomm_study import failures
 from emomm_study.evaluate import files, questions as asking, steered
 from emomm_study.evaluate.experiment import Experiment
 from emomm_study.evaluate.methods import Always, Method
-from emomm_study.evaluate.reading import reading_accuracy
 from emomm_study.evaluate.results import outcomes
 from emomm_study.evaluate.steered import steering_fingerprint
 from emomm_study.evaluate.store import PredictionStore
@@ -36,6 +35,7 @@ from emomm_study.media import region_store
 from emomm_study.media.models import fetch_models
 from emomm_study.media.region_store import RegionStore
 from emomm_study.media.video import Frames, MediaError, VideoSettings
+from emomm_study.mini.reading import reading_accuracy
 from emomm_study.systems.omni import Media, OmniModel, Query
 
 COALITIONS = ("TAV", "TA", "V", "none")

@@ -7,8 +7,8 @@ import pytest
 
 from emomm_lib.labels import COALITIONS
 from emomm_study.evaluate.experiment import Experiment
-from emomm_study.evaluate.reading import CARD_SCORES, reading_accuracy
 from emomm_study.evaluate.store import PredictionStore
+from emomm_study.mini.reading import CARD_SCORES, reading_accuracy
 from emomm_study.mini.retrain import MEDIA, accuracy_table
 from emomm_study.paths import ROOT
 from emomm_study.systems.omni import OmniModel
