@@ -23,7 +23,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from tiny_media import grey_frames, tone, write_mp4
 
-from emomm_lib import attention
+from emomm_lib import Trace
 from emomm_lib.chase.equations import PUBLISHED_FIRST_LAYER, PUBLISHED_LAYERS, SteeringConfig
 from emomm_lib.chase.training import TrainingSettings
 from emomm_study.corpora.clips import CLIP_COLUMNS
@@ -33,11 +33,11 @@ from emomm_study.paths import ROOT
 PACKAGES = ("emomm_lib", "emomm_study")
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 PAGES = [*DOCS, ROOT / "README.md", *sorted((ROOT / "data").rglob("*.md"))]
-FOLDERS = "notebooks|emomm_lib|data|tests|benchmarks|docs|figures|scripts|cache|runs"
+FOLDERS = "notebooks|emomm_lib|emomm_study|data|tests|benchmarks|docs|figures|scripts|cache|runs"
 MADE = ("cache/", "runs/", "figures/paper")
 """What a run makes, and what is therefore not there to be found."""
 SHORT = {
-    "Trace": attention.Trace,
+    "Trace": Trace,
     "SteeringConfig": SteeringConfig,
     "TrainingSettings": TrainingSettings,
 }
