@@ -77,13 +77,12 @@ def test_pruning_counts_only_the_tokens_that_are_left(model):
 
 def test_a_region_of_the_whole_frame_changes_nothing(model):
     region = np.ones((4, SIDE, SIDE), bool)
-    queries = [
-        Query(e, c, "cmu_mosi", "a day")
-        for e in model.encode([clip(0, region), clip(0)])
-        for c in SEEING
-    ]
-    logits = model.answer(queries).letter_logits
-    np.testing.assert_array_equal(logits[: len(SEEING)], logits[len(SEEING) :])
+    # In batches of their own: some processors' last bits depend on a row's place in its batch.
+    with_region, without = (
+        model.answer([Query(e, c, "cmu_mosi", "a day") for c in SEEING]).letter_logits
+        for [e] in (model.encode([one]) for one in (clip(0, region), clip(0)))
+    )
+    np.testing.assert_array_equal(with_region, without)
 
 
 def test_a_region_smaller_than_any_token_keeps_the_token_with_most_of_it(model):
