@@ -1,7 +1,4 @@
-"""What a notebook opens its run with, and hands its results to: one call each.
-
-Heavy modules are imported where they are used, so that a notebook that asks no model stays quick.
-"""
+"""What a notebook opens its run with, and hands its results to: one call each."""
 
 from __future__ import annotations
 
@@ -26,6 +23,8 @@ if TYPE_CHECKING:
     from emomm_study.evaluate.experiment import Experiment
 
 Made = TypeVar("Made", Figure, pd.DataFrame)
+Source = pd.DataFrame | str | Sequence[pd.DataFrame | str]
+"""What a file is made of: tables, and texts that change whenever a number of it can."""
 MODEL_PARAMETERS = (
     "ch_sims_root", "cmu_mosi_root", "model", "dtype", "device", "batch_size", "num_frames",
     "frame_pixels", "max_audio_seconds", "render_clips", "keep_encodings",
@@ -48,16 +47,15 @@ class Run:
     parameters
         Values by name, as the notebook's parameters cell and the profile set them.
     made_of
-        What published files are made of, where a call does not say: tables and texts that change
-        whenever a number can. None stands for the bench's clips and fingerprint where that was
-        opened, and for the benchmark's manifest elsewhere.
+        What published files are made of, where a call does not say. None stands for the bench's
+        clips and fingerprint where that was opened, and for the benchmark's manifest elsewhere.
     """
 
     notebook: str
     profile: str
     data_note: str
     parameters: Mapping[str, object] = field(repr=False)
-    made_of: pd.DataFrame | str | Sequence[pd.DataFrame | str] | None = None
+    made_of: Source | None = None
     compared: pd.DataFrame | None = field(default=None, init=False, repr=False)
 
     @cached_property
@@ -66,9 +64,15 @@ class Run:
 
         Raises ``ValueError`` that names the parameters that the notebook lacks.
         """
+        # Imports torch, which a notebook that asks no model need not wait for.
         from emomm_study.evaluate.experiment import open_experiment
 
-        return open_experiment(self.profile, **_needed(self.notebook, self.parameters))
+        if absent := [name for name in MODEL_PARAMETERS if name not in self.parameters]:
+            raise ValueError(
+                f"{self.notebook}: the parameters {', '.join(absent)} are missing, without which "
+                "no model can be asked; declare them in the parameters cell"
+            )
+        return open_experiment(self.profile, **self.parameters)
 
     @cached_property
     def manifest(self) -> pd.DataFrame:
@@ -84,7 +88,7 @@ class Run:
         *,
         note: str | None = None,
         published: float | str | dict[str, float] | None = None,
-        of: pd.DataFrame | str | Sequence[pd.DataFrame | str] | None = None,
+        of: Source | None = None,
         decimals: int | Mapping[str, int] = 4,
         formats: Sequence[str] | None = None,
     ) -> Made:
@@ -109,33 +113,25 @@ class Run:
         formats
             Of a figure; by default those that the run was asked for (``report.formats``).
         """
-        note = self.data_note if note is None else note
-        provenance = Provenance(
-            item,
-            self.notebook,
-            self._digest(of),
-            caption(item, self.profile, text, note),
-            published,
-        )
+        words = caption(item, self.profile, text, self.data_note if note is None else note)
+        provenance = Provenance(item, self.notebook, self._digest(of), words, published)
         if isinstance(made, Figure):
             write_figure(made, name, self.profile, provenance, formats=formats, root=FIGURES)
             return made
         write_table(made, name, self.profile, provenance, decimals=decimals, root=FIGURES)
         return formatted(made, decimals)
 
-    def _digest(self, of: pd.DataFrame | str | Sequence[pd.DataFrame | str] | None) -> str:
+    def _digest(self, of: Source | None) -> str:
         if of is None:
             of = self.made_of
         if of is None:
             opened = "bench" in vars(self)
             of = (self.bench.clips, self.bench.fingerprint) if opened else self.manifest
         parts = [of] if isinstance(of, str | pd.DataFrame) else of
-        return "-".join(
-            part if isinstance(part, str) else frame_fingerprint(part) for part in parts
-        )
+        return "-".join(p if isinstance(p, str) else frame_fingerprint(p) for p in parts)
 
     def record(self, table: pd.DataFrame, name: str, by: Sequence[str], **options: object) -> None:
-        """Keep a table's estimated numbers for comparison after a rerun (``values.record_values``)."""
+        """Keep a table's estimated numbers to compare after a rerun (``values.record_values``)."""
         record_values(table, name, self.profile, self.notebook, by=by, **options)
 
     def compare(
@@ -172,12 +168,3 @@ def open_run(notebook: str, parameters: Mapping[str, object]) -> Run:
         )
     known = {name: parameters[name] for name in MODEL_PARAMETERS if name in parameters}
     return Run(notebook, profile, str(parameters.get("data_note", "")), known)
-
-
-def _needed(notebook: str, parameters: Mapping[str, object]) -> dict[str, object]:
-    if absent := [name for name in MODEL_PARAMETERS if name not in parameters]:
-        raise ValueError(
-            f"{notebook}: the parameters {', '.join(absent)} are missing, without which no model can "
-            "be asked; declare them in the parameters cell"
-        )
-    return {name: parameters[name] for name in MODEL_PARAMETERS}
