@@ -1,7 +1,4 @@
-"""What a notebook opens its run with, and hands its results to: one call each.
-
-Heavy modules are imported where they are used, so that a notebook that asks no model stays quick.
-"""
+"""What a notebook opens its run with, and hands its results to: one call each."""
 
 from __future__ import annotations
 
@@ -26,6 +23,8 @@ if TYPE_CHECKING:
     from emomm_study.evaluate.experiment import Experiment
 
 Made = TypeVar("Made", Figure, pd.DataFrame)
+Source = pd.DataFrame | str | Sequence[pd.DataFrame | str]
+"""What a file is made of: tables, and texts that change whenever a number of it can."""
 BESIDE = ("item", "published", "reproduced", "low", "high", "within", "note")
 """Columns that a notebook shows of a comparison."""
 
@@ -43,16 +42,15 @@ class Run:
     parameters
         Values by name, as the notebook's parameters cell and the profile set them.
     made_of
-        What published files are made of, where a call does not say: tables and texts that change
-        whenever a number can. None stands for the bench's clips and fingerprint where that was
-        opened, and for the benchmark's manifest elsewhere.
+        What published files are made of, where a call does not say. None stands for the bench's
+        clips and fingerprint where that was opened, and for the benchmark's manifest elsewhere.
     """
 
     notebook: str
     profile: str
     data_note: str
     parameters: Mapping[str, object] = field(repr=False)
-    made_of: pd.DataFrame | str | Sequence[pd.DataFrame | str] | None = None
+    made_of: Source | None = None
     compared: pd.DataFrame | None = field(default=None, init=False, repr=False)
 
     @cached_property
@@ -61,6 +59,7 @@ class Run:
 
         Raises ``ValueError`` that names the parameters that the notebook lacks.
         """
+        # Imports torch, which a notebook that asks no model need not wait for.
         from emomm_study.evaluate.experiment import ExperimentSettings, open_experiment
 
         try:
@@ -83,7 +82,7 @@ class Run:
         *,
         note: str | None = None,
         published: float | str | dict[str, float] | None = None,
-        of: pd.DataFrame | str | Sequence[pd.DataFrame | str] | None = None,
+        of: Source | None = None,
         decimals: int | Mapping[str, int] = 4,
         formats: Sequence[str] | None = None,
     ) -> Made:
@@ -108,33 +107,25 @@ class Run:
         formats
             Of a figure; by default those that the run was asked for (``report.formats``).
         """
-        note = self.data_note if note is None else note
-        provenance = Provenance(
-            item,
-            self.notebook,
-            self._digest(of),
-            caption(item, self.profile, text, note),
-            published,
-        )
+        words = caption(item, self.profile, text, self.data_note if note is None else note)
+        provenance = Provenance(item, self.notebook, self._digest(of), words, published)
         if isinstance(made, Figure):
             write_figure(made, name, self.profile, provenance, formats=formats, root=FIGURES)
             return made
         write_table(made, name, self.profile, provenance, decimals=decimals, root=FIGURES)
         return formatted(made, decimals)
 
-    def _digest(self, of: pd.DataFrame | str | Sequence[pd.DataFrame | str] | None) -> str:
+    def _digest(self, of: Source | None) -> str:
         if of is None:
             of = self.made_of
         if of is None:
             opened = "bench" in vars(self)
             of = (self.bench.clips, self.bench.fingerprint) if opened else self.manifest
         parts = [of] if isinstance(of, str | pd.DataFrame) else of
-        return "-".join(
-            part if isinstance(part, str) else frame_fingerprint(part) for part in parts
-        )
+        return "-".join(p if isinstance(p, str) else frame_fingerprint(p) for p in parts)
 
     def record(self, table: pd.DataFrame, name: str, by: Sequence[str], **options: object) -> None:
-        """Keep a table's estimated numbers for comparison after a rerun (``values.record_values``)."""
+        """Keep a table's estimated numbers to compare after a rerun (``values.record_values``)."""
         record_values(table, name, self.profile, self.notebook, by=by, **options)
 
     def compare(

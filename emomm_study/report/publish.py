@@ -50,7 +50,7 @@ def folder(profile: str, root: Path = FIGURES) -> Path:
 
 
 def stamp(fig: Figure, profile: str) -> None:
-    """Put the profile in front of a figure's remark (``style.titled``), once; without one, nothing."""
+    """Put the profile in front of a figure's remark (``style.titled``), where it has one, once."""
     for text in fig.texts:
         if text.get_gid() == REMARK:
             text.set_text(f"profile: {profile}  |  {text.get_text()}")
@@ -130,10 +130,7 @@ def write_table(
     flat.columns = [" ".join(filter(None, c)) if isinstance(c, tuple) else c for c in flat.columns]
     flat.to_csv(csv, lineterminator="\n")
     latex = formatted(table, decimals).to_latex(
-        escape=True,
-        caption=provenance.caption,
-        label=f"tab:{name}",
-        position="t",
+        escape=True, caption=provenance.caption, label=f"tab:{name}", position="t"
     )
     latex = latex.replace(YES, r"\checkmark").replace(NO, r"$\times$")
     tex.write_text(latex, encoding="utf-8", newline="\n")

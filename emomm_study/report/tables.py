@@ -133,9 +133,8 @@ def table1(results: pd.DataFrame, heading: str) -> pd.DataFrame:
 
     ``results`` has ``model, method`` (``baseline`` or ``CHASE``)``, subset, metric`` (``acc, f1,
     mae``)``, value, low, high`` in published units (see :func:`published_units`); a hub id counts
-    as its last part. A model that the
-    paper does not have forms the group "not in the paper" and has no published row, so a small
-    model's numbers never stand in a real model's row.
+    as its last part. A model that the paper does not have forms the group "not in the paper" and
+    has no published row, so a small model's numbers never stand in a real model's row.
 
     Returns rows ``(group, model, method, values)`` with ``values`` either ``published`` or the
     heading, columns ``(subset, Acc | Acc 95% | F1 | MAE)``; ``Acc 95%`` is a text
@@ -149,24 +148,20 @@ def table1(results: pd.DataFrame, heading: str) -> pd.DataFrame:
     ours["group"] = ours["group"].fillna("not in the paper")
     published = known.melt(["group", "model", "method", "subset"], ["acc", "f1", "mae"], "metric")
     reproduced = results.merge(ours, on=["model", "method"])
-    both = pd.concat(
-        [published.assign(values="published"), reproduced.assign(values=heading)],
-        ignore_index=True,
-    )
+    parts = [published.assign(values="published"), reproduced.assign(values=heading)]
+    both = pd.concat(parts, ignore_index=True)
+    both["text"] = _interval(both, DECIMALS["Acc"])
     index = ["group", "model", "method", "values"]
-    wide = both.pivot(index=index, columns=["subset", "metric"], values="value")
+    wide = both.pivot(index=index, columns=["subset", "metric"])
     columns = {}
     for subset, title in SUBSET_NAMES.items():
         for metric, name in METRIC_NAMES.items():
-            columns[title, name] = wide.get((subset, metric), pd.Series(np.nan, wide.index))
+            unknown = pd.Series(np.nan, wide.index)
+            columns[title, name] = wide.get(("value", subset, metric), unknown)
             if metric == "acc":
-                rows = reproduced.query("subset == @subset and metric == 'acc'")
-                rows = rows.assign(values=heading).set_index(index)
-                columns[title, "Acc 95%"] = _intervals(rows, DECIMALS[name]).reindex(wide.index)
+                text = wide.get(("text", subset, metric), unknown.astype(str))
+                columns[title, "Acc 95%"] = text.fillna("")
     frame = pd.DataFrame(columns)
-    frame.columns = pd.MultiIndex.from_tuples(columns)
-    text_columns = frame.columns[frame.columns.get_level_values(1) == "Acc 95%"]
-    frame[text_columns] = frame[text_columns].fillna("")
     wanted = []
     for group, model, method in pd.concat([order, ours]).drop_duplicates()[index[:3]].to_numpy():
         wanted += [(group, model, method, values) for values in ("published", heading)]
@@ -202,10 +197,7 @@ def table2(results: pd.DataFrame, heading: str) -> pd.DataFrame:
     known = paper.table(2).set_index("variant")
     wide = results.pivot(index="variant", columns="metric", values="value")
     accuracy = results[results["metric"] == "acc"].set_index("variant")
-    order = [
-        *VARIANT_NAMES,
-        *(v for v in dict.fromkeys(results["variant"]) if v not in known.index),
-    ]
+    order = [*dict.fromkeys([*VARIANT_NAMES, *results["variant"]])]
     columns = {("published", name): known[key] for key, name in METRIC_NAMES.items()}
     for key, name in METRIC_NAMES.items():
         columns[heading, name] = wide[key] if key in wide else pd.Series(dtype=float)

@@ -9,9 +9,6 @@ media are long.
 
 from __future__ import annotations
 
-import emomm_lib._torchvision  # noqa: F401
-
-# isort: split
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import emomm_lib._torchvision  # noqa: F401
-
-# isort: split
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -87,11 +87,8 @@ def attainable_kappa(ranges: pd.DataFrame, published: float) -> Figure:
             ),
         ]
         fig.legend(handles=handles, loc="outside lower center", ncols=3)
-        titled(
-            fig,
-            "Kappas that Table 3 allows",
-            "five votes a clip, 2,000 clips of CMU-MOSI; from the published counts alone",
-        )
+        below = "five votes a clip, 2,000 clips of CMU-MOSI; from the published counts alone"
+        titled(fig, "Kappas that Table 3 allows", below)
         return fig
 
 
@@ -184,9 +181,6 @@ def literal_preference(distances: pd.DataFrame, budgets: pd.DataFrame) -> Figure
             Patch(facecolor=GREY, edgecolor="white", hatch="////", label="CHASE"),
         ]
         fig.legend(handles=[*lines, *bars], loc="outside lower center", ncols=5)
-        titled(
-            fig,
-            "The preference of Eq. 6 as printed",
-            "from Tables 7-8 and assumed numbers of tokens alone",
-        )
+        below = "from Tables 7-8 and assumed numbers of tokens alone"
+        titled(fig, "The preference of Eq. 6 as printed", below)
         return fig

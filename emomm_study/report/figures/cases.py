@@ -60,10 +60,7 @@ def _overlay(ax: Axes, frame: np.ndarray, values: np.ndarray, scale: Normalize) 
 
 
 def figure12(
-    frames: np.ndarray,
-    attention: Mapping[str, np.ndarray],
-    layers: Sequence[int],
-    clip: str,
+    frames: np.ndarray, attention: Mapping[str, np.ndarray], layers: Sequence[int], clip: str
 ) -> Figure:
     """Figure 12: the decision query's attention over the frames, a row for each method.
 

@@ -229,10 +229,7 @@ def _correlation_panel(ax: Axes, points: pd.DataFrame, correlation: pd.DataFrame
 
 
 def figure3(
-    accuracy: pd.DataFrame,
-    drops: pd.DataFrame,
-    vcc: pd.DataFrame,
-    shares: pd.DataFrame,
+    accuracy: pd.DataFrame, drops: pd.DataFrame, vcc: pd.DataFrame, shares: pd.DataFrame
 ) -> Figure:
     """Figure 3, left and middle: accuracy by coalition, and PSMV shares (Sec. 4.2).
 
