@@ -37,17 +37,8 @@ class Tokens:
         width = int((last - first).max())
         index = last[:, None] - width + torch.arange(width, device=device)
         inside = index >= first[:, None]
-        index = index.clamp(min=0)
-
-        def take(values: Tensor, fill: int) -> Tensor:
-            return values[chosen].gather(1, index).masked_fill(~inside, fill)
-
-        return Tokens(
-            take(self.ids, 0),
-            take(self.mask, 0),
-            take(self.marks, -1),
-            torch.stack([take(axis, 0) for axis in self.positions]),
-        )
+        parts = self.ids[chosen], self.mask[chosen], self.marks[chosen], self.positions[:, chosen]
+        return Tokens(*parts)._at(index.clamp(min=0), inside)
 
     def only(self, keep: Tensor) -> Tokens:
         """Without the tokens that ``keep`` ``(B, Q)`` leaves out, left-padded anew.
@@ -57,7 +48,10 @@ class Tokens:
         width = int(keep.sum(1).max())
         # A stable sort moves what is dropped to the front and leaves the rest in order.
         index = keep.int().argsort(dim=1, stable=True)[:, -width:]
-        inside = keep.gather(1, index)
+        return self._at(index, keep.gather(1, index))
+
+    def _at(self, index: Tensor, inside: Tensor) -> Tokens:
+        """The tokens at ``index`` ``(B, width)``, padding where they are not ``inside``."""
 
         def take(values: Tensor, fill: int) -> Tensor:
             return values.gather(1, index).masked_fill(~inside, fill)
