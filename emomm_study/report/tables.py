@@ -150,7 +150,7 @@ def table1(results: pd.DataFrame, heading: str) -> pd.DataFrame:
     reproduced = results.merge(ours, on=["model", "method"])
     parts = [published.assign(values="published"), reproduced.assign(values=heading)]
     both = pd.concat(parts, ignore_index=True)
-    both["text"] = _interval(both, DECIMALS["Acc"])
+    both["text"] = _intervals(both, DECIMALS["Acc"])
     index = ["group", "model", "method", "values"]
     wide = both.pivot(index=index, columns=["subset", "metric"])
     columns = {}
