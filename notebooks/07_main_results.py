@@ -50,9 +50,10 @@ from dataclasses import replace
 import pandas as pd
 from IPython.display import display
 
-from emomm_lib.metrics.paired import gain_share, paired_frame
+from emomm_lib.metrics.paired import paired_frame
 from emomm_study import paper
 from emomm_study.evaluate.methods import Always, Method, Oracle
+from emomm_study.evaluate.paired import gain_share
 from emomm_study.evaluate.protocol import (
     EMBEDDED,
     PUBLISHED,
