@@ -21,10 +21,8 @@ from emomm_lib.attention.rows import (
 )
 from emomm_lib.chase.equations import SteeringConfig as SteeringConfig
 from emomm_lib.chase.gates import (
-    Combined as Combined,
     ConstantGate as ConstantGate,
     Gate as Gate,
-    GateByRow as GateByRow,
 )
 from emomm_lib.chase.router import Router as Router, load_router as load_router
 from emomm_lib.chase.saliency import (
@@ -76,18 +74,13 @@ from emomm_lib.metrics.gtar import (
 )
 from emomm_lib.metrics.nmas import (
     TraceTable as TraceTable,
-    attention_by_modality as attention_by_modality,
     layer_budget as layer_budget,
     layer_nmas as layer_nmas,
     layer_shares as layer_shares,
     nmas_by_layer as nmas_by_layer,
-    nmas_gtar_correlation as nmas_gtar_correlation,
-    preference_points as preference_points,
 )
 from emomm_lib.metrics.paired import (
-    compare_views as compare_views,
     exact_mcnemar as exact_mcnemar,
-    gain_share as gain_share,
     marginal_gain as marginal_gain,
     paired_frame as paired_frame,
 )
@@ -105,9 +98,6 @@ from emomm_lib.metrics.reference import (
     reader_outcomes as reader_outcomes,
 )
 from emomm_lib.metrics.routing import (
-    expected_calibration_error as expected_calibration_error,
-    gate_top1 as gate_top1,
-    reliability as reliability,
     routing_metrics as routing_metrics,
 )
 from emomm_lib.metrics.scores import (

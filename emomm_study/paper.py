@@ -11,10 +11,9 @@ import pandas as pd
 import pandera.pandas as pa
 import yaml
 
+from emomm_lib.labels import CLASSES, SOURCES
 from emomm_study.paths import PAPER_DATA
 
-CLASSES = ("N", "WN", "Neu", "WP", "P")
-SOURCES = ("gt", "t", "a", "v")
 CORPORA = ("cmu_mosi", "ch_sims_v2")
 SUBSETS = ("overall", "align", "conflict", "missing")
 UNNAMED = ("unnamed MLLM", "CHASE router")

@@ -39,16 +39,14 @@ keep_encodings = True
 # %%
 import pandas as pd
 
-from emomm_lib import (
-    attention_by_modality,
-    gtar_frame,
-    nmas_by_layer,
-    nmas_gtar_correlation,
-    preference_points,
-    target_conflict,
-)
+from emomm_lib import gtar_frame, nmas_by_layer, target_conflict
 from emomm_lib.labels import COALITIONS
 from emomm_study import paper
+from emomm_study.evaluate.adoption import (
+    attention_by_modality,
+    nmas_gtar_correlation,
+    preference_points,
+)
 from emomm_study.evaluate.results import baselines, outcomes
 from emomm_study.notebook import open_run
 from emomm_study.report.figures.collapse import figure3_right, figure9, figure10

@@ -41,8 +41,9 @@ least_cover = 0.5
 # %%
 import pandas as pd
 
-from emomm_lib import attention_by_modality, nmas_by_layer, score_frame
-from emomm_lib.metrics.paired import compare_views
+from emomm_lib import nmas_by_layer, score_frame
+from emomm_study.evaluate.adoption import attention_by_modality
+from emomm_study.evaluate.paired import compare_views
 from emomm_study.evaluate.results import outcomes
 from emomm_study.media.regions import KINDS
 from emomm_study.notebook import open_run

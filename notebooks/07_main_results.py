@@ -50,9 +50,10 @@ from dataclasses import replace
 import pandas as pd
 from IPython.display import display
 
-from emomm_lib.metrics.paired import gain_share, paired_frame
+from emomm_lib.metrics.paired import paired_frame
 from emomm_study import paper
 from emomm_study.evaluate.methods import Always, Method, Oracle
+from emomm_study.evaluate.paired import gain_share
 from emomm_study.evaluate.protocol import (
     EMBEDDED,
     PUBLISHED,
@@ -133,30 +134,22 @@ flat = replace(always, gamma=0.0, temperature=0.85)  # the mildest temperature, 
 
 FREE = {"first_layer": layers, "top_k": heads, "tau": (0.3, 0.5, 0.7), "eta": (0.6, 1.0),
         "gamma": (1.4, 3.0, 6.0, 10.0), "preference": ("softmax", "share")}
-BOOST = {name: values for name, values in FREE.items() if name != "tau"}
-SPACES = {
-    "CHASE": {"psi_hat": (0.1, 0.2, 0.3, 0.5), "percentile": (50.0, 70.0, 80.0, 90.0)},
-    "CHASE, tuned": {**FREE, "beta": (0.0, 0.5)},
-    "+ embedded gate": {**FREE, "beta": (0.0,)},
-    "+ sharpened gate": {**FREE, "sharpness": (1.0, 2.0, 4.0, 8.0), "beta": (0.0,)},
-    "oracle": FREE,
-    "video boost": BOOST,
-    "fixed heads": {"heads": attending, "gamma": (1.0, 2.0, 4.6, 8.0), "tau": (0.3, 0.5, 0.7)},
-    "temperature": {"temperature": (0.5, 0.7, 0.85, 1.2, 1.5, 2.0), "first_layer": layers, "top_k": heads},
-}
 video, even = Always(1.0, (0.0, 0.0, 1.0)), Always(1.0, (1.0, 1.0, 1.0))
-METHODS = [  # name, gate, default, group
-    ("CHASE", PUBLISHED, as_published, "the paper's method"),
-    ("CHASE, tuned", PUBLISHED, as_published, "the paper's method"),
-    ("+ embedded gate", EMBEDDED, still, "extensions"),
-    ("+ sharpened gate", EMBEDDED, still, "extensions"),
-    ("oracle", Oracle(), still, "oracles"),
-    ("video boost", video, always, "controls"),
-    ("fixed heads", PUBLISHED, fixed, "controls"),
-    ("temperature", even, flat, "controls"),
+METHODS = [  # name, gate, default, values to draw from, group
+    ("CHASE", PUBLISHED, as_published,
+     {"psi_hat": (0.1, 0.2, 0.3, 0.5), "percentile": (50.0, 70.0, 80.0, 90.0)}, "the paper's method"),
+    ("CHASE, tuned", PUBLISHED, as_published, FREE | {"beta": (0.0, 0.5)}, "the paper's method"),
+    ("+ embedded gate", EMBEDDED, still, FREE, "extensions"),
+    ("+ sharpened gate", EMBEDDED, still, FREE | {"sharpness": (1.0, 2.0, 4.0, 8.0)}, "extensions"),
+    ("oracle", Oracle(), still, FREE, "oracles"),
+    ("video boost", video, always, FREE | {"tau": (0.0,)}, "controls"),
+    ("fixed heads", PUBLISHED, fixed,
+     {"heads": attending, "gamma": (1.0, 2.0, 4.6, 8.0), "tau": (0.3, 0.5, 0.7)}, "controls"),
+    ("temperature", even, flat,
+     {"temperature": (0.5, 0.7, 0.85, 1.2, 1.5, 2.0), "first_layer": layers, "top_k": heads}, "controls"),
 ]
-candidates = [Candidate(name, gate, search(default, SPACES[name], search_budget), group)
-              for name, gate, default, group in METHODS]
+candidates = [Candidate(name, gate, search(default, values, search_budget), group)
+              for name, gate, default, values, group in METHODS]
 
 # %% [markdown]
 # ## What was chosen, on the validation split

@@ -9,7 +9,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from emomm_lib.labels import MODALITIES, polarity
-from emomm_lib.metrics._outcomes import (
+from emomm_lib.metrics.bootstrap import DEFAULT, Bootstrap, intervals_of, means
+from emomm_lib.metrics.outcomes import (
     KEYS,
     LABELS,
     check,
@@ -19,7 +20,6 @@ from emomm_lib.metrics._outcomes import (
     present,
     row,
 )
-from emomm_lib.metrics.bootstrap import DEFAULT, Bootstrap, intervals_of, means
 
 SETTINGS = {
     "TAV": "conflict",

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.stats import binomtest
 
-from emomm_lib.labels import class_labels
 from emomm_lib.metrics.bootstrap import (
     DEFAULT,
     Bootstrap,
-    interval_of,
     paired_bootstrap,
-    warn_undefined,
 )
 from emomm_lib.metrics.scores import METRICS
 
@@ -43,7 +40,7 @@ def exact_mcnemar(baseline_right: ArrayLike, right: ArrayLike) -> tuple[int, int
     return gained, lost, p
 
 
-def _matched(frame: pd.DataFrame, other: pd.DataFrame, names: str) -> pd.DataFrame:
+def matched(frame: pd.DataFrame, other: pd.DataFrame, names: str) -> pd.DataFrame:
     joined = frame.merge(other[[*KEYS, "label_pred", "score_pred"]], on=KEYS, suffixes=("", "_new"))
     if len(joined) != len(frame) or len(joined) != len(other):
         raise ValueError(
@@ -71,7 +68,7 @@ def paired_frame(
     in the metrics' own units; the last three for ``acc5`` only. Instances without a score in either
     frame are left out of ``mae``. Raises ``ValueError`` for frames on different instances.
     """
-    both = _matched(baseline, steered, "baseline and steered")
+    both = matched(baseline, steered, "baseline and steered")
     rows = []
     for group, part in both.groupby(by):
         for name in metrics:
@@ -95,49 +92,6 @@ def paired_frame(
             )
     columns = [by, "metric", "value", "low", "high", "n", "gained", "lost", "p"]
     return pd.DataFrame(rows, columns=columns)
-
-
-def gain_share(
-    baseline: pd.DataFrame,
-    steered: pd.DataFrame,
-    reference: pd.DataFrame,
-    by: str = "subset",
-    *,
-    cluster: str = "sample_id",
-    bootstrap: Bootstrap = DEFAULT,
-) -> pd.DataFrame:
-    """What part of a reference's gain in Acc-5 a method reaches: ``by, value, low, high, n``.
-
-    All three are resampled together by cluster; a resample in which the reference gains nothing, or
-    loses, is left out. Where it does so on the instances themselves, value and interval are NaN,
-    with a ``RuntimeWarning``. Frames and errors as for :func:`paired_frame`.
-    """
-    both = _matched(baseline, steered, "baseline and steered")
-    both["label_reference"] = _matched(baseline, reference, "baseline and reference")[
-        "label_pred_new"
-    ].to_numpy()
-    rows = []
-    for group, part in both.groupby(by):
-        truth = class_labels(part["label_gt"], "label_gt")
-        before, after, best = (
-            (class_labels(part[c], c) == truth).astype(float)
-            for c in ("label_pred", "label_pred_new", "label_reference")
-        )
-        interval = interval_of(
-            np.column_stack([after - before, best - before]),
-            lambda sums: np.divide(
-                sums[..., 0],
-                sums[..., 1],
-                out=np.full(sums.shape[:-1], np.nan),
-                where=sums[..., 1] > 0,
-            ),
-            clusters=part[cluster],
-            bootstrap=bootstrap,
-        )
-        if np.isnan(interval.value):
-            warn_undefined(f"the share of a gain on {group}", "the reference gains nothing there")
-        rows.append((group, interval.value, interval.low, interval.high, interval.n))
-    return pd.DataFrame(rows, columns=[by, "value", "low", "high", "n"])
 
 
 def _by_clip(frame: pd.DataFrame, name: str, columns: Sequence[str]) -> pd.DataFrame:
@@ -194,37 +148,3 @@ def marginal_gain(
         )
         rows.append((name, interval.value, interval.low, interval.high, interval.n))
     return pd.DataFrame(rows, columns=["metric", "value", "low", "high", "n"])
-
-
-def compare_views(
-    views: Mapping[str, pd.DataFrame],
-    without_video: pd.DataFrame,
-    metrics: Sequence[str] = GAIN_METRICS,
-    *,
-    cluster: str = "sample_id",
-    bootstrap: Bootstrap = DEFAULT,
-) -> pd.DataFrame:
-    """Delta V of several views of the same videos, and what each changes about the first view's.
-
-    ``views`` are answers to TAV by the name of what the model saw, the first the unchanged video;
-    clips that any of them or ``without_video`` lacks are left out of all. Returns ``view,
-    quantity, metric, value, low, high, n`` with ``quantity`` ``gain`` (Eq. 18) or ``change`` (gain
-    less that of the first view, paired), and raises as :func:`marginal_gain`.
-    """
-    answers = {"without video": without_video, **views}
-    common = set.intersection(*(set(frame["sample_id"]) for frame in answers.values()))
-    if not common:
-        raise ValueError(f"{list(answers)} have no clip in common; ask them about the same clips")
-    same = {name: frame[frame["sample_id"].isin(common)] for name, frame in answers.items()}
-    names = list(views)
-    pairs = [(name, "gain", "without video") for name in names]
-    pairs += [(name, "change", names[0]) for name in names[1:]]
-    return pd.concat(
-        [
-            marginal_gain(
-                same[name], same[reference], metrics, cluster=cluster, bootstrap=bootstrap
-            ).assign(view=name, quantity=quantity)
-            for name, quantity, reference in pairs
-        ],
-        ignore_index=True,
-    )[["view", "quantity", "metric", "value", "low", "high", "n"]]

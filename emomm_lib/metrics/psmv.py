@@ -17,8 +17,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import block_diag
 
 from emomm_lib.labels import COALITIONS, MODALITIES, coalition_modalities, coalition_name
-from emomm_lib.metrics._outcomes import KEYS, check, check_right, groups, row
 from emomm_lib.metrics.bootstrap import DEFAULT, Bootstrap, Interval, intervals_of, warn_undefined
+from emomm_lib.metrics.outcomes import KEYS, check, check_right, groups, row
 
 SUBSETS = ("align", "conflict")
 

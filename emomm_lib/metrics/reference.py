@@ -23,7 +23,7 @@ from emomm_lib.labels import (
     coalition_modalities,
     polarity,
 )
-from emomm_lib.metrics._outcomes import KEYS, LABELS, check, check_labels
+from emomm_lib.metrics.outcomes import KEYS, LABELS, check, check_labels
 
 Reader = Callable[[NDArray[np.int64]], NDArray[np.float64]]
 _CLASSES = np.arange(len(CLASSES))

@@ -1,10 +1,9 @@
-"""How well a gate routes on true conflicts: Table 6, and how far its probabilities can be read."""
+"""How well a gate routes on true conflicts: Table 6."""
 
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from emomm_lib.metrics.bootstrap import DEFAULT, Bootstrap, Interval, interval_of
 
@@ -72,42 +71,3 @@ def routing_metrics(
             bootstrap=bootstrap,
         )
     return found
-
-
-def reliability(probability: ArrayLike, outcome: ArrayLike, bins: int = 10) -> pd.DataFrame:
-    """Reliability diagram by bins of equal width: ``low, high, predicted, observed, n``.
-
-    Empty bins are left out. ``probability`` is ``(N,)`` in [0, 1], ``outcome`` ``(N,)`` of 0 and 1;
-    a bin holds its upper end. Raises ``ValueError`` for probabilities outside of [0, 1].
-    """
-    p, y = np.asarray(probability, float), np.asarray(outcome, float)
-    if p.shape != y.shape or not ((p >= 0) & (p <= 1)).all():
-        raise ValueError("reliability takes probabilities in [0, 1], one for each outcome")
-    edges = np.linspace(0, 1, bins + 1)
-    place = np.clip(np.digitize(p, edges, right=True) - 1, 0, bins - 1)
-    frame = pd.DataFrame({"bin": place, "predicted": p, "observed": y})
-    table = frame.groupby("bin").agg(
-        predicted=("predicted", "mean"), observed=("observed", "mean"), n=("observed", "size")
-    )
-    table.insert(0, "low", edges[table.index])
-    table.insert(1, "high", edges[table.index + 1])
-    return table.reset_index(drop=True)
-
-
-def expected_calibration_error(table: pd.DataFrame) -> float:
-    """Mean distance of predicted and observed over a :func:`reliability` table, weighted by n."""
-    gap = (table["predicted"] - table["observed"]).abs()
-    return float((gap * table["n"]).sum() / table["n"].sum())
-
-
-def gate_top1(gate: ArrayLike, right: ArrayLike, present: ArrayLike) -> NDArray[np.float64]:
-    """1.0 where a gate ``(N, ..., 3)`` puts a right modality first; NaN if none or all are right.
-
-    ``right`` and ``present`` are ``(N, 3)``. Returns ``(N, ...)``.
-    """
-    g, r = np.asarray(gate, float), np.asarray(right, bool)
-    there = np.asarray(present, bool)
-    decided = r.any(1) & (r != there).any(1)
-    first = g.argmax(-1)
-    hit = np.take_along_axis(r, first.reshape(len(r), -1), axis=1).reshape(first.shape)
-    return np.where(decided.reshape(-1, *[1] * (first.ndim - 1)), hit.astype(float), np.nan)

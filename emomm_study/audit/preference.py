@@ -246,18 +246,6 @@ def distance_by_length(
     return pd.DataFrame(rows, columns=["table", "reading", "length", "fewest", "distance"])
 
 
-def js_divergence(p: ArrayLike, q: ArrayLike) -> NDArray[np.float64]:
-    """Jensen-Shannon divergence over the last dimension, natural logarithm (Eq. 21, epsilon 0)."""
-    p, q = np.broadcast_arrays(np.asarray(p, float), np.asarray(q, float))
-    middle = (p + q) / 2
-
-    def towards(one: NDArray) -> NDArray:
-        ratio = np.divide(one, middle, out=np.ones_like(one), where=one > 0)
-        return (one * np.log(ratio)).sum(axis=-1)
-
-    return (towards(p) + towards(q)) / 2
-
-
 def largest_spread(counts: ArrayLike) -> NDArray[np.float64]:
     """How much the scores of Eq. 11 of two heads can differ under Eq. 6, whatever gate and input.
 
@@ -339,6 +327,9 @@ def _listed(values: Iterable[float]) -> str:
     return ", ".join(f"{value:.4f}" for value in values)
 
 
+Statement = tuple[str, str, str, bool, str]
+
+
 def preference_statements(folder: Path = PAPER_DATA) -> pd.DataFrame:
     """What can be said of Eq. 6 and the printed budgets.
 
@@ -348,11 +339,16 @@ def preference_statements(folder: Path = PAPER_DATA) -> pd.DataFrame:
     Statements on what Table 7's interpretation says are about the printed shares of five layers;
     the authors saw all layers, and heads one by one.
     """
-    ratios, all_budgets = printed_ratios(folder), budgets(folder)
+    rows = [*_of_equation(folder), *_of_sums(folder), *_of_layers(folder)]
+    return pd.DataFrame(rows, columns=["whose", "statement", "reference", "holds", "detail"])
+
+
+def _of_equation(folder: Path) -> list[Statement]:
+    ratios = printed_ratios(folder)
     closest = ratios.loc[ratios["at_least"].idxmin()]
     limit = float(claims(folder).set_index("id").at["nmas_v_limit", "value"])
     second = int(TokenRates.video)
-    rows = [
+    return [
         (
             "reading",
             "no printed budget is Eq. 6's preference on any input",
@@ -371,11 +367,21 @@ def preference_statements(folder: Path = PAPER_DATA) -> pd.DataFrame:
             f"takes {most_tokens(limit)} tokens or fewer",
         ),
     ]
-    for (number, method), rows_of in all_budgets.groupby(["table", "method"], sort=False):
+
+
+def _of_sums(folder: Path) -> list[Statement]:
+    rows: list[Statement] = []
+    for (number, method), rows_of in budgets(folder).groupby(["table", "method"], sort=False):
         sums = rows_of[list(MODALITIES)].sum(axis=1)
         holds = bool((np.abs(sums - 1) <= len(CASES[number]) * ROUNDING + 1e-9).all())
         statement = f"shares of {method} sum to 1 in every layer, up to rounding"
         rows.append(("paper", statement, f"Table {number}", holds, _listed(sums)))
+    return rows
+
+
+def _of_layers(folder: Path) -> list[Statement]:
+    """What Table 7's interpretation says of layers, and Table 8's of video."""
+    all_budgets = budgets(folder)
     before, after = (
         all_budgets.query("table == 7 and method == @m").set_index("layer")
         for m in ("baseline", "CHASE")
@@ -385,7 +391,7 @@ def preference_statements(folder: Path = PAPER_DATA) -> pd.DataFrame:
     rise = changes.loc[changes["modality"] == "V"]
     audio, text = before["A"], before["T"]
     change = (after["A"] - audio).round(4)
-    rows += [
+    return [
         (
             "reading",
             "audio has the largest share of the baseline in some layer",
@@ -422,4 +428,3 @@ def preference_statements(folder: Path = PAPER_DATA) -> pd.DataFrame:
             f"by {rise['change'].min():.4f} to {rise['change'].max():.4f}",
         ),
     ]
-    return pd.DataFrame(rows, columns=["whose", "statement", "reference", "holds", "detail"])

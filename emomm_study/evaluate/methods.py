@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from emomm_lib.chase.equations import SteeringConfig
-from emomm_lib.chase.gates import Combined, ConstantGate, Gate, GateByRow
+from emomm_lib.chase.gates import ConstantGate, Gate
 from emomm_lib.chase.router import Router
 from emomm_lib.chase.targets import Agreement, conflict_target, gate_target
+from emomm_study.evaluate.gates import Combined, GateByRow
 
 Importance = Literal["gradient", "attention"]
 

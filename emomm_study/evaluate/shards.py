@@ -57,7 +57,10 @@ class ShardStore:
         return key in self._place
 
     def _note(self, file: Path, keys: Sequence[Key]) -> None:
-        self._place |= {key: (file, row) for row, key in enumerate(keys)}
+        for row, key in enumerate(keys):
+            # Last in order is what was written last.
+            self._place.pop(key, None)
+            self._place[key] = file, row
 
     def _keys_of(self, file: Path) -> list[Key]:
         try:

@@ -47,18 +47,17 @@ class StateStore(ShardStore):
         """
         self.refresh()
         wanted = set(sample_ids)
-        rows: dict[tuple[str, str], tuple[Path, int]] = {}
-        for file, (_, keys) in self._shards.items():
-            for row, (sample, coalition, _) in enumerate(keys):
-                if sample in wanted and coalition in coalitions:
-                    rows[sample, coalition] = file, row
+        rows = {
+            (sample, coalition): place
+            for (sample, coalition, _), place in self._place.items()
+            if sample in wanted and coalition in coalitions
+        }
         if not rows:
             raise ValueError(f"{self.folder} holds no states of these {len(wanted)} clips")
         order = sorted(rows)
-        place = {key: i for i, key in enumerate(order)}
         by_file: dict[Path, list[tuple[int, int]]] = {}
-        for key, (file, row) in rows.items():
-            by_file.setdefault(file, []).append((row, place[key]))
+        for place, (file, row) in enumerate(rows[key] for key in order):
+            by_file.setdefault(file, []).append((row, place))
         parts: list[Tensor | None] = [None] * len(_PARTS)
         for file, pairs in by_file.items():
             source, target = (torch.tensor(x) for x in zip(*pairs, strict=True))

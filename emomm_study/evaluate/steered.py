@@ -245,7 +245,7 @@ class Steering:
         with steer(
             self.model.model, gate, method.config, prompt.modality_ids, importance=importance
         ) as steered:
-            done = self.model.model.get_decoder()(
+            done = self.model.decoder(
                 inputs_embeds=prompt.inputs_embeds,
                 attention_mask=prompt.attention_mask,
                 position_ids=prompt.position_ids,

@@ -211,6 +211,21 @@ class OmniModel:
         return cls(model, processor, _weights_fingerprint(path, config), pixels)
 
     @property
+    def decoder(self) -> torch.nn.Module:
+        """The text decoder, which attends."""
+        return self.model.get_decoder()
+
+    @property
+    def layers(self) -> int:
+        """L, the decoder's layers."""
+        return self.decoder.config.num_hidden_layers
+
+    @property
+    def heads(self) -> int:
+        """H, the heads of a layer."""
+        return self.decoder.config.num_attention_heads
+
+    @property
     def device(self) -> torch.device:
         return self.model.device
 

@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings, strategies as st
 from sklearn.metrics import accuracy_score, f1_score
+from video_answers import answers, drawn
 
 from emomm_lib import Bootstrap
-from emomm_lib.metrics.paired import compare_views, marginal_gain
+from emomm_lib.metrics.paired import marginal_gain
 
 SCORES = {
     "acc5": accuracy_score,
@@ -17,18 +18,6 @@ SCORES = {
     "f1": lambda t, p: f1_score(t, p, average="macro", zero_division=0),
 }
 LABEL = st.integers(0, 4)
-
-
-def answers(truth, guesses, **columns):
-    ids = [f"c{i:03d}" for i in range(len(truth))]
-    return pd.DataFrame({"sample_id": ids, "label_gt": truth, "label_pred": guesses, **columns})
-
-
-def drawn(seed, accuracy, clips=60):
-    truth = np.random.default_rng(7).integers(0, 5, clips)
-    rng = np.random.default_rng(seed)
-    wrong = (truth + rng.integers(1, 5, clips)) % 5
-    return answers(truth, np.where(rng.random(clips) < accuracy, truth, wrong))
 
 
 def test_one_more_right_answer_of_four_is_a_gain_of_a_quarter():
@@ -106,26 +95,3 @@ def test_other_clips_other_truth_and_doubles_are_refused():
         marginal_gain(one, other.drop(columns="label_pred"))
     with pytest.raises(ValueError, match="unknown metrics"):
         marginal_gain(one, other, ["accuracy"])
-
-
-def test_a_views_change_is_its_gain_less_that_of_the_first_view():
-    views = {"original": drawn(1, 0.4), "pixels": drawn(2, 0.6), "tokens": drawn(3, 0.5)}
-    table = compare_views(views, drawn(4, 0.5), bootstrap=Bootstrap(50))
-    cells = table.set_index(["quantity", "view", "metric"])["value"]
-    assert set(cells["change"].index.get_level_values("view")) == {"pixels", "tokens"}
-    for (view, metric), change in cells["change"].items():
-        gains = cells["gain"]
-        assert change == pytest.approx(gains[view, metric] - gains["original", metric])
-
-
-def test_clips_that_one_view_lacks_are_left_out_of_all():
-    views = {"original": drawn(1, 0.4), "pixels": drawn(2, 0.6).iloc[5:]}
-    base = drawn(4, 0.5).iloc[:-3]
-    table = compare_views(views, base, bootstrap=Bootstrap(20))
-    assert (table["n"] == 52).all()
-    kept = [frame.iloc[5:57] for frame in (drawn(1, 0.4), drawn(4, 0.5))]
-    alone = marginal_gain(*kept, bootstrap=Bootstrap(20))["value"].tolist()
-    first = table[(table["view"] == "original") & (table["quantity"] == "gain")]
-    assert first["value"].tolist() == pytest.approx(alone)
-    with pytest.raises(ValueError, match="no clip in common"):
-        compare_views({"original": drawn(1, 0.4).iloc[:5]}, drawn(4, 0.5).iloc[10:])

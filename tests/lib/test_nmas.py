@@ -2,64 +2,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from attention_tables import made, shares_by_loops
 from hypothesis import given, settings, strategies as st
-from scipy.stats import bootstrap, pearsonr
+from scipy.stats import bootstrap
 
 import emomm_lib as m
 from emomm_lib.chase.equations import preference
-from emomm_lib.labels import COALITIONS, coalition_modalities
+from emomm_lib.labels import COALITIONS
 
 pytestmark = pytest.mark.filterwarnings("error")
 PAIRS = ("TA", "TV", "AV", "TAV")
-
-
-def made(n=40, seed=0, layers=3, heads=2, coalitions=COALITIONS):
-    """Outcomes and traces of the same rows, shuffled alike."""
-    rng = np.random.default_rng(seed)
-    labels = rng.integers(0, 5, (n, 4))
-    rows = [(f"c{i:03d}", c, *labels[i]) for i in range(n) for c in coalitions]
-    columns = ["sample_id", "coalition", "label_gt", "label_t", "label_a", "label_v"]
-    frame = pd.DataFrame(rows, columns=columns).sample(frac=1, random_state=seed, ignore_index=True)
-    there = np.array([[k in coalition_modalities(c) for k in "TAV"] for c in frame["coalition"]])
-    counts = there * rng.integers(5, 60, (len(frame), 3))
-    mass = rng.dirichlet([2, 2, 2, 2], (len(frame), layers, heads))[..., :3]
-    mass = (mass * there[:, None, None, :]).astype(np.float32)
-    frame["right_polarity"] = (rng.random(len(frame)) < 0.3 + mass[:, 0, 0, 0]).astype(float)
-    return frame, m.TraceTable(frame[["sample_id", "coalition"]], mass, counts)
-
-
-def shares_by_loops(traces):
-    n, layers, heads, _ = traces.mass.shape
-    shares = np.full((n, layers, 3), np.nan)
-    for i, coalition in enumerate(traces.index["coalition"]):
-        at = ["TAV".index(k) for k in coalition_modalities(coalition)]
-        for layer in range(layers):
-            density = {
-                k: np.mean(
-                    [traces.mass[i, layer, h, k] / traces.counts[i, k] for h in range(heads)]
-                )
-                for k in at
-            }
-            for k in at:
-                shares[i, layer, k] = density[k] / sum(density.values())
-    return shares
-
-
-def adoption_by_loops(frame, traces):
-    """(clip, coalition, modality, share, right) of S_tc rows with an aligned modality."""
-    keys = zip(traces.index["sample_id"], traces.index["coalition"], strict=True)
-    shares = dict(zip(keys, shares_by_loops(traces).mean(axis=1), strict=True))
-    found = []
-    for row in frame.to_dict("records"):
-        share = shares[row["sample_id"], row["coalition"]]
-        signs = {s: np.sign(row[f"label_{s}"] - 2) for s in ("gt", "t", "a", "v")}
-        available = coalition_modalities(row["coalition"])
-        right = [k for k in available if signs[k.lower()] == signs["gt"]]
-        if len(available) - len(right) == 1:
-            for k in right:
-                key = (row["sample_id"], row["coalition"], k)
-                found.append((*key, share["TAV".index(k)], row["right_polarity"]))
-    return pd.DataFrame(found, columns=["clip", "coalition", "modality", "share", "right"])
 
 
 @pytest.fixture(scope="module")
@@ -155,28 +107,6 @@ def test_shares_add_up_to_one_and_do_not_change_with_the_scale_of_attention(seed
     assert np.nansum(shares[alone], axis=2) == pytest.approx(1)
 
 
-def test_equal_mass_on_ten_times_the_tokens_is_a_tenth_of_the_density():
-    index = pd.DataFrame({"sample_id": ["x"], "coalition": ["TV"]})
-    mass = np.array([[[[0.3, 0, 0.3]]]], dtype=np.float32)
-    traces = m.TraceTable(index, mass, np.array([[20, 0, 200]]))
-    found = m.attention_by_modality(traces).set_index(["modality", "quantity"])["value"]
-    assert found["V", "mass"] == found["T", "mass"] == pytest.approx(0.3)
-    assert found["T", "nmas"] / found["V", "nmas"] == pytest.approx(10)
-    assert found["V", "share"] == pytest.approx(1 / 11)
-    assert (found["V", "tokens"], found["T", "tokens"]) == (200, 20)
-
-
-def test_a_layer_without_mass_has_no_shares_and_is_left_out_of_means():
-    index = pd.DataFrame({"sample_id": ["x"], "coalition": ["TA"]})
-    mass = np.array([[[[0, 0, 0]], [[0.3, 0.1, 0]]]], dtype=np.float32)
-    traces = m.TraceTable(index, mass, np.array([[10, 10, 0]]))
-    assert np.isnan(m.layer_shares(traces)[0, 0]).all()
-    found = m.attention_by_modality(traces).set_index(["modality", "quantity"])["value"]
-    assert found["T", "share"] == pytest.approx(0.75)
-    by_layer = m.nmas_by_layer(traces).set_index(["layer", "modality", "quantity"])["value"]
-    assert by_layer[1, "T", "nmas"] == 0 and np.isnan(by_layer[1, "T", "share"])
-
-
 def test_layers_count_from_one_and_hold_the_means_of_their_clips(both):
     _, traces = both
     found = m.nmas_by_layer(traces, bootstrap=m.Bootstrap(4000))
@@ -197,138 +127,12 @@ def test_layers_count_from_one_and_hold_the_means_of_their_clips(both):
     assert set(found["n"]) == {40}
 
 
-def test_attention_by_modality_averages_over_layers_heads_and_clips(both):
-    _, traces = both
-    found = m.attention_by_modality(traces).set_index(["coalition", "modality", "quantity"])[
-        "value"
-    ]
-    for coalition in COALITIONS[1:]:
-        part = traces.select((traces.index["coalition"] == coalition).to_numpy())
-        shares = shares_by_loops(part)
-        for modality in coalition_modalities(coalition):
-            k = "TAV".index(modality)
-            expected = {
-                "tokens": part.counts[:, k].mean(),
-                "mass": part.mass[..., k].mean(dtype=float),
-                "nmas": part.nmas()[..., k].mean(),
-                "share": shares[..., k].mean(),
-            }
-            for quantity, value in expected.items():
-                assert found[coalition, modality, quantity] == pytest.approx(value, rel=1e-6)
-
-
-def test_preference_points_are_means_over_the_rows_of_the_target_conflict(both):
-    frame, traces = both
-    rows = adoption_by_loops(frame, traces)
-    found = m.preference_points(frame, traces).set_index(["coalition", "modality"])
-    assert len(found) == 9
-    for key, part in rows.groupby(["coalition", "modality"]):
-        assert found.loc[key, "gtar"] == pytest.approx(part["right"].mean())
-        assert found.loc[key, "share"] == pytest.approx(part["share"].mean(), rel=1e-6)
-        assert found.loc[key, "n"] == len(part)
-    gtar = m.gtar_frame(frame, ("coalition",), bootstrap=m.Bootstrap(10)).set_index(
-        ["coalition", "modality"]
-    )
-    assert found["gtar"].to_numpy() == pytest.approx(gtar.loc[found.index, "value"].to_numpy())
-
-
-def test_correlations_equal_scipys_between_cells_and_within_them(both):
-    frame, traces = both
-    found = m.nmas_gtar_correlation(frame, traces).set_index("quantity")
-    points = m.preference_points(frame, traces)
-    between = pearsonr(points["share"], points["gtar"]).statistic
-    assert found.loc["between", "value"] == pytest.approx(between, abs=1e-9)
-    rows = adoption_by_loops(frame, traces)
-    cells = rows.groupby(["coalition", "modality"])
-    left = {k: rows[k] - cells[k].transform("mean") for k in ("share", "right")}
-    within = pearsonr(left["share"], left["right"]).statistic
-    assert found.loc["within", "value"] == pytest.approx(within, abs=1e-6)
-    centred = points[["share", "gtar"]] - points.groupby("coalition")[["share", "gtar"]].transform(
-        "mean"
-    )
-    adjusted = pearsonr(centred["share"], centred["gtar"]).statistic
-    assert found.loc["adjusted", "value"] == pytest.approx(adjusted, abs=1e-9)
-    assert found.loc["between", "n"] == 9 and found.loc["within", "n"] == len(rows)
-    assert (found["low"] <= found["value"]).all() and (found["value"] <= found["high"]).all()
-
-
-def test_correlation_intervals_recompute_every_point_on_resampled_clips(both):
-    frame, traces = both
-    rows = adoption_by_loops(frame, traces)
-    parts = dict(list(rows.groupby("clip")))
-    names, rng = list(parts), np.random.default_rng(2)
-    draws = []
-    for _ in range(400):
-        sample = pd.concat([parts[names[i]] for i in rng.integers(0, len(names), len(names))])
-        cells = sample.groupby(["coalition", "modality"])
-        centred = sample[["share", "right"]] - cells[["share", "right"]].transform("mean")
-        points = cells[["share", "right"]].mean()
-        adjusted = points - points.groupby("coalition").transform("mean")
-        three = (points, adjusted, centred)
-        draws.append([pearsonr(*x[["share", "right"]].to_numpy().T)[0] for x in three])
-    found = m.nmas_gtar_correlation(frame, traces)
-    expected = np.quantile(draws, [0.025, 0.975], axis=0)
-    assert pytest.approx(expected, abs=0.08) == found[["low", "high"]].to_numpy().T
-
-
-def test_attention_that_decides_adoption_is_told_from_attention_that_does_not():
-    frame, traces = made(150, coalitions=PAIRS)
-    share = m.layer_shares(traces).mean(axis=1)[:, 0]
-    text_is_right = frame.assign(label_gt=4, label_t=4, label_a=0, label_v=0)
-    follows = text_is_right.assign(right_polarity=(share > np.nanmedian(share)).astype(float))
-    within = m.nmas_gtar_correlation(follows, traces).set_index("quantity").loc["within"]
-    assert within["low"] > 0.3
-    random = np.random.default_rng(4).integers(0, 2, len(frame))
-    noise = text_is_right.assign(right_polarity=random)
-    within = m.nmas_gtar_correlation(noise, traces).set_index("quantity").loc["within"]
-    assert within["low"] < 0 < within["high"]
-
-
-def test_a_constant_side_or_too_few_points_have_no_correlation(both):
-    frame, traces = both
-    found = m.nmas_gtar_correlation(frame.assign(right_polarity=1.0), traces)
-    assert found[["value", "low", "high"]].isna().all(axis=None)
-    # Constant up to rounding on the other side: equal mass on equally many tokens.
-    rng = np.random.default_rng(0)
-    there = np.array([[k in coalition_modalities(c) for k in "TAV"] for c in frame["coalition"]])
-    mass = 0.1 * there[:, None, None] * rng.uniform(0.1, 1, (*traces.mass.shape[:3], 1))
-    flat = m.TraceTable(traces.index, mass, there * 7)
-    found = m.nmas_gtar_correlation(frame, flat).set_index("quantity")
-    assert found.loc[["adjusted", "within"], ["value", "low", "high"]].isna().all(axis=None)
-    two = m.nmas_gtar_correlation(frame[frame["coalition"] == "TA"], traces)
-    two = two.set_index("quantity")
-    assert np.isnan(two.loc["between", "value"]) and two.loc["between", "n"] == 2
-    assert np.isfinite(two.loc["within", "value"])
-
-
 def test_results_depend_on_the_seed_and_not_on_the_order_of_the_rows(both):
-    frame, traces = both
-    order = np.random.default_rng(1).permutation(len(traces))
-    mixed = traces.select(order)
-    for function in (m.nmas_by_layer, m.attention_by_modality):
-        pd.testing.assert_frame_equal(function(traces), function(mixed))
-        assert not function(traces)["low"].equals(
-            function(traces, bootstrap=m.Bootstrap(seed=1))["low"]
-        )
-    other = frame.sample(frac=1, random_state=5)
-    for function in (m.preference_points, m.nmas_gtar_correlation):
-        pd.testing.assert_frame_equal(function(frame, traces), function(other, mixed))
-
-
-def test_rows_without_a_trace_are_left_out_and_none_at_all_is_refused(both):
-    frame, traces = both
-    some = traces.select((traces.index["sample_id"] < "c020").to_numpy())
-    pd.testing.assert_frame_equal(
-        m.preference_points(frame, some),
-        m.preference_points(frame[frame["sample_id"] < "c020"], traces),
-    )
-    with pytest.raises(ValueError, match="has a trace"):
-        m.preference_points(frame.assign(sample_id="z"), traces)
-    aligned = frame.assign(label_t=4, label_a=4, label_v=4, label_gt=4)
-    with pytest.raises(ValueError, match="S_tc"):
-        m.preference_points(aligned, traces)
-    with pytest.raises(ValueError, match="coalition twice"):
-        m.nmas_gtar_correlation(pd.concat([frame, frame]), traces)
+    _, traces = both
+    mixed = traces.select(np.random.default_rng(1).permutation(len(traces)))
+    pd.testing.assert_frame_equal(m.nmas_by_layer(traces), m.nmas_by_layer(mixed))
+    other = m.nmas_by_layer(traces, bootstrap=m.Bootstrap(seed=1))
+    assert not m.nmas_by_layer(traces)["low"].equals(other["low"])
 
 
 def test_select_takes_masks_and_positions(both):

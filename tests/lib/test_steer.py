@@ -28,8 +28,9 @@ from emomm_lib import (
     steer,
 )
 from emomm_lib.chase.equations import SteeringConfig
-from emomm_lib.chase.gates import ConstantGate, GateByRow
+from emomm_lib.chase.gates import ConstantGate
 from emomm_lib.chase.router import Router
+from emomm_study.evaluate.gates import GateByRow
 
 # Imported here: beside a CPU build of torch they need emomm_study.systems to be imported first.
 from transformers.masking_utils import eager_mask  # isort: skip

@@ -255,11 +255,10 @@ def test_a_mean_weight_is_above_zero_and_at_most_one(nmas):
 
 
 @given(seeds)
-def test_the_divergence_is_scipys_and_the_librarys(seed):
+def test_the_librarys_divergence_is_scipys(seed):
     p, q = np.random.default_rng(seed).dirichlet(np.ones(3), 2)
     theirs = steering.js_divergence(torch.tensor(p), torch.tensor(q), 1e-15).item()
-    assert audit.js_divergence(p, q) == pytest.approx(jensenshannon(p, q) ** 2, abs=1e-12)
-    assert audit.js_divergence(p, q) == pytest.approx(theirs, abs=1e-9)
+    assert theirs == pytest.approx(jensenshannon(p, q) ** 2, abs=1e-9)
 
 
 @settings(max_examples=60)
@@ -269,7 +268,8 @@ def test_scores_of_heads_differ_by_no_more_than_the_spread(counts, seed):
     heads = audit.softmax(random_nmas(counts, rng, heads=6))
     corners = audit.softmax(np.diag(1 / np.array(counts)))
     gate = rng.dirichlet(np.full(len(counts), 10.0 ** rng.uniform(-2, 1)))
-    scores = audit.js_divergence(np.concatenate([heads, corners]), gate)
+    every = np.concatenate([heads, corners])
+    scores = jensenshannon(every, np.broadcast_to(gate, every.shape), axis=-1) ** 2
     assert np.ptp(scores) <= audit.largest_spread(counts) + 1e-12
 
 

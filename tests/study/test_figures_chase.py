@@ -10,7 +10,7 @@ import pytest
 from legible import assert_legible
 from matplotlib import pyplot as plt
 
-from emomm_lib.metrics.routing import reliability
+from emomm_study.evaluate.routing import reliability
 from emomm_study.report import style
 from emomm_study.report.figures import chase as figures
 from emomm_study.report.manifest import Provenance

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from dataclasses import fields
 from types import SimpleNamespace
 
 import matplotlib as mpl
@@ -18,7 +19,7 @@ from matplotlib import pyplot as plt
 
 from emomm_study import notebook, paper
 from emomm_study.evaluate import experiment
-from emomm_study.notebook import BESIDE, MODEL_PARAMETERS, open_run
+from emomm_study.notebook import BESIDE, open_run
 from emomm_study.report import manifest, values
 from emomm_study.report.comparison import read_comparisons
 from emomm_study.report.manifest import frame_fingerprint
@@ -27,6 +28,7 @@ from emomm_study.run.pipeline import find_notebooks
 
 PARAMETERS = {"profile": "mini", "data_note": "Surrogate clips.", "unused": 1}
 SOURCES = find_notebooks()
+MODEL_PARAMETERS = [field.name for field in fields(experiment.ExperimentSettings)]
 CLIPS = pd.DataFrame({"sample_id": ["a", "b"], "label_gt": [0, 4]})
 
 
@@ -151,7 +153,9 @@ def test_missing_parameters_are_named_with_the_notebook():
         open_run("03_vcc", {"data_note": ""})
     given = dict.fromkeys(MODEL_PARAMETERS, 1) | {"profile": "mini"}
     del given["model"], given["dtype"]
-    with pytest.raises(ValueError, match=r"03_vcc: the parameters model, dtype are missing"):
+    with pytest.raises(
+        ValueError, match=r"03_vcc: an experiment needs the parameters model, dtype"
+    ):
         _ = open_run("03_vcc", given).bench
 
 

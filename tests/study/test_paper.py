@@ -49,8 +49,6 @@ def test_a_missing_line_a_missing_file_and_a_missing_field_are_errors(copy):
 
 
 def test_constants_and_score_policy_are_those_of_the_labels_module():
-    assert paper.CLASSES == labels.CLASSES
-    assert paper.SOURCES == labels.SOURCES
     assert set(paper.CORPORA) == {c.value for c in scores.Corpus}
     for corpus, grid in scores.GRIDS.items():
         policy = paper.hyperparameters()[f"score_policy_{corpus.value}"].value

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 
@@ -55,3 +57,15 @@ def test_a_file_that_is_none_is_named_by_every_way_in(tmp_path):
     for read in (store.refresh, store.known, lambda: Numbers(tmp_path)):
         with pytest.raises(ValueError, match="0123.safetensors is not a file of numbers.*delete"):
             read()
+
+
+def test_a_key_is_read_from_the_file_that_was_written_last(tmp_path):
+    store = Numbers(tmp_path)
+    for number, keys in enumerate(([("a",)], [("b",)], [("a",), ("c",)])):
+        there = set(tmp_path.iterdir())
+        store.write(keys, [1.0] * len(keys))
+        [new] = set(tmp_path.iterdir()) - there
+        os.utime(new, (1000 + number, 1000 + number))
+    for opened in (store, Numbers(tmp_path)):
+        assert list(opened._place) == [("b",), ("a",), ("c",)]
+        assert opened._place["a",] == (new, 0)

@@ -24,7 +24,7 @@ from tiny_media import tone, write_mp4
 
 from emomm_lib import record
 from emomm_lib.chase.equations import SteeringConfig
-from emomm_lib.chase.gates import Combined, ConstantGate
+from emomm_lib.chase.gates import ConstantGate
 from emomm_lib.chase.router import Router
 from emomm_lib.chase.saliency import gradient_importance
 from emomm_lib.chase.steer import steer
@@ -34,6 +34,7 @@ from emomm_study.evaluate import files as files_module, steered as steered_modul
 from emomm_study.evaluate.experiment import Experiment
 from emomm_study.evaluate.files import MediaSettings
 from emomm_study.evaluate.fusion import fit_probe, late_fusion, probe_answers, probe_inputs
+from emomm_study.evaluate.gates import Combined
 from emomm_study.evaluate.methods import (
     Always,
     Batch,

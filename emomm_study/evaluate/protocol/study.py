@@ -52,11 +52,11 @@ class Study:
 
     @property
     def layers(self) -> int:
-        return self.bench.model.model.get_decoder().config.num_hidden_layers
+        return self.bench.model.layers
 
     @property
     def heads(self) -> int:
-        return self.bench.model.model.get_decoder().config.num_attention_heads
+        return self.bench.model.heads
 
     @property
     def base(self) -> SteeringConfig:

@@ -108,8 +108,7 @@ class Explored:
             raise ValueError(f"a router cannot be called {BY_HAND!r}; rename it")
         self.bench, self.routers = bench, dict(routers)
         self.clips = clips.set_index("sample_id", drop=False)
-        text = bench.model.model.get_decoder().config
-        self.layers, self.heads = text.num_hidden_layers, text.num_attention_heads
+        self.layers, self.heads = bench.model.layers, bench.model.heads
         self._opened: OrderedDict[tuple[str, str], Opened] = OrderedDict()
         # JupyterLab has a widget's messages answered in other threads than the one of the cells.
         self.lock = threading.RLock()

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from emomm_lib.metrics.routing import expected_calibration_error
+from emomm_study.evaluate.routing import expected_calibration_error
 from emomm_study.report.figures.parts import band, dots, layer_axis, line_entry, row_axis
 from emomm_study.report.frames import need
 from emomm_study.report.numbers import bracketed, points
@@ -156,7 +156,7 @@ def reliability_diagram(table: pd.DataFrame) -> Figure:
     """Observed share of conflicts against predicted p, and beneath the prompts in each bin.
 
     ``table`` has ``split`` (``valid, test``) and ``low, high, predicted, observed, n`` as by
-    :func:`emomm_lib.metrics.routing.reliability`, all but n in 0..1. Raises ``ValueError`` for a
+    :func:`emomm_study.evaluate.routing.reliability`, all but n in 0..1. Raises ``ValueError`` for a
     missing column, another split, or two rows of one bin.
     """
     columns = ("low", "high", "predicted", "observed", "n")
