@@ -40,7 +40,7 @@ from emomm_study.evaluate.unsteered import run_fingerprint
 from emomm_study.failures import Failure
 from emomm_study.systems.omni import OmniModel, Query
 
-STEERING_VERSION = 1
+STEERING_VERSION = 2
 """Raised whenever a change in ``chase`` can change an answer; part of every fingerprint."""
 GRADIENT_TOKENS = 4096
 """Tokens of one backward pass, or one prompt: it keeps all activations, 5 MB a token at 7B."""
