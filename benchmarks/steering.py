@@ -84,7 +84,7 @@ tokens is at most {target:g} times a plain prefill. Milliseconds."""
 _SALIENCY = """\
 Importance of the visual tokens in Omni-mini's decoder. *plain*: a forward, no gradient. \
 *gradient*: forward and backward, weights frozen; or with each layer *checkpointed*. *attention*: \
-a forward inside `record(rows=True)`. Milliseconds for the batch.{memory}"""
+a forward inside `record()`. Milliseconds for the batch.{memory}"""
 _MEMORY = """ *peak*: the most memory during one, in a process of its own after a warm-up, less \
 what was in use before, measured as recording's memory is; median of {repeats}."""
 _TRAINING = """\
@@ -277,9 +277,9 @@ def saliency(kind: str, case: Case) -> object:
     if kind == "plain":
         return one_pass(kind, case)
     if kind == "attention":
-        with torch.inference_mode(), record(model, case.ids, states=False, rows=True) as trace:
+        with torch.inference_mode(), record(model, case.ids, states=False) as trace:
             model.get_decoder()(inputs_embeds=case.embeds, use_cache=True)
-        return attention_importance(trace.rows, case.ids)
+        return attention_importance(trace.mean_attention, case.ids)
     return gradient_importance(
         model,
         case.embeds,
@@ -460,11 +460,11 @@ def router_row(omni: OmniModel, prompts: int, columns: int) -> LayerView:
 
     return LayerView(
         layers,
+        draw(prompts, columns, heads, 3).double() / 100,
+        torch.ones(prompts, 3, dtype=torch.int64, device=omni.device),
         draw(prompts, columns, width),
         draw(prompts, 3, width),
         draw(prompts, 3, width),
-        draw(prompts, heads, columns, 3).double() / 100,
-        torch.ones(prompts, 3, dtype=torch.bool, device=omni.device),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any, Protocol, TypeVar
 from weakref import WeakKeyDictionary
@@ -20,24 +21,56 @@ _UNKNOWN = ("softcap", "s_aux", "position_bias")
 """Arguments of an attention function that change its scores in ways not repeated here."""
 
 
+@dataclass(frozen=True)
+class Call:
+    """One call of a layer's attention function.
+
+    Attributes
+    ----------
+    kernel
+        The function that the model would call, given all the rest.
+    query, key, value
+        ``(B, H, Q, d)``, ``(B, H_kv, K, d)``, ``(B, H_kv, K, d)``, rotated.
+    mask
+        ``(B or 1, H or 1, Q, K or more)``, bool or additive, or None.
+    given
+        Everything else: scaling, window, causality.
+    """
+
+    module: nn.Module
+    kernel: Callable[..., tuple]
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    mask: Tensor | None
+    given: dict[str, Any]
+
+    @property
+    def scaling(self) -> float | None:
+        """Of the scores; None for that by the root of d."""
+        return self.given.get("scaling")
+
+    def output(self) -> tuple[Tensor, Tensor | None]:
+        """What the model's own function returns: ``(B, Q, H, d)``, and weights or None."""
+        return self.kernel(self.query, self.key, self.value, self.mask, **self.given)
+
+    def check_known(self) -> None:
+        """Raise ``NotImplementedError`` for scores that this package would compute otherwise."""
+        if unknown := [name for name in _UNKNOWN if self.given.get(name) is not None]:
+            raise NotImplementedError(
+                f"{type(self.module).__name__} gives its attention {unknown}, which cannot be "
+                "recorded"
+            )
+
+
 class Watcher(Protocol):
     """What is told of every decoder layer while a model runs, and may answer in its place."""
 
     def enter(self, layer: int, hidden: Tensor, past: int) -> None:
         """A layer is about to compute ``hidden`` (B, positions, D) after ``past`` cached ones."""
 
-    def attend(
-        self,
-        layer: int,
-        module: nn.Module,
-        kernel: Callable[..., tuple],
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        mask: Tensor | None,
-        **given: Any,
-    ) -> tuple[Tensor, Tensor | None]:
-        """What the attention function returns: ``(B, Q, H, d)``, and weights or None."""
+    def attend(self, layer: int, call: Call) -> tuple[Tensor, Tensor | None]:
+        """What the attention function returns, as :meth:`Call.output` does."""
 
 
 Watching = TypeVar("Watching", bound=Watcher)
@@ -55,11 +88,11 @@ def _watched(
     **given: Any,
 ) -> tuple:
     """The attention function of a watched layer."""
-    kernel = partial(_kernel(base, module), module)
+    call = Call(module, partial(_kernel(base, module), module), query, key, value, mask, given)
     if (active := _ACTIVE.get(module)) is None:
-        return kernel(query, key, value, mask, **given)
+        return call.output()
     layer, watchers = active
-    return watchers[-1].attend(layer, module, kernel, query, key, value, mask, **given)
+    return watchers[-1].attend(layer, call)
 
 
 def _kernel(base: str, module: nn.Module) -> Callable:
@@ -76,14 +109,6 @@ def _register() -> None:
         AttentionInterface.register(_PREFIX + base, partial(_watched, base))
         # Without a mask function of the same name, transformers passes no mask at all.
         AttentionMaskInterface.register(_PREFIX + base, mask)
-
-
-def check_known(module: nn.Module, given: dict) -> None:
-    """Raise ``NotImplementedError`` for scores that this package would compute otherwise."""
-    if unknown := [name for name in _UNKNOWN if given.get(name) is not None]:
-        raise NotImplementedError(
-            f"{type(module).__name__} gives its attention {unknown}, which cannot be recorded"
-        )
 
 
 def decoder_attention(model: PreTrainedModel) -> list[tuple[nn.Module, nn.Module]]:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers.modeling_utils import PreTrainedModel
 
-from emomm_lib.attention.hook import check_known, watched
+from emomm_lib.attention.hook import Call, watched
 from emomm_lib.attention.rows import (
     OTHER,
     Bias,
@@ -213,43 +211,28 @@ class Trace:
             # A view would keep all positions of every layer alive.
             self._query[layer] = hidden[:, end - 1 - past].clone()
 
-    def attend(
-        self,
-        layer: int,
-        module: nn.Module,
-        kernel: Callable[..., tuple],
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        mask: Tensor | None,
-        **given: Any,
-    ) -> tuple[Tensor, Tensor | None]:
+    def attend(self, layer: int, call: Call) -> tuple[Tensor, Tensor | None]:
         """The kernel's output, and the decision query's row where this pass computes it."""
-        output, weights = kernel(query, key, value, mask, **given)
+        output, weights = call.output()
         past, width = self._span[layer]
         index = self._ids.shape[1] - 1 - past
         if index >= width:
             return output, weights
-        keys = key.shape[2]
+        keys = call.key.shape[2]
         # A sliding cache has dropped its oldest keys; a static one has empty slots at its end.
         first = max(0, past + width - keys)
-        steered = partial(self._steer_all, kernel, query, key, value, mask, first, given)
         if index < 0:
             bias = self._kept.get(layer)
-            return (output if bias is None else steered(bias, output)), weights
-        check_known(module, given)
-        causal = given.get("is_causal")
-        causal = getattr(module, "is_causal", True) if causal is None else causal
-        visible = None if mask is None else mask[:, :, index, :keys]
-        if layer == 0 and visible is not None and given.get("sliding_window") is None:
+            return (output if bias is None else self._steer_all(call, first, bias, output)), weights
+        call.check_known()
+        causal = call.given.get("is_causal")
+        causal = getattr(call.module, "is_causal", True) if causal is None else causal
+        visible = None if call.mask is None else call.mask[:, :, index, :keys]
+        if layer == 0 and visible is not None and call.given.get("sliding_window") is None:
             self._check_visible(visible, first)
         end = index + 1 if visible is None and causal and width > 1 else keys
-        scores = decision_scores(
-            query[:, :, index : index + 1].detach(),
-            key[:, :, :end].detach(),
-            visible,
-            given.get("scaling"),
-        )
+        query, key = call.query[:, :, index : index + 1], call.key[:, :, :end]
+        scores = decision_scores(query.detach(), key.detach(), visible, call.scaling)
         attention = scores.softmax(-1)
         one_hot = self._on(attention, first, first + end)
         mass = attention @ one_hot[:, None]
@@ -258,7 +241,7 @@ class Trace:
             significant = self._cut(bias.significant, first, first + end)
             attention, moved = biased(scores, attention, bias, one_hot, significant)
             if asked.scope == "decision":
-                changed = brought(attention, value[:, :, :end]).to(output).transpose(1, 2)
+                changed = brought(attention, call.value[:, :, :end]).to(output).transpose(1, 2)
                 own = output[:, index : index + 1]
                 output = output.clone()
                 output[:, index : index + 1] = torch.where(
@@ -271,7 +254,7 @@ class Trace:
                         f"{past} positions were computed before"
                     )
                 self._kept[layer] = bias
-                output = steered(bias, output)
+                output = self._steer_all(call, first, bias, output)
             mass = attention @ one_hot[:, None]
         self._mass[layer] = mass[:, :, 0]
         row = attention[:, :, 0]
@@ -291,24 +274,14 @@ class Trace:
         query = self._query[layer][:, None]
         return asked(LayerView(layer + 1, mass.transpose(1, 2), self.counts, query, *means))
 
-    def _steer_all(
-        self,
-        kernel: Callable[..., tuple],
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        mask: Tensor | None,
-        first: int,
-        given: dict,
-        bias: Bias,
-        output: Tensor,
-    ) -> Tensor:
+    def _steer_all(self, call: Call, first: int, bias: Bias, output: Tensor) -> Tensor:
         """Every query's attention under a layer's bias; heads that nothing moves as they were."""
-        end = first + key.shape[2]
+        end = first + call.key.shape[2]
         significant = self._cut(bias.significant, first, end)
-        given = {"scaling": None} | given
+        given = {"scaling": None} | call.given
         changed, moved = biased_kernel(
-            kernel, query, key, value, mask, bias, self._on(bias.modality, first, end),
+            call.kernel, call.query, call.key, call.value, call.mask, bias,
+            self._on(bias.modality, first, end),
             None if significant is None else significant[:, 0], **given,
         )  # fmt: skip
         return torch.where(moved[:, None, :, None], changed, output)

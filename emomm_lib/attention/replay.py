@@ -7,7 +7,7 @@ sample are then computed side by side, each seeing the prompt and itself but not
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from inspect import signature
 from typing import Any, cast
@@ -18,7 +18,7 @@ from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer
 from transformers.modeling_utils import PreTrainedModel
 
-from emomm_lib.attention.hook import check_known, watched
+from emomm_lib.attention.hook import Call, watched
 from emomm_lib.attention.record import Trace, record
 from emomm_lib.attention.rows import (
     OTHER,
@@ -99,23 +99,13 @@ class _Columns:
             )
         self._query = hidden
 
-    def attend(
-        self,
-        layer: int,
-        module: nn.Module,
-        kernel: Callable[..., tuple],
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        mask: Tensor | None,
-        **given: Any,
-    ) -> tuple[Tensor, None]:
+    def attend(self, layer: int, call: Call) -> tuple[Tensor, None]:
         """Attention of each token to the prompt and itself; the kernel would show it the others."""
-        check_known(module, given)
-        keys, own_key = key.tensor_split([self._past], 2)
-        values, own_value = value.tensor_split([self._past], 2)
+        call.check_known()
+        keys, own_key = call.key.tensor_split([self._past], 2)
+        values, own_value = call.value.tensor_split([self._past], 2)
         self.keys[layer], self.values[layer] = own_key, own_value
-        scores = decision_scores(query, keys, self._visible, given.get("scaling"), own_key)
+        scores = decision_scores(call.query, keys, self._visible, call.scaling, own_key)
         attention = scores.softmax(-1)
         one_hot = self._one_hot.to(attention)
         mass = attention @ one_hot[:, None]
@@ -130,7 +120,7 @@ class _Columns:
         self.mass[layer] = mass.transpose(1, 2)
         if self._keep_rows:
             self.rows[layer] = attention.transpose(1, 2)
-        output = brought(attention, values, own_value).to(query.dtype)
+        output = brought(attention, values, own_value).to(call.query.dtype)
         return output.transpose(1, 2).contiguous(), None
 
 

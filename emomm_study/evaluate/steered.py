@@ -326,7 +326,7 @@ class Steering:
 def _moved(importance: Tensor, source: Tensor, target: Tensor) -> Tensor:
     """Scores of visual tokens ``(B, S)`` in another padding of the same prompts."""
     visual = MODALITIES.index("V")
-    result = torch.zeros(target.shape, device=target.device)
+    result = torch.zeros(target.shape, dtype=importance.dtype, device=target.device)
     # Both masks run through the same tokens in the same order, row by row.
     result[target == visual] = importance[source == visual]
     return result

@@ -79,7 +79,7 @@ def texts(fig):
 
 def words(case):
     """All that a card says, its line breaks taken for spaces."""
-    fig = card_of(case).figure()
+    fig = profiled(card_of(case).figure())
     said = " ".join(t.get_text() for t in texts(fig)).replace("\n", " ")
     plt.close(fig)
     return said
@@ -194,7 +194,7 @@ def test_a_change_has_a_sign_unless_it_rounds_to_nothing(value):
 
 
 def test_a_cards_words_hold_all_that_the_papers_card_has():
-    shown = words(profiled(published_case(7)))
+    shown = words(published_case(7))
     said = [
         "Hey, got a cigarette?", "profile: mini", "N (-0.8) ✗", "P (1.0) ✓", "Ground truth: P",
         "T=0.7436, A=0.2319, V=0.0245", "T=0.7758, A=0.1751, V=0.0495", "L28",
