@@ -85,16 +85,13 @@ from emomm_lib.metrics.paired import (
     paired_frame as paired_frame,
 )
 from emomm_lib.metrics.psmv import (
-    accuracy_drops as accuracy_drops,
     coalition_accuracy as coalition_accuracy,
     psmv as psmv,
     psmv_frame as psmv_frame,
     psmv_shares as psmv_shares,
-    vcc as vcc,
 )
 from emomm_lib.metrics.reference import (
     READERS as READERS,
-    pooled_outcomes as pooled_outcomes,
     reader_outcomes as reader_outcomes,
 )
 from emomm_lib.metrics.routing import (

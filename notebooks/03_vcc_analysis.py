@@ -43,9 +43,10 @@ keep_encodings = True
 # %%
 import pandas as pd
 
-from emomm_lib import accuracy_drops, coalition_accuracy, psmv_frame, vcc
+from emomm_lib import coalition_accuracy, psmv_frame
 from emomm_lib.labels import COALITIONS
 from emomm_study import paper
+from emomm_study.evaluate.collapse import accuracy_drops, vcc
 from emomm_study.evaluate.results import baselines, outcomes
 from emomm_study.notebook import open_run
 from emomm_study.report.figures.collapse import figure3

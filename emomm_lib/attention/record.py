@@ -145,13 +145,6 @@ class Trace:
         self._require(self._keep_rows, "rows")
         return self._stacked(self._rows)[..., : self._ids.shape[1]]
 
-    def row(self, sample: int, modality: str) -> Tensor:
-        """``(L, H, |K_m|)`` attention on each token of a modality, in the order of the prompt."""
-        self._require(self._keep_rows, "rows")
-        rows = torch.stack([self._rows[i][sample].cpu() for i in sorted(self._rows)])
-        chosen = (self._ids[sample] == MODALITIES.index(modality)).cpu()
-        return rows[..., : len(chosen)][..., chosen]
-
     def _check_seen(self) -> None:
         if bool(self._one_hot[:, : self._start].any()):
             raise RuntimeError(
@@ -342,7 +335,7 @@ def record(
     states
         Keep hidden states of the decision token and mean states of the modalities.
     rows
-        Keep the decision query's whole rows of attention, for :meth:`Trace.row`.
+        Keep the decision query's whole rows of attention, :attr:`Trace.rows`.
     intervention
         Changes attention on the way (``chase.steer`` makes one). With scope ``decision`` the row
         of the decision query alone; with ``all`` every query of the prompt and after it, for

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -44,15 +42,6 @@ class RouterStates:
     def present(self) -> Tensor:
         """``(N, 3)`` bool."""
         return self.counts > 0
-
-    @cached_property
-    def digest(self) -> str:
-        """Of the prompts, and of what was recorded of them in the last layer."""
-        found = hashlib.sha256(self.index.to_csv(index=False).encode())
-        last = self.mass[:, -1], self.query_state[:, -1], self.modality_states[:, -1], self.counts
-        for part in last:
-            found.update(part.float().contiguous().numpy().tobytes())
-        return found.hexdigest()[:16]
 
     @classmethod
     def of(cls, trace: Trace, index: pd.DataFrame) -> RouterStates:

@@ -245,6 +245,11 @@ def means(sums: NDArray[np.float64]) -> NDArray[np.float64]:
         return sums[..., :k] / sums[..., k:]
 
 
+def ratio(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The first of two sums ``(..., 2)`` over the second; NaN for nothing of nothing."""
+    return means(sums)[..., 0]
+
+
 def counted(values: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
     """Contributions ``(N, 2 k)`` whose :func:`means` are those of values ``(N, k)`` without NaN."""
     values = np.asarray(values, dtype=np.float64)

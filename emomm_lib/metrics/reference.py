@@ -12,7 +12,6 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.special import softmax
 
 from emomm_lib.labels import (
     CLASSES,
@@ -23,7 +22,7 @@ from emomm_lib.labels import (
     coalition_modalities,
     polarity,
 )
-from emomm_lib.metrics.outcomes import KEYS, LABELS, check, check_labels
+from emomm_lib.metrics.outcomes import LABELS, check, check_labels
 
 Reader = Callable[[NDArray[np.int64]], NDArray[np.float64]]
 _CLASSES = np.arange(len(CLASSES))
@@ -103,47 +102,10 @@ def reader_outcomes(
     for name in COALITIONS:
         seen = [f"{evidence}_{m.lower()}" for m in coalition_modalities(name)]
         answers[name] = READERS[reader](clips[seen].to_numpy(np.int64)) if seen else guess
-    return _expected(clips, answers)
+    return expected(clips, answers)
 
 
-def pooled_outcomes(outcomes: pd.DataFrame) -> pd.DataFrame:
-    """Outcomes of a reader that averages a model's own probabilities of each modality alone.
-
-    It answers the class with the highest mean, over the present modalities, of the softmax of the
-    model's letter logits under that modality alone, and what the model answers under ``none``. So
-    it reads as surely or unsurely as the model does, and gives no modality more weight.
-
-    ``outcomes`` has ``sample_id, corpus, subset, coalition, label_pred``, the four labels, and
-    ``logit_a .. logit_e``. Returns frames as by :func:`reader_outcomes`, of the clips that were
-    answered under T, A, V and none. Raises ``ValueError`` for missing columns, labels other than
-    0..4, or where no clip was.
-    """
-    check(outcomes, [*KEYS, "corpus", "subset", *LABELS, "label_pred", *LOGITS])
-    known = outcomes.dropna(subset=[*LOGITS, "label_pred"])
-    alone = {
-        name: known[known["coalition"] == name].set_index("sample_id").sort_index()
-        for name in (*MODALITIES, "none")
-    }
-    common = alone["none"].index
-    for frame in alone.values():
-        common = common.intersection(frame.index)
-    if not len(common):
-        raise ValueError("no clip was answered under T, A, V and none alone with letter logits")
-    clips = alone["none"].loc[common].reset_index()
-    check_labels(clips, ["label_gt", "label_pred"])
-    probability = {
-        m: softmax(alone[m].loc[common, list(LOGITS)].to_numpy(np.float64), axis=1)
-        for m in MODALITIES
-    }
-    one_hot = np.eye(len(_CLASSES))
-    answers = {"none": one_hot[clips["label_pred"].to_numpy(np.int64)]}
-    for name in COALITIONS[1:]:
-        pooled = sum(probability[m] for m in coalition_modalities(name))
-        answers[name] = one_hot[pooled.argmax(axis=1)]
-    return _expected(clips, answers)
-
-
-def _expected(clips: pd.DataFrame, by_coalition: dict[str, NDArray[np.float64]]) -> pd.DataFrame:
+def expected(clips: pd.DataFrame, by_coalition: dict[str, NDArray[np.float64]]) -> pd.DataFrame:
     """Rows a coalition from probabilities ``(N, 5)`` of each answer, sorted by clip."""
     truth = clips["label_gt"].to_numpy(np.int64)
     same_polarity = polarity(_CLASSES) == polarity(truth)[:, None]

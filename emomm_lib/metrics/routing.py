@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from emomm_lib.metrics.bootstrap import DEFAULT, Bootstrap, Interval, interval_of
+from emomm_lib.metrics.bootstrap import DEFAULT, Bootstrap, Interval, interval_of, ratio
 
 TABLE6 = ("conflict_recall", "target_top1", "joint_success")
 
@@ -61,12 +61,7 @@ def routing_metrics(
     for i, name in enumerate(TABLE6):
         found[name] = interval_of(
             columns[:, 2 * i : 2 * i + 2],
-            lambda sums: np.divide(
-                sums[..., 0],
-                sums[..., 1],
-                out=np.full(sums.shape[:-1], np.nan),
-                where=sums[..., 1] > 0,
-            ),
+            ratio,
             clusters=groups,
             bootstrap=bootstrap,
         )

@@ -19,7 +19,7 @@ from emomm_lib.labels import (
     numbers,
     shown_values,
 )
-from emomm_lib.metrics.bootstrap import DEFAULT, Bootstrap, bootstrap_interval
+from emomm_lib.metrics.bootstrap import DEFAULT, Bootstrap, bootstrap_interval, ratio
 
 N_CLASSES = len(CLASSES)
 
@@ -100,11 +100,6 @@ class Metric:
         return float(self.finish(self.contributions(truth, prediction).sum(axis=0)))
 
 
-def _ratio(sums: NDArray[np.float64]) -> NDArray[np.float64]:
-    with np.errstate(invalid="ignore"):
-        return sums[..., 0] / sums[..., 1]
-
-
 def _counted(counted: NDArray, value: NDArray) -> NDArray[np.float64]:
     return np.stack([np.where(counted, value, 0.0), counted], axis=1).astype(np.float64)
 
@@ -143,16 +138,16 @@ def _f1_of_confusion(sums: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.nanmean(2 * hits / occurrences, axis=-1)
 
 
-accuracy5 = Metric("acc5", "label", _right, _ratio)
+accuracy5 = Metric("acc5", "label", _right, ratio)
 """Share in [0, 1] of labels 0..4 predicted exactly (Sec. 6.1)."""
-accuracy2 = Metric("acc2", "label", _right_side, _ratio)
+accuracy2 = Metric("acc2", "label", _right_side, ratio)
 """Negative against non-negative, over all clips; in [0, 1]."""
-accuracy2_signed = Metric("acc2_signed", "label", _right_sign, _ratio)
+accuracy2_signed = Metric("acc2_signed", "label", _right_sign, ratio)
 """Negative against positive over clips whose ground truth is not neutral; in [0, 1]. A neutral
 prediction counts as not positive, so it is right for a negative clip. NaN where no clip counts."""
 macro_f1 = Metric("f1", "label", _confusion, _f1_of_confusion)
 """Unweighted mean in [0, 1] of the F1 of each class that occurs in truth or prediction."""
-mae = Metric("mae", "score", _absolute_error, _ratio)
+mae = Metric("mae", "score", _absolute_error, ratio)
 """Mean absolute error in [0, 2] of scores in [-1, 1] (Sec. 6.1)."""
 METRICS = {m.name: m for m in (accuracy5, accuracy2, accuracy2_signed, macro_f1, mae)}
 

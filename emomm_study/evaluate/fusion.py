@@ -21,6 +21,7 @@ from emomm_study.evaluate.protocol.fit import rows_of
 from emomm_study.evaluate.protocol.study import EMBEDDED, Study
 from emomm_study.evaluate.protocol.tune import simplest_tied, subset_hits
 from emomm_study.evaluate.results import by_subset, instances, join
+from emomm_study.evaluate.states import states_digest
 
 POOLINGS = tuple((pooling, power) for power in (1.0, 2.0, 4.0) for pooling in ("linear", "log"))
 PROBES = tuple((kind, s) for s in (100.0, 10.0, 1000.0) for kind in ("layer", "embedded"))
@@ -115,7 +116,7 @@ def unsteered(study: Study, clips: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """
     gates = study.crossed(EMBEDDED)
     asked = json.dumps(clips["sample_id"].tolist())
-    made_of = json.dumps(gates.settings()), study.states.digest, asked, str(study.seed)
+    made_of = json.dumps(gates.settings()), states_digest(study.states), asked, str(study.seed)
     everything = study.bench.clips
     answers = study.remembered(
         "unsteered", everything, [], lambda: _unsteered(study, clips, gates), *made_of

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from scipy.special import softmax
 
-from emomm_lib import pooled_outcomes, reader_outcomes, score_frame
-from emomm_lib.labels import COALITIONS, MODALITIES, polarity
+from emomm_lib import reader_outcomes, score_frame
+from emomm_lib.labels import CLASSES, COALITIONS, MODALITIES, coalition_modalities, polarity
 from emomm_lib.metrics.bootstrap import DEFAULT, Bootstrap
-from emomm_lib.metrics.reference import LOGITS
+from emomm_lib.metrics.outcomes import LABELS, check, check_labels
+from emomm_lib.metrics.reference import LOGITS, expected
 from emomm_study.corpora.manifest import expand_missing
 from emomm_study.paths import resolve_media
 
@@ -135,3 +138,40 @@ def table1_scores(scored: pd.DataFrame, bootstrap: Bootstrap = DEFAULT) -> pd.Da
 def by_subset(scored: pd.DataFrame) -> pd.DataFrame:
     """Instances with Missing's two kinds as one ``subset``: align, conflict, missing."""
     return scored.assign(subset=scored["subset"].str.split("_").str[0])
+
+
+def pooled_outcomes(outcomes: pd.DataFrame) -> pd.DataFrame:
+    """Outcomes of a reader that averages a model's own probabilities of each modality alone.
+
+    It answers the class with the highest mean, over the present modalities, of the softmax of the
+    model's letter logits under that modality alone, and what the model answers under ``none``. So
+    it reads as surely or unsurely as the model does, and gives no modality more weight.
+
+    ``outcomes`` has ``sample_id, corpus, subset, coalition, label_pred``, the four labels, and
+    ``logit_a .. logit_e``. Returns frames as by :func:`reader_outcomes`, of the clips that were
+    answered under T, A, V and none. Raises ``ValueError`` for missing columns, labels other than
+    0..4, or where no clip was.
+    """
+    check(outcomes, ["sample_id", "coalition", "corpus", "subset", *LABELS, "label_pred", *LOGITS])
+    known = outcomes.dropna(subset=[*LOGITS, "label_pred"])
+    alone = {
+        name: known[known["coalition"] == name].set_index("sample_id").sort_index()
+        for name in (*MODALITIES, "none")
+    }
+    common = alone["none"].index
+    for frame in alone.values():
+        common = common.intersection(frame.index)
+    if not len(common):
+        raise ValueError("no clip was answered under T, A, V and none alone with letter logits")
+    clips = alone["none"].loc[common].reset_index()
+    check_labels(clips, ["label_gt", "label_pred"])
+    probability = {
+        m: softmax(alone[m].loc[common, list(LOGITS)].to_numpy(np.float64), axis=1)
+        for m in MODALITIES
+    }
+    one_hot = np.eye(len(CLASSES))
+    answers = {"none": one_hot[clips["label_pred"].to_numpy(np.int64)]}
+    for name in COALITIONS[1:]:
+        pooled = sum(probability[m] for m in coalition_modalities(name))
+        answers[name] = one_hot[pooled.argmax(axis=1)]
+    return expected(clips, answers)

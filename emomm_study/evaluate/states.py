@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -68,3 +69,12 @@ class StateStore(ShardStore):
                         parts[i] = found.new_empty(len(order), *found.shape[1:])
                     parts[i][target] = found[source]
         return RouterStates(pd.DataFrame(order, columns=["sample_id", "coalition"]), *parts)
+
+
+def states_digest(states: RouterStates) -> str:
+    """Of the prompts, and of what was recorded of them in the last layer."""
+    found = hashlib.sha256(states.index.to_csv(index=False).encode())
+    last = states.mass, states.query_state, states.modality_states
+    for part in (*(values[:, -1] for values in last), states.counts):
+        found.update(part.float().contiguous().numpy().tobytes())
+    return found.hexdigest()[:16]

@@ -9,6 +9,7 @@ from scipy.stats import bootstrap
 import emomm_lib as m
 from emomm_lib.labels import COALITIONS, MODALITIES, coalition_name
 from emomm_lib.metrics.psmv import WEIGHTS
+from emomm_study.evaluate.collapse import accuracy_drops, vcc
 
 ACCURACIES = st.lists(st.floats(0, 1), min_size=8, max_size=8).map(np.array)
 pytestmark = pytest.mark.filterwarnings("error")
@@ -113,7 +114,7 @@ def test_a_collapse_of_shares_of_nothing_is_nan_with_its_interval_and_says_why()
         shares = m.psmv_frame(frame, bootstrap=m.Bootstrap(200)).query("quantity == 'share'")
     assert shares[["value", "low", "high"]].isna().all(axis=None)
     with pytest.warns(RuntimeWarning, match="share_.* of model is undefined"):
-        found = m.vcc(frame, {"sure": made(seed=3)}, bootstrap=m.Bootstrap(200))
+        found = vcc(frame, {"sure": made(seed=3)}, bootstrap=m.Bootstrap(200))
     found = found.set_index(["source", "quantity"])
     undefined = [("model", q) for q in ("share_align", "share_conflict", "collapse")]
     undefined += [("sure", "excess")]
@@ -164,7 +165,7 @@ def test_a_clip_that_lacks_a_coalition_is_left_out_of_all_of_them():
     frame = made()
     failed = (frame["sample_id"] == "align007") & (frame["coalition"] == "TV")
     without = frame[frame["sample_id"] != "align007"]
-    for function in (m.coalition_accuracy, m.psmv_frame, m.accuracy_drops, m.vcc):
+    for function in (m.coalition_accuracy, m.psmv_frame, accuracy_drops, vcc):
         one, two = function(frame[~failed]), function(without)
         pd.testing.assert_frame_equal(one, two)
     assert set(m.coalition_accuracy(frame[~failed])["n"]) == {59, 120}
@@ -172,7 +173,7 @@ def test_a_clip_that_lacks_a_coalition_is_left_out_of_all_of_them():
 
 def test_drops_are_differences_of_accuracies_with_wider_intervals_than_either():
     frame = made()
-    drops = m.accuracy_drops(frame).set_index("coalition")
+    drops = accuracy_drops(frame).set_index("coalition")
     accuracy = m.coalition_accuracy(frame).set_index(["subset", "coalition"])
     for c in COALITIONS:
         align, conflict = accuracy.loc[("align", c)], accuracy.loc[("conflict", c)]
@@ -184,7 +185,7 @@ def test_drops_are_differences_of_accuracies_with_wider_intervals_than_either():
 
 def test_collapse_is_the_difference_of_the_shares_and_excess_that_of_the_collapses():
     frame, reader = made(seed=1), made(seed=2)
-    found = m.vcc(frame, {"other": reader}).set_index(["source", "quantity"])
+    found = vcc(frame, {"other": reader}).set_index(["source", "quantity"])
     shares = {
         (name, subset): value
         for name, outcomes in (("model", frame), ("other", reader))
@@ -206,7 +207,7 @@ def test_collapse_is_the_difference_of_the_shares_and_excess_that_of_the_collaps
 
 def test_a_model_has_no_excess_over_itself_since_both_see_the_same_resamples():
     frame = made()
-    found = m.vcc(frame, {"itself": frame}).set_index(["source", "quantity"])
+    found = vcc(frame, {"itself": frame}).set_index(["source", "quantity"])
     excess = found.loc[("itself", "excess")]
     assert (excess["value"], excess["low"], excess["high"]) == (0, 0, 0)
     collapse = found.xs("collapse", level="quantity")
@@ -216,16 +217,16 @@ def test_a_model_has_no_excess_over_itself_since_both_see_the_same_resamples():
 def test_only_clips_common_to_the_model_and_its_readers_count():
     frame = made()
     few = frame[~frame["sample_id"].isin(["align000", "conflict001"])]
-    found = m.vcc(frame, {"few": few})
+    found = vcc(frame, {"few": few})
     assert set(found["n"]) == {59, 119, 178}
-    alone = m.vcc(few)
+    alone = vcc(few)
     assert found["value"][:3].to_numpy() == pytest.approx(alone["value"].to_numpy())
 
 
 def test_results_depend_on_the_seed_and_not_on_the_order_of_the_rows():
     frame = made()
     shuffled = frame.sample(frac=1, random_state=9)
-    for function in (m.coalition_accuracy, m.psmv_frame, m.accuracy_drops, m.vcc):
+    for function in (m.coalition_accuracy, m.psmv_frame, accuracy_drops, vcc):
         pd.testing.assert_frame_equal(function(frame), function(shuffled))
         assert not function(frame)["low"].equals(
             function(frame, bootstrap=m.Bootstrap(seed=1))["low"]
@@ -257,21 +258,21 @@ def test_groups_may_be_named_by_several_columns_or_none():
     ],
 )
 def test_bad_outcomes_are_refused_with_what_is_wrong(change, message):
-    for function in (m.coalition_accuracy, m.psmv_frame, m.accuracy_drops, m.vcc):
+    for function in (m.coalition_accuracy, m.psmv_frame, accuracy_drops, vcc):
         with pytest.raises(ValueError, match=message):
             function(change(made(4)))
 
 
 def test_drops_and_collapse_need_exactly_align_and_conflict():
     frame = made(4)
-    for function in (m.accuracy_drops, m.vcc):
+    for function in (accuracy_drops, vcc):
         with pytest.raises(ValueError, match=r"got \['align'\]"):
             function(frame[frame["subset"] == "align"])
     with pytest.raises(ValueError, match="called 'model'"):
-        m.vcc(frame, {"model": frame})
+        vcc(frame, {"model": frame})
     with pytest.raises(ValueError, match="reader 'bad'"):
-        m.vcc(frame, {"bad": frame[frame["coalition"] != "T"]})
+        vcc(frame, {"bad": frame[frame["coalition"] != "T"]})
     with pytest.raises(ValueError, match="modality must be"):
-        m.vcc(frame, modality="X")
+        vcc(frame, modality="X")
     with pytest.raises(ValueError, match="no align clip is common"):
-        m.vcc(frame, {"elsewhere": frame.assign(sample_id="z" + frame["sample_id"])})
+        vcc(frame, {"elsewhere": frame.assign(sample_id="z" + frame["sample_id"])})

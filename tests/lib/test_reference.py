@@ -7,6 +7,8 @@ from hypothesis import given, settings, strategies as st
 
 import emomm_lib as m
 from emomm_lib.labels import COALITIONS, coalition_modalities
+from emomm_study.evaluate.collapse import vcc
+from emomm_study.evaluate.results import pooled_outcomes
 
 LABELS = ["label_gt", "label_t", "label_a", "label_v"]
 pytestmark = pytest.mark.filterwarnings("error")
@@ -99,7 +101,7 @@ def test_outcomes_of_readers_feed_psmv_and_a_reader_of_conflicts_collapses():
     conflict = np.repeat(rng.integers(0, 5, (60, 1)), 4, axis=1)
     conflict[:, 3] = (conflict[:, 0] + 2) % 5
     frame = clips(np.vstack([aligned, conflict])).assign(subset=["align"] * 60 + ["conflict"] * 60)
-    found = m.vcc(m.reader_outcomes(frame, "random"), bootstrap=m.Bootstrap(200)).set_index(
+    found = vcc(m.reader_outcomes(frame, "random"), bootstrap=m.Bootstrap(200)).set_index(
         "quantity"
     )
     assert found.loc["share_align", "value"] == pytest.approx(1 / 3)
@@ -143,7 +145,7 @@ def test_a_pooling_reader_answers_the_class_of_the_highest_mean_probability():
     frame = pd.DataFrame(rows)
     first = frame.groupby("sample_id")[["label_gt", "label_t", "label_a", "label_v"]]
     frame[["label_gt", "label_t", "label_a", "label_v"]] = first.transform("first")
-    found = m.pooled_outcomes(frame).set_index(["sample_id", "coalition"])
+    found = pooled_outcomes(frame).set_index(["sample_id", "coalition"])
     assert len(found) == 12 * 8
     rows = frame.set_index(["sample_id", "coalition"])
     for (sample, coalition), row in found.iterrows():
@@ -158,4 +160,4 @@ def test_a_pooling_reader_answers_the_class_of_the_highest_mean_probability():
         assert row["right"] == (answer == row["label_gt"])
         assert row["right_polarity"] == (np.sign(answer - 2) == np.sign(row["label_gt"] - 2))
     with pytest.raises(ValueError, match="under T, A, V and none"):
-        m.pooled_outcomes(frame[frame["coalition"] != "A"])
+        pooled_outcomes(frame[frame["coalition"] != "A"])

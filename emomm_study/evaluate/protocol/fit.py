@@ -15,6 +15,7 @@ import pandas as pd
 from emomm_lib.chase.router import Router, load_router
 from emomm_lib.chase.training import RouterStates, RouterTargets, TrainingSettings, train_router
 from emomm_study.evaluate.parallel import in_order
+from emomm_study.evaluate.states import states_digest
 from emomm_study.systems.omni import OmniModel
 
 Job, Fitted = TypeVar("Job"), TypeVar("Fitted")
@@ -46,7 +47,7 @@ def fit_router(
         json.dumps(asdict(settings), sort_keys=True),
         json.dumps(model.settings(), sort_keys=True),
         *(frame.sort_values("sample_id").to_csv(index=False) for frame in used),
-        states.digest,
+        states_digest(states),
     ]
     digest = hashlib.sha256("\n".join(identity).encode()).hexdigest()[:16]
     place = Path(folder) / digest
