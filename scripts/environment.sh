@@ -61,9 +61,18 @@ free; make room, or activate an environment that has requirements.lock"
         install_project ||
         fail "Installing failed; pip's message is above. The next run starts over." \
             "pip needs a package index (see pip config list) and about 3 GB of disk."
+    compile_once
     venv_wants >"$venv/emomm.stamp"
     rm "$venv/emomm.installing"
     echo "Environment ready after ${SECONDS} s"
+}
+
+# Numba keeps what it compiles on disk, and breaks it where several processes do so at once: then
+# librosa crashes. So one process does it, before there are others.
+compile_once() {
+    "$venv/bin/python" -c 'import librosa, numpy
+librosa.pyin(numpy.sin(numpy.arange(8000) / 12), fmin=100, fmax=400, sr=16000)' ||
+        echo "librosa could not be tried out; the reason is above" >&2
 }
 
 install_project() {
