@@ -160,6 +160,5 @@ def open_run(notebook: str, parameters: Mapping[str, object]) -> Run:
             f"{notebook}: expected a parameter profile, the name of one; got {profile!r}. "
             "Run the parameters cell first"
         )
-    plain = str | int | float | list | tuple | None
-    known = {name: value for name, value in parameters.items() if isinstance(value, plain)}
-    return Run(notebook, profile, str(parameters.get("data_note", "")), known)
+    # A copy: cells below may take a parameter's name for something else.
+    return Run(notebook, profile, str(parameters.get("data_note", "")), dict(parameters))

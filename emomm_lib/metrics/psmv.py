@@ -2,7 +2,7 @@
 
 A share of PSMV is a ratio to ``V(TAV) - V(none)``: near zero it is unstable and its interval is
 wide. And PSMV alone cannot show a preference: a perfect reader that weighs all modalities alike
-can collapse as well where labels conflict (``readers``), so results belong beside such a reader's.
+can collapse as well where labels conflict (``reference``), so results belong beside such a reader's.
 """
 
 from __future__ import annotations

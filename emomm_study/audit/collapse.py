@@ -1,6 +1,6 @@
 """How far labels alone fix the PSMV shares of readers without preference (Sec. 4.2).
 
-A reader of ``metrics.readers`` that sees labels has, in each cell of (GT, T, A, V), a known
+A reader of ``emomm_lib.metrics.reference`` that sees labels has, in each cell of (GT, T, A, V), a known
 probability of the right class under each coalition. Its PSMV is therefore linear in the numbers of
 clips in the cells, and its share, PSMV over ``V(TAV) - V(none)``, a ratio of two linear functions:
 what the published tables allow it to be is a linear program each (Charnes and Cooper, 1962).

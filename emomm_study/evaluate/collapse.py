@@ -74,7 +74,7 @@ def vcc(
 ) -> pd.DataFrame:
     """Collapse of a modality's PSMV share from Align to Conflict, beside that of readers.
 
-    ``readers`` are outcomes of the same clips by ``readers.reader_outcomes``. Returns ``source,
+    ``readers`` are outcomes of the same clips by ``emomm_lib.reader_outcomes``. Returns ``source,
     quantity, value, low, high, n``: ``source`` is ``model`` or a reader's name, ``quantity`` is
     ``share_align``, ``share_conflict`` and ``collapse``, their difference, and for a reader
     ``excess``, the model's collapse minus the reader's on the same resampled clips. Shares are

@@ -100,7 +100,7 @@ def baselines(outcomes: pd.DataFrame) -> dict[str, pd.DataFrame]:
     Two read the labels without error, and follow one present modality at random, or the mean of
     all. Two others read as the model does: one follows at random the answers that it gives to each
     modality alone, one averages the probabilities that it gives then, and so follows whatever the
-    model reads most surely (``metrics.readers``). The last needs letter logits, which free replies
+    model reads most surely (``emomm_lib.metrics.reference``). The last needs letter logits, which free replies
     lack.
     """
     clips = outcomes.drop_duplicates("sample_id").drop(columns="coalition")

@@ -21,7 +21,7 @@ def reading_accuracy(bench: Experiment, clips: int, *, seed: int = FRESH_SEED) -
     """Accuracy on ``clips`` freshly rendered aligned clips, read from their mp4 and wav files.
 
     Returns one row a coalition and metric: ``coalition, metric, value, low, high, n`` as by
-    ``metrics.score_frame`` (``acc5``, ``acc2``, ``mae``), coalitions in the usual order. A failed
+    ``emomm_lib.score_frame`` (``acc5``, ``acc2``, ``mae``), coalitions in the usual order. A failed
     answer is not scored: ``n`` shows it. Raises ``ValueError`` where all failed.
     """
     root, plan = heldout_clips(clips, seed, progress=bench.progress)

@@ -9,13 +9,12 @@ import pandas as pd
 
 from emomm_lib.chase.equations import SteeringConfig
 from emomm_study.evaluate.protocol import Choice
+from emomm_study.evaluate.protocol.score import SYMBOLS
 from emomm_study.evaluate.results import table1_scores
 from emomm_study.report.style import fixed
 from emomm_study.report.tables import estimate, published_units
 
-_AS_IN_PAPER = {
-    "first_layer": "l_r", "top_k": "K", "psi_hat": "psi-hat", "percentile": "P",
-}  # fmt: skip
+_AS_IN_PAPER = SYMBOLS | {"psi_hat": "psi-hat"}
 
 
 def choices_table(choices: Mapping[str, Choice], published: SteeringConfig) -> pd.DataFrame:

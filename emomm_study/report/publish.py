@@ -7,7 +7,6 @@ import io
 import json
 import os
 import re
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -18,7 +17,7 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from emomm_study.paths import FIGURES
+from emomm_study.paths import FIGURES, whole
 from emomm_study.report.formats import FORMATS, figure_formats
 from emomm_study.report.manifest import NAME, Provenance, read, sha256
 from emomm_study.report.style import REMARK, context
@@ -176,11 +175,7 @@ def record(
         kept = {file: entry for file, entry in read(profile, root).items() if file not in stale}
         content = {"profile": profile, "files": {**kept, **entries}}
         text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
-        with tempfile.NamedTemporaryFile(
-            "w", dir=base, prefix=".manifest-", delete=False, encoding="utf-8", newline="\n"
-        ) as file:
-            file.write(text + "\n")
-        os.chmod(file.name, 0o644)
-        os.replace(file.name, base / NAME)
+        with whole(base / NAME) as partial:
+            partial.write_text(text + "\n", encoding="utf-8", newline="\n")
         for left in stale:
             (base / left).unlink(missing_ok=True)

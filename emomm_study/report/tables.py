@@ -116,7 +116,7 @@ def table5(companion: Mapping[str, str] | None = None) -> pd.DataFrame:
 
 
 def published_units(scores: pd.DataFrame) -> pd.DataFrame:
-    """Scores as by ``metrics.score_frame`` in Table 1's names and units.
+    """Scores as by ``emomm_lib.score_frame`` in Table 1's names and units.
 
     Keeps ``acc5`` (as ``acc``), ``f1`` and ``mae``; accuracy and F1 become percent.
     """

@@ -9,7 +9,6 @@ beside them. Exact numbers (counts, labels, what an integer program solves) stay
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from emomm_study.paths import ROOT, RUNS
+from emomm_study.paths import ROOT, RUNS, whole
 from emomm_study.report import manifest
 from emomm_study.report.formats import DEFAULT, FORMATS, figure_formats
 
@@ -143,10 +142,8 @@ def record_values(
 
 def write_values(values: pd.DataFrame, path: Path) -> None:
     """Write a table of values, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    values[COLUMNS].to_csv(partial, index=False, float_format="%.9g", lineterminator="\n")
-    os.replace(partial, path)
+    with whole(path) as partial:
+        values[COLUMNS].to_csv(partial, index=False, float_format="%.9g", lineterminator="\n")
 
 
 def read_values(path: Path) -> pd.DataFrame:

@@ -15,7 +15,8 @@ from emomm_study.evaluate.results import by_subset, instances, join
 from emomm_study.evaluate.states import COALITIONS
 
 WHOLE = ("TAV",)
-_SYMBOLS = {"top_k": "K", "percentile": "P", "first_layer": "l_r"}
+SYMBOLS = {"first_layer": "l_r", "top_k": "K", "percentile": "P"}
+"""The paper's letters for parameters, in tables."""
 
 
 def on_test(
@@ -36,9 +37,7 @@ def on_test(
     return _scored(study, asked, coalitions)
 
 
-def cross_fitted(
-    study: Study, methods: Sequence[Method], protocol: str = "crossed"
-) -> dict[str, pd.DataFrame]:
+def cross_fitted(study: Study, methods: Sequence[Method]) -> dict[str, pd.DataFrame]:
     """Scored instances by method of every whole clip on which nothing was chosen.
 
     Routers never saw the speaker that they are asked about; visual importance is taken from
@@ -46,7 +45,7 @@ def cross_fitted(
     """
     clips = frozenset(study.crossed_clips["sample_id"])
     asked = [
-        replace(method, importance="attention", clips=clips, protocol=protocol)
+        replace(method, importance="attention", clips=clips, protocol="crossed")
         for method in study.trained(methods, crossed=True)
     ]
     return _scored(study, asked, WHOLE)
@@ -128,7 +127,7 @@ def swept(
                 planned.append(
                     replace(method, config=replace(method.config, **{parameter: setting}))
                 )
-                symbol = _SYMBOLS.get(parameter, parameter)
+                symbol = SYMBOLS.get(parameter, parameter)
                 rows.append((method.name, symbol, setting, setting == own))
     columns = ["method", "parameter", "setting", "base"]
     return validated(study, planned, pd.DataFrame(rows, columns=columns))

@@ -283,7 +283,7 @@ def figure3_right(points: pd.DataFrame, correlation: pd.DataFrame) -> Figure:
     Parameters
     ----------
     points
-        ``coalition, modality, gtar, share`` as by ``metrics.preference_points``.
+        ``coalition, modality, gtar, share`` as by ``evaluate.adoption.preference_points``.
     correlation
         ``quantity, value, low, high`` with ``between`` (over the points), ``adjusted`` (less each
         coalition's mean) and ``within`` (over clips within each point).

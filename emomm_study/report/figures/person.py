@@ -221,7 +221,7 @@ def figure11(gains: pd.DataFrame) -> Figure:
     """Figure 11: marginal gain of video by view (Eq. 18), and its change against the original.
 
     ``gains`` has ``view, quantity, metric, value, low, high, n`` as by
-    ``metrics.marginal.compare_views``, in fractions; the figure shows points. The first view is the
+    ``evaluate.paired.compare_views``, in fractions; the figure shows points. The first view is the
     original. The signs in the panels' feet are the published ones: the paper prints no numbers.
     Raises ``ValueError`` that names the missing column or row.
     """
