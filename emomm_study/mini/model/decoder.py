@@ -29,7 +29,8 @@ from emomm_study.mini.model.towers import (
     video_pixels,
 )
 from emomm_study.mini.surrogate.plan import training_plan
-from emomm_study.systems.omni import Encoded, OmniModel, Query
+from emomm_study.systems.interface import Encoded, Query
+from emomm_study.systems.omni import OmniModel
 from emomm_study.systems.prompts import reply
 
 MIXTURE = {
