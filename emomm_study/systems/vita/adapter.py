@@ -5,6 +5,7 @@ from __future__ import annotations
 import emomm_lib._torchvision  # noqa: F401
 
 # isort: split
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -37,6 +38,7 @@ class States:
 
 
 STATES = States()
+_LEADING = re.compile(rf"^\s*[{''.join(asdict(STATES).values())}]+")
 
 
 class VitaModel(Backbone):
@@ -190,4 +192,4 @@ class VitaModel(Backbone):
         return found
 
     def _said(self, text: str) -> str:
-        return text.lstrip().lstrip("".join(asdict(STATES).values()))
+        return _LEADING.sub("", text)
