@@ -353,7 +353,9 @@ def test_every_gate_steers_by_its_own_p_and_g(models, exact, name, gate, scope):
     check(models[name], exact[name], "sdpa", True, config(scope=scope), GATES[gate]())
 
 
-OTHERS = list(itertools.product([n for n in MAKERS if n not in BACKBONES], SCOPES, ("sdpa", "eager")))
+OTHERS = list(
+    itertools.product([n for n in MAKERS if n not in BACKBONES], SCOPES, ("sdpa", "eager"))
+)
 
 
 @pytest.mark.parametrize("padded", (True, False))
