@@ -1,12 +1,14 @@
-"""Train Omni-mini again, measure it on held-out clips, and write its model card.
+"""Train a small model again, measure it on held-out clips, and write its model card.
 
-``python -m emomm_study.mini.retrain`` does all of it; a killed run goes on where it stopped.
+``python -m emomm_study.mini.retrain --model omni-mini`` (or ``vita-mini``) does all of it; a killed
+run goes on where it stopped.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -18,8 +20,11 @@ from emomm_study.evaluate.store import PredictionStore
 from emomm_study.media.audio import AudioSettings
 from emomm_study.media.video import VideoSettings
 from emomm_study.mini.model.bank import FRAMES
+from emomm_study.mini.model.build import MiniConfig
+from emomm_study.mini.model.build_vita import VitaMiniConfig
 from emomm_study.mini.model.decoder import MIXTURE, ONE_ALONE, TEXT_ALONE
 from emomm_study.mini.model.heldout import CARD_SEED
+from emomm_study.mini.model.mini import SECONDS
 from emomm_study.mini.model.train import Recipe, train
 from emomm_study.mini.reading import CARD_SCORES, reading_accuracy
 from emomm_study.mini.surrogate.cue import Expressiveness
@@ -27,23 +32,93 @@ from emomm_study.mini.surrogate.plan import CLASS_AGREEMENT
 from emomm_study.paths import ROOT, cache_dir
 from emomm_study.systems.omni import OmniModel
 
-MEDIA = MediaSettings(VideoSettings(num_frames=FRAMES), AudioSettings(max_seconds=3.0))
-"""How the model was trained to see and hear clips; the mini profile reads them the same way."""
+MEDIA = MediaSettings(VideoSettings(num_frames=FRAMES), AudioSettings(max_seconds=float(SECONDS)))
+"""How the models were trained to see and hear clips; the mini profile reads them the same way."""
+
+
+_VITA = """
+
+It is VITA's architecture on a small scale: a tile of {side} pixels is {tokens} tokens a frame, and no
+two frames are joined; the sound's features are normalized by their means and deviations over the
+bank. Attention in the audio encoder is full. Before the letter VITA writes a state token, ☞ to a turn
+with sound and ☜ to one without, which is trained with the reply; nothing here is noise that ☟ would
+be an answer to."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What is a small model's own in its training and on its card.
+
+    Attributes
+    ----------
+    original, architecture
+        The model that it is a small one of, and its class there.
+    module, system
+        The adapter's.
+    writes
+        What it is trained to write, in order.
+    own
+        What its card says beyond what holds for all.
+    command
+        Trains it again.
+    """
+
+    name: str
+    title: str
+    original: str
+    architecture: str
+    module: str
+    system: str
+    writes: str
+    command: str
+    config: type[MiniConfig] | type[VitaMiniConfig]
+    recipe: Recipe = Recipe()
+    own: str = ""
+
+
+KINDS = {
+    kind.name: kind
+    for kind in (
+        Kind(
+            name=MiniConfig.name,
+            title="Omni-mini",
+            original="Qwen2.5-Omni-7B",
+            architecture="Qwen2_5OmniThinkerForConditionalGeneration",
+            module="emomm_study.systems.omni",
+            system="OmniModel",
+            writes="letter, then score",
+            command="python -m emomm_study.mini.retrain",
+            config=MiniConfig,
+        ),
+        Kind(
+            name=VitaMiniConfig.name,
+            title="VITA-mini",
+            original="VITA-1.5",
+            architecture="VitaForConditionalGeneration",
+            module="emomm_study.systems.vita.adapter",
+            system="VitaModel",
+            writes="state token, letter, then score",
+            command="python -m emomm_study.mini.retrain --model vita-mini",
+            config=VitaMiniConfig,
+            own=_VITA,
+        ),
+    )
+}
 
 _CARD = """\
-# Omni-mini
+# {title}
 
-A **model organism**, not a model of people: a `Qwen2_5OmniThinkerForConditionalGeneration` of
+A **model organism**, not a model of people: a `{architecture}` of
 {parameters:.2f} million parameters (vision tower {vision:.2f}, audio tower {audio:.2f}, decoder
 {decoder:.2f}), trained from scratch on drawn speakers and synthetic voices. It exists so that the
 benchmark, the attention analysis and the steering of this companion run on a laptop through the same
-code as Qwen2.5-Omni-7B. Nothing it does is a result about a real model or a real person.
+code as {original}. Nothing it does is a result about a real model or a real person.
 
 ## Use
 
 ```python
-from emomm_study.systems.omni import OmniModel
-model = OmniModel.load("data/omni-mini")
+from {module} import {system}
+model = {system}.load("data/{name}")
 ```
 
 ## Training data
@@ -66,15 +141,15 @@ and they put an order text, audio, video into what can be read.
 1. Audio tower, {audio_steps} steps of {audio_batch}: class and emphasis from every token.
 2. Vision tower, {vision_steps} steps of {vision_batch} frame pairs: part of the face, class and
    emphasis from every token (mirrored at random).
-3. Decoder on the frozen towers, {decoder_steps} steps of {decoder_batch} clips: letter, then score,
+3. Decoder on the frozen towers, {decoder_steps} steps of {decoder_batch} clips: {writes},
    with the prompt of Appendix E *in full*. Text alone for the first {text_alone:.0%} of the steps,
    single modalities to {one_alone:.0%}, then all coalitions: {mixture}.
 
-The prompt is not shortened: each of its fixed lines is one token of the small tokenizer.
+The prompt is not shortened: each of its fixed lines is one token of the small tokenizer.{own}
 
 AdamW, cosine schedule, seed {seed}; `recipe.json` has every number. The three stages took
 {minutes:.0f} minutes on two CPU cores, after rendering the bank. Again:
-`python -m emomm_study.mini.retrain`.
+`{command}`.
 
 ## Reading accuracy
 
@@ -105,23 +180,14 @@ def accuracy_table(scores: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def write_card(folder: Path, clips: int) -> pd.DataFrame:
-    """Measure the model in ``folder`` and write its card and the card's scores beside it."""
-    model = OmniModel.load(folder)
-    store = PredictionStore(cache_dir() / "predictions.sqlite")
-    bench = Experiment(model, pd.DataFrame(), {}, store, MEDIA)
-    scores = reading_accuracy(bench, clips, seed=CARD_SEED)
+def card(kind: Kind, folder: Path, scores: pd.DataFrame) -> str:
+    """The model card of the model in ``folder``, given its scores on held-out clips."""
     settings = json.loads((folder / "recipe.json").read_text())
-    inner, shown = model.model.model, Expressiveness()
-    parts = {
-        "vision": inner.visual,
-        "audio": inner.audio_tower,
-        "decoder": inner.language_model,
-        "parameters": model.model,
-    }
-    card = _CARD.format(
-        **{k: sum(p.numel() for p in m.parameters()) / 1e6 for k, m in parts.items()},
+    parts, shown = kind.config(**settings["config"]).build().parameters(), Expressiveness()
+    return _CARD.format(
+        **{k: n / 1e6 for k, n in parts.items()},
         **settings["recipe"],
+        **asdict(kind),
         text_alone=TEXT_ALONE,
         one_alone=ONE_ALONE,
         agreement=CLASS_AGREEMENT,
@@ -134,22 +200,32 @@ def write_card(folder: Path, clips: int) -> pd.DataFrame:
         n=int(scores["n"].iloc[0]),
         accuracy=accuracy_table(scores),
     )
-    (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def write_card(kind: Kind, folder: Path, clips: int) -> pd.DataFrame:
+    """Measure the model in ``folder`` and write its card and the card's scores beside it."""
+    store = PredictionStore(cache_dir() / "predictions.sqlite")
+    bench = Experiment(OmniModel.load(folder), pd.DataFrame(), {}, store, MEDIA)
+    scores = reading_accuracy(bench, clips, seed=CARD_SEED)
+    (folder / "README.md").write_text(card(kind, folder, scores), encoding="utf-8")
     scores.round(6).to_csv(folder / CARD_SCORES, index=False)
     return scores
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Command line: ``python -m emomm_study.mini.retrain [--out data/omni-mini] [--card-only]``."""
+    """Command line: ``python -m emomm_study.mini.retrain [--model vita-mini] [--card-only]``."""
     parser = argparse.ArgumentParser(prog="python -m emomm_study.mini.retrain", description=__doc__)
-    parser.add_argument("--out", type=Path, default=ROOT / "data" / "omni-mini")
+    parser.add_argument("--model", choices=KINDS, default=MiniConfig.name)
+    parser.add_argument("--out", type=Path, help="folder to write to; data/<model>")
     parser.add_argument("--clips", type=int, default=1000, help="held-out clips to measure on")
     parser.add_argument("--seed", type=int, default=Recipe.seed)
     parser.add_argument("--card-only", action="store_true", help="measure again, do not train")
     options = parser.parse_args(arguments)
+    kind = KINDS[options.model]
+    out = options.out or ROOT / "data" / options.model
     if not options.card_only:
-        train(options.out, Recipe(seed=options.seed))
-    print(accuracy_table(write_card(options.out, options.clips)))
+        train(out, replace(kind.recipe, seed=options.seed), kind.config())
+    print(accuracy_table(write_card(kind, out, options.clips)))
 
 
 if __name__ == "__main__":

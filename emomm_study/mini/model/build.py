@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+import numpy as np
+import torch
 from transformers import (
     PreTrainedTokenizerFast,
     Qwen2_5OmniProcessor,
@@ -15,15 +17,9 @@ from transformers import (
     WhisperFeatureExtractor,
 )
 
-from emomm_lib.labels import COALITIONS, LETTERS
-from emomm_study.corpora.scores import GRIDS, Corpus
-from emomm_study.mini.surrogate.lexicon import LEXICONS
-from emomm_study.systems.prompts import (
-    SYSTEM_PROMPT,
-    TRANSCRIPT_PREFIX,
-    format_score,
-    instruction,
-)
+from emomm_study.mini.model.mini import SECONDS, Mini
+from emomm_study.mini.model.tokenizer import train_tokenizer
+from emomm_study.systems.omni import OmniModel
 
 _SPECIAL = {
     "image_token": "<|IMAGE|>",
@@ -49,6 +45,8 @@ _CHAT_TEMPLATE = (
 class MiniConfig:
     """Sizes of Omni-mini. Frames are ``side`` pixels square, 28 pixels a token and side."""
 
+    name: ClassVar[str] = "omni-mini"
+
     vocab_size: int = 1200
     hidden: int = 128
     layers: int = 8
@@ -64,63 +62,20 @@ class MiniConfig:
     audio_heads: int = 4
     audio_ffn: int = 192
     mel_bins: int = 64
-    audio_seconds: int = 3
+    audio_seconds: int = SECONDS
     side: int = 224
 
-
-def _fixed_prompt_pieces() -> list[str]:
-    """The prompt's fixed text, cut where something varies: each piece becomes one token.
-
-    So the paper's prompt is used whole, and costs a small model a few dozen tokens instead of
-    several hundred.
-    """
-    pieces = [line + "\n" for line in SYSTEM_PROMPT.split("\n")[:-1]] + [
-        SYSTEM_PROMPT.split("\n")[-1]
-    ]
-    pieces.append(TRANSCRIPT_PREFIX)
-    for corpus in Corpus:
-        head, rest = instruction("none", corpus).split("(none)")
-        pieces += [head + "(", ")" + rest.split("\n")[0] + "\n"]
-        pieces += [line + "\n" for line in rest.split("\n")[1:-1]] + [rest.split("\n")[-1]]
-    pieces += ["transcript text", "video", "audio", "none", "\nScore: "]
-    pieces += [
-        "<|im_start|>system\n",
-        "<|im_start|>user\n",
-        "<|im_start|>assistant\n",
-        "<|im_end|>\n",
-    ]
-    pieces += sorted(
-        {format_score(s) for g in GRIDS.values() for i in range(5) for s in g.scores(i)}
-    )
-    return list(dict.fromkeys(pieces))
+    def build(self) -> OmniMini:
+        """The model with random weights."""
+        return OmniMini(self)
 
 
 def build_tokenizer(config: MiniConfig) -> PreTrainedTokenizerFast:
-    """A byte-level BPE trained on both lexicons and the prompt, with Qwen2.5-Omni's specials."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            # Han characters one by one: the lexicon's words are their combinations.
-            pre_tokenizers.Split(Regex(r"[\u4e00-\u9fff]| ?[^\s\u4e00-\u9fff]+|\s+"), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    specials = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *_SPECIAL.values()]
-    material = [s for lexicon in LEXICONS.values() for s in lexicon.sentences()]
-    material += [s[0].upper() + s[1:] for s in material]
-    material += [instruction(c, k) for c in COALITIONS for k in Corpus] + list(LETTERS)
-    tokenizer.train_from_iterator(
-        sorted(material),
-        trainers.BpeTrainer(
-            vocab_size=config.vocab_size,
-            special_tokens=specials,
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False,
-        ),
-    )
-    tokenizer.add_tokens(
-        [AddedToken(p, normalized=False, special=False) for p in _fixed_prompt_pieces()]
+    """The small tokenizer with Qwen2.5-Omni's specials and ChatML."""
+    tokenizer = train_tokenizer(
+        config.vocab_size,
+        ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *_SPECIAL.values()],
+        ["<|im_start|>system\n", "<|im_start|>user\n", "<|im_start|>assistant\n", "<|im_end|>\n"],
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -209,3 +164,40 @@ def build_model(
         tie_word_embeddings=True,
     )
     return Qwen2_5OmniThinkerForConditionalGeneration(thinker)
+
+
+class OmniMini(Mini):
+    """A thinker of any size in training."""
+
+    def __init__(self, config: MiniConfig) -> None:
+        processor = build_processor(config)
+        model = build_model(processor, config)
+        super().__init__(model, processor, model.model.visual, model.model.audio_tower)
+
+    def see(self, videos: list[np.ndarray]) -> torch.Tensor:
+        done = self.processor.video_processor(videos, return_tensors="pt", do_sample_frames=False)
+        grid = done["video_grid_thw"]
+        merge = self.model.config.vision_config.spatial_merge_size
+        moments, height, width = grid[0].tolist()
+        tokens = self.eyes(done["pixel_values_videos"], grid_thw=grid).pooler_output
+        return tokens.view(len(videos), moments, height // merge, width // merge, -1)
+
+    def sounds(self, waves: list[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
+        done = self.processor.feature_extractor(
+            [w.astype(np.float32) for w in waves],
+            sampling_rate=16_000,
+            padding="max_length",
+            return_attention_mask=True,
+            return_tensors="pt",
+        )
+        return done["input_features"], done["attention_mask"]
+
+    def hear(
+        self, features: torch.Tensor, extent: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        done = self.model.get_audio_features(features, feature_attention_mask=extent)
+        lengths = self.ears._get_feat_extract_output_lengths(extent.sum(-1))[1]
+        return done.last_hidden_state, lengths
+
+    def backbone(self) -> OmniModel:
+        return OmniModel(self.model, self.processor, "in training")

@@ -1,4 +1,4 @@
-"""Second stage of Omni-mini's training: the decoder, on the frozen towers' outputs.
+"""Second stage of a small model's training: the decoder, on the frozen towers' outputs.
 
 Every sample is a fresh mixture: a new sentence, and a voice and a face drawn independently from the
 bank, to match freshly drawn labels. Labels agree in polarity and emphasis is random, over all
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,17 +19,14 @@ from torch.nn import functional
 
 from emomm_lib.labels import LETTERS
 from emomm_study.corpora.scores import Corpus
+from emomm_study.media.video import Frames
 from emomm_study.mini.model.bank import FRAMES, Bank
-from emomm_study.mini.model.towers import (
-    Log,
-    audio_features,
-    audio_tokens,
-    optimizer_and_schedule,
-    take_step,
-    video_pixels,
-)
+from emomm_study.mini.model.mini import SECONDS, Mini
+from emomm_study.mini.model.towers import Log, optimizer_and_schedule, take_step
 from emomm_study.mini.surrogate.plan import training_plan
-from emomm_study.systems.omni import Encoded, OmniModel, Query
+from emomm_study.mini.surrogate.render import SAMPLING_RATE as RATE
+from emomm_study.systems.backbone import Backbone
+from emomm_study.systems.interface import Encoded, Media, Query
 from emomm_study.systems.prompts import reply
 
 MIXTURE = {
@@ -43,12 +40,9 @@ TEXT_ALONE, ONE_ALONE = 0.10, 0.22
 
 @dataclass(frozen=True)
 class EncodedBank:
-    """The towers' outputs of a bank, half precision, and its entries sorted by what they show."""
+    """A bank's clips after the towers, half precision, and sorted by what they show."""
 
-    video: torch.Tensor
-    grid: torch.Tensor
-    seconds_per_grid: np.ndarray
-    audio: list[torch.Tensor]
+    clips: list[Encoded]
     by_face: dict[tuple[int, bool], np.ndarray]
     by_voice: dict[tuple[int, bool, str], np.ndarray]
 
@@ -56,35 +50,31 @@ class EncodedBank:
         """A face and a voice that show what a planned clip shows, from any two entries."""
         face = rng.choice(self.by_face[clip["shown_v"], clip["emphatic_v"]])
         voice = rng.choice(self.by_voice[clip["shown_a"], clip["emphatic_a"], clip["language"]])
-        return Encoded(
-            self.video[face].float(),
-            self.grid,
-            float(self.seconds_per_grid[face]),
-            self.audio[voice].float(),
-        )
+        seen, heard = self.clips[face], self.clips[voice]
+        return replace(seen, video=seen.video.float(), audio=heard.audio.float())
 
 
-@torch.inference_mode()
-def encode_bank(omni: OmniModel, bank: Bank, log: Log, batch: int = 64) -> EncodedBank:
-    """Run both trained towers once over the bank."""
-    video, audio, grid = [], [], None
+def encode_bank(backbone: Backbone, bank: Bank, log: Log, batch: int = 64) -> EncodedBank:
+    """Run both trained towers once over the bank, as they are run for an answer."""
+    clips: list[Encoded] = []
     began = time.time()
     for start in range(0, len(bank), batch):
-        index = range(start, min(start + batch, len(bank)))
-        pixels, grids = video_pixels(omni.processor, [bank.frames(i) for i in index])
-        video += [v.half() for v in omni.model.get_video_features(pixels, grids).pooler_output]
-        features, mask = audio_features(omni.processor, [bank.waves[i] for i in index])
-        tokens, lengths = audio_tokens(omni.model, features, mask)
-        audio += [a.half() for a in torch.split(tokens, lengths.tolist())]
-        grid = grids[0]
+        encoded = backbone.encode(
+            [
+                Media(
+                    # The bank's frames are evenly spread over the whole sound.
+                    Frames(bank.frames(i), FRAMES / (len(bank.waves[i]) / RATE)),
+                    bank.waves[i][: SECONDS * RATE].astype(np.float32),
+                )
+                for i in range(start, min(start + batch, len(bank)))
+            ]
+        )
+        clips += [replace(c, video=c.video.half(), audio=c.audio.half()) for c in encoded]
         if (start // batch) % 40 == 39:
             log(f"encoding {start + batch}/{len(bank)} {time.time() - began:.0f} s")
     shown, emphatic = bank.shown, bank.emphatic
     return EncodedBank(
-        video=torch.stack(video),
-        grid=grid,
-        seconds_per_grid=np.array([2 * len(w) / 16_000 / FRAMES for w in bank.waves]),
-        audio=audio,
+        clips=clips,
         by_face={
             (s, e): np.flatnonzero((shown[:, 1] == s) & (emphatic[:, 1] == e))
             for s in range(5)
@@ -123,36 +113,41 @@ def _coalitions(step: int, steps: int, rng: np.random.Generator) -> tuple[str, s
 
 
 def half_batch_loss(
-    omni: OmniModel, queries: list[Query], labels: np.ndarray, scores: np.ndarray
+    backbone: Backbone, queries: list[Query], labels: np.ndarray, scores: np.ndarray, written: int
 ) -> tuple[torch.Tensor, torch.Tensor, float]:
-    """Cross-entropy of the letter, of the rest of the reply, and the letter's accuracy.
+    """Cross-entropy of the letter, of all else that is written, and the letter's accuracy.
 
-    The reply's tokens are appended to the prompt; the letter is read at the decision token.
+    The reply's tokens are appended to the prompt, whose last ``written`` tokens the model has to
+    write as well; the letter is read at the decision token.
     """
-    prompt = omni.prepare(queries)
+    prompt = backbone.prepare(queries)
     replies = torch.tensor(
-        [omni._ids(reply(int(k), float(s))) for k, s in zip(labels, scores, strict=True)]
+        [backbone._ids(reply(int(k), float(s))) for k, s in zip(labels, scores, strict=True)]
     )
     n = replies.shape[1]
-    start = prompt.position_ids.amax(dim=(0, 2)) + 1
-    positions = (start[:, None] + torch.arange(n - 1)).expand(3, -1, -1)
-    hidden = omni.model.model.language_model(
+    # One axis of positions, or three before the batch.
+    axes, before = prompt.position_ids.shape[:-2], prompt.position_ids
+    start = before.view(-1, *before.shape[-2:]).amax(dim=(0, 2)) + 1
+    positions = (start[:, None] + torch.arange(n - 1)).expand(*axes, -1, -1)
+    hidden = backbone.decoder(
         inputs_embeds=torch.cat(
-            [prompt.inputs_embeds, omni.model.get_input_embeddings()(replies[:, :-1])], 1
+            [prompt.inputs_embeds, backbone.model.get_input_embeddings()(replies[:, :-1])], 1
         ),
         attention_mask=torch.cat([prompt.attention_mask, torch.ones_like(replies[:, :-1])], 1),
-        position_ids=torch.cat([prompt.position_ids, positions], 2),
+        position_ids=torch.cat([before, positions], -1),
         use_cache=False,
-    ).last_hidden_state[:, -n:]
-    logits = omni.model.lm_head(hidden)
-    letter = functional.cross_entropy(logits[:, 0], replies[:, 0], label_smoothing=0.02)
-    rest = functional.cross_entropy(logits[:, 1:].flatten(0, 1), replies[:, 1:].flatten())
-    right = logits[:, 0, omni.letter_ids].argmax(-1) == torch.from_numpy(labels)
+    ).last_hidden_state[:, -n - written :]
+    logits = backbone.model.lm_head(hidden)
+    target = torch.cat([prompt.input_ids[:, prompt.input_ids.shape[1] - written :], replies], 1)
+    letter = functional.cross_entropy(logits[:, written], target[:, written], label_smoothing=0.02)
+    others = torch.arange(target.shape[1]) != written
+    rest = functional.cross_entropy(logits[:, others].flatten(0, 1), target[:, others].flatten())
+    right = logits[:, written, backbone.letter_ids].argmax(-1) == torch.from_numpy(labels)
     return letter, rest, right.float().mean().item()
 
 
 def train_decoder(
-    omni: OmniModel,
+    mini: Mini,
     bank: EncodedBank,
     *,
     steps: int,
@@ -162,9 +157,9 @@ def train_decoder(
     log: Log,
 ) -> dict[str, float]:
     """Train decoder and embeddings; returns the running accuracy by coalition."""
-    assert len({len(omni._ids(reply(k, 0.0))) for k in range(len(LETTERS))}) == 1
-    model = omni.model
-    for tower in (model.model.visual, model.model.audio_tower):
+    backbone, model = mini.backbone(), mini.model
+    assert len({len(backbone._ids(reply(k, 0.0))) for k in range(len(LETTERS))}) == 1
+    for tower in (mini.eyes, mini.ears):
         tower.requires_grad_(False)
     optimizer, schedule = optimizer_and_schedule(
         (p for p in model.parameters() if p.requires_grad), rate, steps
@@ -181,7 +176,7 @@ def train_decoder(
             ]
             labels = np.array([c["label_gt"] for c in chosen])
             scores = np.array([c["score_gt"] for c in chosen])
-            letter, rest, right = half_batch_loss(omni, queries, labels, scores)
+            letter, rest, right = half_batch_loss(backbone, queries, labels, scores, mini.written)
             ((letter + 0.2 * rest) / 2).backward()
             running[coalition] += 0.05 * (right - running[coalition])
         take_step(model, optimizer, schedule)

@@ -1,4 +1,4 @@
-"""First stage of Omni-mini's training: its eyes and ears, each on its own.
+"""First stage of a small model's training: its eyes and ears, each on its own.
 
 With only a sentiment loss at the end of the decoder the vision tower stays at chance for a long
 time, so both towers first learn from dense targets that a renderer knows: which part of the face a
@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
-from transformers import Qwen2_5OmniProcessor, Qwen2_5OmniThinkerForConditionalGeneration
 
 from emomm_lib.labels import CLASSES
 from emomm_study.mini.model.bank import FRAMES, PARTS, Bank
+from emomm_study.mini.model.mini import Mini
 
 Log = Callable[[str], None]
 
@@ -88,17 +88,17 @@ def _expression_loss(
     return loss, (pooled.argmax(1) == shown).float().mean()
 
 
-def video_pixels(
-    processor: Qwen2_5OmniProcessor, videos: list[np.ndarray]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Patches and grid of videos ``(F, H, W, 3)`` by the processor that inference uses, too."""
-    done = processor.video_processor(videos, return_tensors="pt", do_sample_frames=False)
-    return done["pixel_values_videos"], done["video_grid_thw"]
+def _resampled(parts: np.ndarray, height: int, width: int) -> np.ndarray:
+    """A grid of parts ``(h, w)`` on another: what the middle of each of its cells shows."""
+    rows, columns = (
+        ((np.arange(n) + 0.5) * old / n).astype(int)
+        for n, old in zip((height, width), parts.shape, strict=True)
+    )
+    return parts[np.ix_(rows, columns)]
 
 
 def train_vision(
-    model: Qwen2_5OmniThinkerForConditionalGeneration,
-    processor: Qwen2_5OmniProcessor,
+    mini: Mini,
     bank: Bank,
     *,
     steps: int,
@@ -108,8 +108,8 @@ def train_vision(
     log: Log,
 ) -> float:
     """Train the vision tower on pairs of frames; returns its last running class accuracy."""
-    tower = model.model.visual
-    heads = _Heads(model.config.text_config.hidden_size, len(PARTS))
+    tower = mini.eyes
+    heads = _Heads(mini.hidden, len(PARTS))
     optimizer, schedule = optimizer_and_schedule(
         iter([*tower.parameters(), *heads.parameters()]), rate, steps
     )
@@ -125,12 +125,15 @@ def train_vision(
             video = bank.frames(i)[2 * p : 2 * p + 2, :, ::step_x]
             videos.append(np.ascontiguousarray(video))
             parts.append(bank.parts[i, p][:, ::step_x])
-        pixels, grid = video_pixels(processor, videos)
-        tokens = tower(pixels, grid_thw=grid).pooler_output
-        part = torch.from_numpy(np.stack(parts).reshape(-1).astype(np.int64))
+        seen = mini.see(videos)
+        moments, height, width = seen.shape[1:4]
+        # One grid holds for both frames of a pair, whether they make one step of time or two.
+        grids = np.stack([_resampled(grid, height, width) for grid in parts])
+        part = torch.from_numpy(grids.repeat(moments, 0).reshape(-1).astype(np.int64))
+        tokens = seen.flatten(0, 3)
         loss = 0.5 * functional.cross_entropy(heads.part(heads.norm(tokens)), part, weight=weight)
         face = part > 0
-        owner = torch.arange(len(index)).repeat_interleave(parts[0].size)[face]
+        owner = torch.arange(len(index)).repeat_interleave(grids[0].size * moments)[face]
         expression, accuracy = _expression_loss(
             heads,
             tokens[face],
@@ -149,33 +152,10 @@ def train_vision(
     return running
 
 
-def audio_features(
-    processor: Qwen2_5OmniProcessor, waves: list[np.ndarray]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-mel features and their mask, as the processor makes them for inference."""
-    done = processor.feature_extractor(
-        [w.astype(np.float32) for w in waves],
-        sampling_rate=16_000,
-        padding="max_length",
-        return_attention_mask=True,
-        return_tensors="pt",
-    )
-    return done["input_features"], done["attention_mask"]
-
-
-def audio_tokens(
-    model: Qwen2_5OmniThinkerForConditionalGeneration, features: torch.Tensor, mask: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Audio embeddings of a batch, concatenated, and how many each clip has."""
-    done = model.get_audio_features(features, feature_attention_mask=mask)
-    lengths = model.model.audio_tower._get_feat_extract_output_lengths(mask.sum(-1))[1]
-    return done.last_hidden_state, lengths
-
-
 def train_audio(
-    model: Qwen2_5OmniThinkerForConditionalGeneration,
+    mini: Mini,
     features: torch.Tensor,
-    masks: torch.Tensor,
+    extents: torch.Tensor,
     bank: Bank,
     *,
     steps: int,
@@ -184,9 +164,10 @@ def train_audio(
     seed: int,
     log: Log,
 ) -> float:
-    """Train the audio tower; returns its last running class accuracy."""
-    tower = model.model.audio_tower
-    heads = _Heads(model.config.text_config.hidden_size, 0)
+    """Train the audio tower on :meth:`Mini.sounds`; returns its last running class accuracy."""
+    mini.fit_to(features, extents)
+    tower = mini.ears
+    heads = _Heads(mini.hidden, 0)
     optimizer, schedule = optimizer_and_schedule(
         iter([*tower.parameters(), *heads.parameters()]), rate, steps
     )
@@ -194,7 +175,7 @@ def train_audio(
     for step, index in enumerate(
         _batches(len(bank), batch, steps, np.random.default_rng([seed, 2]))
     ):
-        tokens, lengths = audio_tokens(model, features[index].float(), masks[index])
+        tokens, lengths = mini.hear(features[index].float(), extents[index])
         owner = torch.arange(len(index)).repeat_interleave(lengths)
         loss, accuracy = _expression_loss(
             heads,

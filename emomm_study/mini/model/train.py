@@ -1,4 +1,4 @@
-"""Train Omni-mini from nothing: bank, towers, decoder; finished stages are kept."""
+"""Train a small model from nothing: bank, towers, decoder; finished stages are kept."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
 
 from emomm_study.mini.model.bank import build_bank
-from emomm_study.mini.model.build import MiniConfig, build_model, build_processor
+from emomm_study.mini.model.build import MiniConfig
 from emomm_study.mini.model.decoder import encode_bank, train_decoder
-from emomm_study.mini.model.towers import Log, audio_features, train_audio, train_vision
+from emomm_study.mini.model.towers import Log, train_audio, train_vision
 from emomm_study.paths import cache_dir, whole
-from emomm_study.systems.omni import OmniModel
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,6 @@ class _Stages:
         """Take a stage's weights if they are there; else do its work and keep them."""
         path = self._folder / f"{name}.safetensors"
         if path.exists():
-            # The head is tied to the embeddings and not stored a second time.
             _, unexpected = self._model.load_state_dict(load_file(path), strict=False)
             if unexpected:
                 raise ValueError(f"{path}: weights of another model; delete it and train again")
@@ -58,8 +56,11 @@ class _Stages:
         # Seeded here, so that a resumed training draws what an undisturbed one does.
         torch.manual_seed(self._seed)
         work()
-        weights = self._model.state_dict()
-        kept = {k: v.clone() for k, v in weights.items() if k != "lm_head.weight"}
+        weights = dict(self._model.state_dict())
+        if self._model.config.tie_word_embeddings:
+            # Not stored a second time.
+            del weights["lm_head.weight"]
+        kept = {k: v.clone() for k, v in weights.items()}
         with whole(path) as partial:
             save_file(kept, partial)
             self._note(name, time.monotonic() - began)
@@ -78,25 +79,24 @@ def train(out: Path, recipe: Recipe | None = None, config: MiniConfig | None = N
     """Train with a recipe and save model, processor and ``recipe.json`` into ``out``.
 
     Stages are kept in the cache under a digest of recipe and sizes; the code is not part of it, so
-    clear the cache's ``omni-mini`` after changing the training itself.
+    clear the cache's folder of the model after changing the training itself.
     """
     recipe, config = recipe or Recipe(), config or MiniConfig()
     settings = {"recipe": asdict(recipe), "config": asdict(config)}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
     log: Log = tqdm.write
     torch.manual_seed(recipe.seed)
-    processor = build_processor(config)
-    model = build_model(processor, config)
-    stages = _Stages(model, cache_dir("omni-mini", digest), recipe.seed, log)
+    mini = config.build()
+    stages = _Stages(mini.model, cache_dir(config.name, digest), recipe.seed, log)
     bank = build_bank(recipe.clips, recipe.seed)
 
     def audio() -> None:
         parts = [bank.waves[i : i + 200] for i in range(0, len(bank), 200)]
-        made = [audio_features(processor, waves) for waves in parts]
+        made = [mini.sounds(waves) for waves in parts]
         train_audio(
-            model,
+            mini,
             torch.cat([f.half() for f, _ in made]),
-            torch.cat([m for _, m in made]),
+            torch.cat([e for _, e in made]),
             bank,
             steps=recipe.audio_steps,
             batch=recipe.audio_batch,
@@ -107,8 +107,7 @@ def train(out: Path, recipe: Recipe | None = None, config: MiniConfig | None = N
 
     def vision() -> None:
         train_vision(
-            model,
-            processor,
+            mini,
             bank,
             steps=recipe.vision_steps,
             batch=recipe.vision_batch,
@@ -118,10 +117,9 @@ def train(out: Path, recipe: Recipe | None = None, config: MiniConfig | None = N
         )
 
     def decoder() -> None:
-        omni = OmniModel(model, processor, "in training")
         train_decoder(
-            omni,
-            encode_bank(omni, bank, log),
+            mini,
+            encode_bank(mini.backbone(), bank, log),
             steps=recipe.decoder_steps,
             batch=recipe.decoder_batch,
             rate=recipe.decoder_rate,
@@ -132,8 +130,7 @@ def train(out: Path, recipe: Recipe | None = None, config: MiniConfig | None = N
     stages.run("1-audio", audio)
     stages.run("2-vision", vision)
     stages.run("3-decoder", decoder)
-    model.save_pretrained(out)
-    processor.save_pretrained(out)
+    mini.save(out)
     settings["seconds"] = stages.seconds()
     (out / "recipe.json").write_text(json.dumps(settings, indent=2) + "\n")
     log(f"saved to {out}")
