@@ -1,6 +1,6 @@
 """What every driver shares: JSON lines in and out, media from files, and what is refused.
 
-Imported by scripts that run in environments of their own, from Python 3.9 on, so that it needs
+Imported by scripts that run in environments of their own, from Python 3.10 on, so that it needs
 nothing but numpy. The first line out is a ``hello``; then comes a line for every line in::
 
     {"hello": 1, "name": "...", "versions": {...}, "weights": "...", "device": "..."}
@@ -63,7 +63,7 @@ class Query(NamedTuple):
     def coalition(self) -> str:
         """The modalities that are there, of T, A, V."""
         there = self.transcript[1] > 0, self.sound is not None, bool(self.frames)
-        return "".join(name for name, held in zip("TAV", there) if held)
+        return "".join(name for name, held in zip("TAV", there, strict=True) if held)
 
 
 class Answer(NamedTuple):
@@ -114,7 +114,7 @@ def read_sound(query: Query, least: int = 0) -> np.ndarray | None:
         found = file.getframerate(), file.getnchannels(), file.getsampwidth()
         if found != (RATE, 1, 2):
             raise Refused(
-                "the sound is (rate, channels, bytes) %r; expected %r" % (found, (RATE, 1, 2))
+                f"the sound is (rate, channels, bytes) {found!r}; expected {(RATE, 1, 2)!r}"
             )
         data = file.readframes(file.getnframes())
     samples = np.frombuffer(data, "<i2").astype(np.float32) / 32768
@@ -142,7 +142,7 @@ def serve(hello: dict, answer: Callable[[Query], Answer], out) -> None:
         except Exception as error:
             if "out of memory" in str(error).lower():
                 raise
-            _write(out, {"id": query.id, "error": "%s: %s" % (type(error).__name__, error)})
+            _write(out, {"id": query.id, "error": f"{type(error).__name__}: {error}"})
             continue
         _write(
             out, dict(said._asdict(), id=query.id, seconds=round(time.perf_counter() - began, 4))
@@ -153,13 +153,13 @@ def _check(query: Query, said: Answer) -> None:
     """Raise :class:`Refused` for an answer that is none."""
     for name, values in (("letters", said.letters), ("scores", said.scores)):
         if values is not None and not all(map(math.isfinite, values)):
-            raise Refused("the %s are not finite; try bfloat16 in place of float16" % name)
+            raise Refused(f"the {name} are not finite; try bfloat16 in place of float16")
     if query.mode == "letters" and (said.letters is None or len(said.letters) != len(LETTERS)):
-        raise Refused("expected five logits of A..E; got %r" % (said.letters,))
+        raise Refused(f"expected five logits of A..E; got {said.letters!r}")
     if said.scores is not None and len(said.scores) != len(query.replies):
         raise Refused("expected %d scores; got %d" % (len(query.replies), len(said.scores)))
     if query.mode == "free" and not isinstance(said.reply, str):
-        raise Refused("expected a reply; got %r" % (said.reply,))
+        raise Refused(f"expected a reply; got {said.reply!r}")
 
 
 def take_stdout():
