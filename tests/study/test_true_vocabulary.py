@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from emomm_lib.labels import COALITIONS, LETTERS
 from emomm_study.corpora.scores import GRIDS, Corpus
 from emomm_study.mini.model import build, build_vita
+from emomm_study.paths import ROOT
 from emomm_study.systems.interface import Query
 from emomm_study.systems.omni import OmniModel
 from emomm_study.systems.plain import PlainText
 from emomm_study.systems.prompts import SYSTEM_PROMPT, instruction, reply
 from emomm_study.systems.vita.adapter import PLACEHOLDERS, STATES, VitaModel
+from emomm_study.systems.vita.configuration import VitaConfig
 from emomm_study.systems.vita.processing import VitaProcessor
 from tests import true_vocabulary
 from tests.backbones import SMALL, SMALL_VITA, clip, plain_omni, plain_vita, random_weights
@@ -122,6 +126,21 @@ def test_vitas_prompt_is_tokenized_as_its_pieces_between_media_are(vita, coaliti
     }  # fmt: skip
     answers = vita.answer([Query(encoded, coalition, corpus, text)])
     assert abs(answers.letter_logits[0] - logits[-1, vita.letter_ids].numpy()).max() < 1e-4
+
+
+def test_vitas_prompts_are_as_long_as_the_paper_profiles_page_says(qwen, ids):
+    """Frames of 256 tokens, 30 s of sound, and the text around them and a transcript."""
+    page = (ROOT / "docs/paper_profile.md").read_text(encoding="utf-8")
+    query = Query(None, "TAV", Corpus.CH_SIMS, TRANSCRIPTS[0])
+    chat = VitaModel._chat(SimpleNamespace(placeholders=PLACEHOLDERS), query)
+    text = len(ids(chat)) - len(ids(TRANSCRIPTS[0])) - len(PLACEHOLDERS)
+    published = VitaProcessor(qwen)
+    sound, frame = published.tokens_of_sound(30 * 16_000), published.tokens_of_frame
+    assert f"{sound} + {text} of text" in page and f"30 s are {sound} |" in page
+    sizes = {frames: frames * frame + sound + text for frames in (8, 16, 21, 22)}
+    assert all(f"{sizes[frames]:,} tokens and the transcript's" in page for frames in (8, 16))
+    longest = VitaConfig().tokenizer_model_max_length
+    assert sizes[21] < longest < sizes[22] and f"{sizes[21]:,} of {longest:,} tokens" in page
 
 
 def test_no_control_token_that_a_transcript_spells_out_becomes_one(qwen):
