@@ -157,7 +157,7 @@ def _check(query: Query, said: Answer) -> None:
     if query.mode == "letters" and (said.letters is None or len(said.letters) != len(LETTERS)):
         raise Refused(f"expected five logits of A..E; got {said.letters!r}")
     if said.scores is not None and len(said.scores) != len(query.replies):
-        raise Refused("expected %d scores; got %d" % (len(query.replies), len(said.scores)))
+        raise Refused(f"expected {len(query.replies)} scores; got {len(said.scores)}")
     if query.mode == "free" and not isinstance(said.reply, str):
         raise Refused(f"expected a reply; got {said.reply!r}")
 
