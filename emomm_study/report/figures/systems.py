@@ -47,7 +47,13 @@ def accuracy_by_system(
     with context():
         size = (2.4 + 2.0 * len(subsets), 1.6 + 0.3 * len(names))
         fig, axes = plt.subplots(
-            1, len(subsets), figsize=size, layout="constrained", sharey=True, squeeze=False
+            1,
+            len(subsets),
+            figsize=size,
+            layout="constrained",
+            sharex=True,
+            sharey=True,
+            squeeze=False,
         )
         for ax, subset in zip(axes[0], subsets, strict=True):
             ax.axvline(_CHANCE, color=FAINT, lw=1, zorder=0)
@@ -68,6 +74,7 @@ def accuracy_by_system(
             ax.set_xlabel("Acc-5 (%)")
             ax.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
             ax.spines["left"].set_visible(False)
+            ax.tick_params(axis="y", length=0)
         row_axis(axes[0, 0], names)
         handles = [mark_entry(f"here, {_WORDS[d]}", *LOOKS[d]) for d in decodings]
         if len(printed):
