@@ -20,7 +20,8 @@ from emomm_study.media.audio import AudioSettings, read_audio
 from emomm_study.media.video import VideoSettings, read_video
 from emomm_study.mini.model.heldout import FRESH_SEED, heldout_clips
 from emomm_study.paths import cache_dir
-from emomm_study.systems.omni import Encoded, OmniModel, Query
+from emomm_study.systems.interface import Encoded, Query
+from emomm_study.systems.omni import OmniModel
 from emomm_study.systems.prompts import messages
 
 MEDIA = MediaSettings(VideoSettings(num_frames=4), AudioSettings(max_seconds=3.0))

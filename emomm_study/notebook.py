@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
@@ -20,7 +20,7 @@ from emomm_study.report.tables import formatted
 from emomm_study.report.values import record_values
 
 if TYPE_CHECKING:
-    from emomm_study.evaluate.experiment import Experiment
+    from emomm_study.evaluate.experiment import Experiment, ExperimentSettings
 
 Made = TypeVar("Made", Figure, pd.DataFrame)
 Source = pd.DataFrame | str | Sequence[pd.DataFrame | str]
@@ -55,18 +55,30 @@ class Run:
 
     @cached_property
     def bench(self) -> Experiment:
-        """The model and the clips that the parameters describe; the first use loads the model.
+        """The first backbone and the clips that the parameters describe; loaded when first used.
 
         Raises ``ValueError`` that names the parameters that the notebook lacks.
         """
+        return self._open(0)
+
+    def other_benches(self) -> Iterator[Experiment]:
+        """The same clips with each further backbone, loaded when its turn comes."""
+        for place in range(1, len(self._settings())):
+            yield self._open(place)
+
+    def _settings(self) -> list[ExperimentSettings]:
         # Imports torch, which a notebook that asks no model need not wait for.
-        from emomm_study.evaluate.experiment import ExperimentSettings, open_experiment
+        from emomm_study.evaluate.experiment import ExperimentSettings
 
         try:
-            settings = ExperimentSettings.of(self.parameters)
+            return ExperimentSettings.of(self.parameters)
         except ValueError as error:
             raise ValueError(f"{self.notebook}: {error}") from None
-        return open_experiment(settings)
+
+    def _open(self, place: int) -> Experiment:
+        from emomm_study.evaluate.experiment import open_experiment
+
+        return open_experiment(self._settings()[place])
 
     @cached_property
     def manifest(self) -> pd.DataFrame:

@@ -25,7 +25,7 @@ profile = "mini"
 data_note = "Surrogate clips, rendered from labels constructed to satisfy Tables 3 and 4."
 ch_sims_root = "cache/surrogate/ch-sims"
 cmu_mosi_root = "cache/surrogate/cmu-mosi"
-model = "data/omni-mini"
+backbones = ["data/omni-mini"]
 dtype = "float32"
 device = "cpu"
 batch_size = 32
@@ -90,7 +90,8 @@ views = {
 masked = views["person only: tokens"]
 readable = clips[regions["failure"].isna()]
 frames = person_frames(
-    readable, bench.roots, masked.region_store, lambda clip: masked.inspect(clip, "V").grid, seed=seed
+    readable, bench.roots, masked.region_store, lambda clip: masked.inspect(clip, "V").grid,
+    seen=bench.model.seen, seed=seed,
 )
 run.made_of = [clips, *(view.fingerprint for view in views.values())]
 

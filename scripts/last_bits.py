@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from emomm_study.paths import ROOT
-from emomm_study.systems.omni import Encoded, OmniModel, Query
+from emomm_study.systems.interface import Encoded, Query
+from emomm_study.systems.omni import OmniModel
 
 
 def computed() -> dict[str, list[float]]:

@@ -9,7 +9,7 @@ import torch
 from safetensors import safe_open
 
 from emomm_study.evaluate.shards import ShardStore
-from emomm_study.systems.omni import Encoded
+from emomm_study.systems.interface import Encoded
 
 ClipKey = tuple[str, str]
 """(sample_id, version), as in a plan."""

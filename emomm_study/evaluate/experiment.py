@@ -34,9 +34,11 @@ from emomm_study.failures import Failure, Kept, in_one_sentence
 from emomm_study.media.audio import AudioSettings
 from emomm_study.media.region_store import RegionStore
 from emomm_study.media.regions import PersonSettings
-from emomm_study.media.video import MediaError, VideoSettings
+from emomm_study.media.video import MediaError, VideoSettings, read_frames
 from emomm_study.paths import cache_dir, located, resolve_media, run_dir
-from emomm_study.systems.omni import OmniModel
+from emomm_study.systems.interface import Steerable, System, offered
+from emomm_study.systems.named import Named
+from emomm_study.systems.table import load_system
 
 Ask = Callable[[Sequence[Read]], Iterable[Group]]
 AHEAD = 2
@@ -67,9 +69,12 @@ class Experiment:
     name, model_folder
         The model's, without owner or folder, and where its weights are; for a hub id a path that
         does not exist.
+
+    ``model`` is any system; what needs a decoder raises ``systems.interface.NotOffered`` for one
+    that only answers.
     """
 
-    model: OmniModel
+    model: System
     clips: pd.DataFrame
     roots: Mapping[str, Path]
     store: PredictionStore
@@ -81,6 +86,10 @@ class Experiment:
     region_store: RegionStore | None = None
     name: str = ""
     model_folder: Path | None = None
+
+    def steerable(self, what: str) -> Steerable:
+        """The model, if it can be steered; ``NotOffered`` that says ``what`` needs it otherwise."""
+        return offered(self.model, what)
 
     @cached_property
     def encodings(self) -> EncodingStore | None:
@@ -144,6 +153,8 @@ class Experiment:
         """
         if (traces or states) and decoding == "free":
             raise ValueError("attention and states are recorded with constrained decoding only")
+        if traces or states:
+            offered(self.model, "recording attention and states")
         run, preimage = run_fingerprint(self.model, self.media, decoding)
         with in_one_sentence(self.store.path, "answers", self.batch_size) as kept:
             self.store.begin(run, preimage)
@@ -175,6 +186,7 @@ class Experiment:
             raise ValueError(
                 f"several methods are named {repeated}; give each its own name, protocol or variant"
             )
+        model = self.steerable("steering")
         with in_one_sentence(self.store.path, "prompts", self.batch_size) as kept:
             # What visual tokens matter to the unsteered model is kept under its own run.
             plain, preimage = run_fingerprint(self.model, self.media)
@@ -185,7 +197,7 @@ class Experiment:
             for own, part in asked_alike(clips, runs):
                 known = set.intersection(*(run.known for run in own))
                 plan = make_plan(part, self.roots, coalitions, known, self.batch_size)
-                ask = Steering(self.model, own, by_id, self.store, plain, self.encodings)
+                ask = Steering(model, own, by_id, self.store, plain, self.encodings)
                 plans.append((plan, ask))
             self._carry_out(plans, {run.fingerprint: run.known for run in runs}, kept)
             frames = []
@@ -294,6 +306,17 @@ class Experiment:
 
     # One clip, and the person alone
 
+    def frames(self, clip: pd.Series) -> np.ndarray:
+        """The sampled frames ``(N, H, W, 3)`` of a clip of the manifest, as far as the model sees.
+
+        A system that crops frames sees their middle. Raises ``MediaError`` for what is no film.
+        """
+        model = self.steerable("placing its tokens on a picture")
+        video = resolve_media(self.roots[clip["corpus"]], clip["video_path"])
+        frames = read_frames(video, self.media.video)
+        top, left, height, width = model.seen(*frames.shape[1:3])
+        return frames[:, top : top + height, left : left + width]
+
     def inspect(self, clip: pd.Series, coalition: str) -> Inspection:
         """One clip of the manifest under one coalition, to be looked at under many steerings.
 
@@ -301,11 +324,12 @@ class Experiment:
         """
         plan = make_plan(clip.to_frame().T, self.roots, [coalition], set(), 1)
         [item] = plan.batches[0]
-        ready = readable(self.model, [self.reader(item)])
+        model = self.steerable("looking into a prompt")
+        ready = readable(model, [self.reader(item)])
         if ready.failed:
             raise MediaError(f"{item.sample_id}: {ready.failed[0].prediction.failure}")
         try:
-            return Inspection(self.model, ready.work[0][1])
+            return Inspection(model, ready.work[0][1])
         except BaseException as error:
             failure = Failure.of(error, ANSWERING, item.sample_id, REFUSALS)
             raise MediaError(f"{item.sample_id}: {failure.reason}") from error
@@ -364,7 +388,7 @@ class ExperimentSettings:
     Attributes
     ----------
     model
-        A folder or a hub id.
+        A folder or a hub id, and options (``systems.named``).
     frame_pixels
         The least and the most pixels of a frame; the model's own setting when None.
     render_clips
@@ -387,19 +411,27 @@ class ExperimentSettings:
     keep_encodings: bool = False
 
     @classmethod
-    def of(cls, names: Mapping[str, object]) -> ExperimentSettings:
-        """From a notebook's names, ``globals()``, of which all others are passed over.
+    def of(cls, names: Mapping[str, object]) -> list[ExperimentSettings]:
+        """One for each of a notebook's ``backbones``, from its names, ``globals()``.
 
-        Raises ``ValueError`` that lists what is missing.
+        All other names are passed over. Raises ``ValueError`` that lists what is missing, or for
+        backbones that are no list of one or more names.
         """
         own = {field.name: names[field.name] for field in fields(cls) if field.name in names}
+        own.pop("model", None)
         needed = [field.name for field in fields(cls) if field.default is MISSING]
-        if missing := [name for name in needed if name not in own]:
+        needed = ["backbones" if name == "model" else name for name in needed]
+        if missing := [name for name in needed if name not in {*own, "backbones"} & {*names}]:
             raise ValueError(
                 f"an experiment needs the parameters {', '.join(missing)}; set them in the "
                 "notebook's cell of parameters"
             )
-        return cls(**own)
+        models = names["backbones"]
+        if isinstance(models, str) or not isinstance(models, Sequence) or not models:
+            raise ValueError(
+                f"backbones is a list of models, the first of which all notebooks use; got {models!r}"
+            )
+        return [cls(model=model, **own) for model in models]
 
 
 def open_experiment(settings: ExperimentSettings) -> Experiment:
@@ -409,23 +441,25 @@ def open_experiment(settings: ExperimentSettings) -> Experiment:
     file raises ``FileNotFoundError``.
     """
     s = settings
-    folder = located(s.model)
-    omni = OmniModel.load(
-        folder if folder.is_dir() else s.model,
+    named = Named.of(s.model)
+    folder = located(named.path)
+    model = load_system(
+        folder if folder.is_dir() else named.path,
         dtype=s.dtype,
         device=s.device,
         pixels=s.frame_pixels,
+        **named.options,
     )
     roots = {Corpus.CH_SIMS: located(s.ch_sims_root), Corpus.CMU_MOSI: located(s.cmu_mosi_root)}
     manifest = read_manifest(run_dir(s.profile) / "manifest.parquet")
     return Experiment(
-        omni,
+        model,
         with_media(manifest, roots, partial=s.render_clips is not None),
         roots,
         PredictionStore(cache_dir() / "predictions.sqlite"),
         MediaSettings(VideoSettings(s.num_frames), AudioSettings(max_seconds=s.max_audio_seconds)),
         s.batch_size,
         keep_encodings=s.keep_encodings,
-        name=Path(s.model).name,
+        name=named.name,
         model_folder=folder,
     )

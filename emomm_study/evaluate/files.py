@@ -13,7 +13,7 @@ from emomm_study.media.audio import AudioSettings, read_audio
 from emomm_study.media.region_store import RegionStore
 from emomm_study.media.regions import suppress
 from emomm_study.media.video import MediaError, VideoSettings, read_video
-from emomm_study.systems.omni import Encoded, Media
+from emomm_study.systems.interface import Encoded, Media
 from emomm_study.systems.prompts import TranscriptError
 
 REFUSALS = (MediaError, TranscriptError)

@@ -17,7 +17,7 @@ from emomm_lib.chase.gates import Gate
 from emomm_lib.chase.saliency import gradient_importance
 from emomm_lib.labels import MODALITIES
 from emomm_lib.metrics.nmas import layer_budget
-from emomm_study.systems.omni import OmniModel, Query
+from emomm_study.systems.interface import Query, Steerable
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Inspection:
         ``(t, h, w)`` of the video's tokens, None without video.
     """
 
-    def __init__(self, model: OmniModel, query: Query) -> None:
+    def __init__(self, model: Steerable, query: Query) -> None:
         self.model, self.query = model, query
         self._prompt = model.prepare([query])
         names = "inputs_embeds", "attention_mask", "position_ids"

@@ -15,7 +15,7 @@ from emomm_study.evaluate.files import REFUSALS, Read, failure_of
 from emomm_study.evaluate.states import Key
 from emomm_study.evaluate.store import Prediction, Written
 from emomm_study.failures import Failure, Watch
-from emomm_study.systems.omni import Encoded, Media, OmniModel, Query
+from emomm_study.systems.interface import Encoded, Media, Query, System
 from emomm_study.systems.prompts import TranscriptError, check_transcript
 
 Result = TypeVar("Result")
@@ -49,7 +49,7 @@ class Readable:
 
 
 def readable(
-    model: OmniModel, batch: Sequence[Read], encodings: EncodingStore | None = None
+    model: System, batch: Sequence[Read], encodings: EncodingStore | None = None
 ) -> Readable:
     """Questions that a batch of clips allows, encoded.
 
@@ -90,7 +90,7 @@ def readable(
     return found
 
 
-def _encoded(model: OmniModel, reads: Sequence[Read]) -> list[tuple[Encoded, dict[str, Failure]]]:
+def _encoded(model: System, reads: Sequence[Read]) -> list[tuple[Encoded, dict[str, Failure]]]:
     """Each clip encoded, and why some of its modalities are not."""
     if not reads:
         return []

@@ -38,7 +38,7 @@ from emomm_study.evaluate.store import (
 )
 from emomm_study.evaluate.unsteered import run_fingerprint
 from emomm_study.failures import Failure
-from emomm_study.systems.omni import OmniModel, Query
+from emomm_study.systems.interface import Query, Steerable, after
 
 STEERING_VERSION = 2
 """Raised whenever a change in ``chase`` can change an answer; part of every fingerprint."""
@@ -47,7 +47,7 @@ GRADIENT_TOKENS = 4096
 
 
 def steering_fingerprint(
-    model: OmniModel, media: MediaSettings, method: Method
+    model: Steerable, media: MediaSettings, method: Method
 ) -> tuple[str, dict]:
     """Digest of a steered run, and what it is of."""
     settings = {**method.settings(), "version": STEERING_VERSION}
@@ -122,7 +122,7 @@ class Steering:
         Where encoded clips are kept, when they are to be.
     """
 
-    model: OmniModel
+    model: Steerable
     runs: Sequence[SteeredRun]
     clips: pd.DataFrame
     store: PredictionStore
@@ -300,7 +300,7 @@ class Steering:
         labels = logits.nan_to_num().argmax(-1).tolist()
         scores: list[float | None] = [None] * len(labels)
         if method.scored:
-            start = asked.prefill.position_ids.amax(0) + 1
+            start = after(asked.prefill.position_ids)
             found = self.model.best_scores(asked.queries, labels, column.mask, start, column.cache)
             scores = found.tolist()
             good &= finite(found) & finite(column.mass)

@@ -23,6 +23,7 @@ class Prediction:
     ``media`` identifies the versions of the clip's files that were read, so that a file that
     changed since is computed anew. An answer read from free text keeps the ``reply``; one that
     could not be read has a reply and no label. Neither that nor a failure is ever scored.
+    ``details`` is a JSON object of what the system says beside its answer.
     """
 
     sample_id: str
@@ -37,6 +38,7 @@ class Prediction:
     logit_e: float | None
     failure: str | None = None
     reply: str | None = None
+    details: str | None = None
 
     @classmethod
     def failed(cls, sample_id: str, coalition: str, media: str, reason: str) -> Prediction:

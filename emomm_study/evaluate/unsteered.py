@@ -25,14 +25,14 @@ from emomm_study.evaluate.questions import (
 from emomm_study.evaluate.states import COALITIONS as STATE_COALITIONS, Key, StateStore
 from emomm_study.evaluate.store import Prediction, StoredTrace
 from emomm_study.failures import Failure
-from emomm_study.systems.omni import Answers, OmniModel
+from emomm_study.systems.interface import Answers, System
 from emomm_study.systems.prompts import REPLY_VERSION, parse_reply, prompt_version
 
 Decoding = Literal["constrained", "free"]
 
 
 def run_fingerprint(
-    model: OmniModel,
+    model: System,
     media: MediaSettings,
     decoding: Decoding = "constrained",
     steering: Mapping | None = None,
@@ -66,7 +66,7 @@ class Unsteered:
         Where hidden states and encoded clips are kept, when they are to be.
     """
 
-    model: OmniModel
+    model: System
     run: str
     decoding: Decoding = "constrained"
     traced: bool = False
@@ -143,6 +143,7 @@ class Unsteered:
         for i in good:
             logits = map(float, answers.letter_logits[i])
             answer = int(answers.label[i]), float(answers.score[i]), *logits
-            predictions.append(Prediction(*keys[i], *answer))
+            more = None if answers.details is None else json.dumps(answers.details[i])
+            predictions.append(Prediction(*keys[i], *answer, details=more))
             if self.traced:
                 traces.append(StoredTrace(*keys[i], answers.mass[i], answers.counts[i]))

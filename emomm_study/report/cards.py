@@ -31,7 +31,7 @@ from emomm_study.evaluate.cases import (
 )
 from emomm_study.evaluate.experiment import Experiment
 from emomm_study.media.audio import AudioSettings, read_audio
-from emomm_study.media.video import MediaError, read_frames
+from emomm_study.media.video import MediaError
 from emomm_study.paths import resolve_media
 from emomm_study.report.figures.parts import MODALITY_COLOURS, layer_axis
 from emomm_study.report.numbers import number
@@ -377,7 +377,7 @@ def make_card(
     frames = sound = None
     try:
         if "V" in case.present:
-            frames = read_frames(resolve_media(root, clip["video_path"]), bench.media.video)
+            frames = bench.frames(clip)
         if "A" in case.present:
             settings = bench.media.audio
             samples = read_audio(resolve_media(root, clip["audio_path"]), settings)

@@ -73,6 +73,7 @@ from emomm_study.run.pairing import (
     write_committed,
 )
 from emomm_study.run.turns import StepDied, in_turn
+from emomm_study.systems.named import Named
 
 NOTEBOOKS = ROOT / "notebooks"
 SETTINGS = ("cell_timeout", "jobs", "disk_gb")
@@ -156,10 +157,11 @@ def _not_utf8(path: Path | str) -> str:
 
 
 def _model_problem(value: str) -> str | None:
-    folder = located(value)
+    name = Named.of(value).path
+    folder = located(name)
     if not folder.is_dir():
         try:
-            folder = Path(snapshot_download(value, local_files_only=True))
+            folder = Path(snapshot_download(name, local_files_only=True))
         except (LocalEntryNotFoundError, HFValidationError):
             return f"{value}: neither a folder nor the id of a model downloaded to this machine"
     for pattern in ("config.json", "*.safetensors"):
@@ -196,8 +198,8 @@ NEEDS = {
         layout="columns video_id, clip_id, label_T, label_A, label_V; one row a clip",
         problem=_file_problem,
     ),
-    "model": Need(
-        what="the model's weights: a folder, or the id of a downloaded model",
+    "backbones": Need(
+        what="a list of models' weights, each a folder or the id of a downloaded model",
         layout="<model>/config.json, *.safetensors and the processor's files;\n"
         "a published model is downloaded first, for example: hf download Qwen/Qwen2.5-Omni-7B",
         problem=_model_problem,
@@ -249,7 +251,12 @@ def load_profile(name: str, folder: Path = NOTEBOOKS / "profiles") -> dict[str, 
 
 
 def resolve(value: object) -> object:
-    """Fill in ``${NAME}``, ``${NAME:-default}`` and ``~``; ``KeyError`` for an unset name."""
+    """Fill in ``${NAME}``, ``${NAME:-default}`` and ``~``; ``KeyError`` for an unset name.
+
+    A list is filled in item by item.
+    """
+    if isinstance(value, list):
+        return [resolve(item) for item in value]
     if not isinstance(value, str):
         return value
 
@@ -297,12 +304,15 @@ def preflight(parameters: Mapping[str, object]) -> dict[str, object]:
 
 def _problem(value: object, need: Need | None, made_later: bool) -> str | None:
     """What is wrong with a resolved value; one that is made later needs room to be made."""
+    if isinstance(value, list):
+        found = (_problem(item, need, made_later) for item in value)
+        return next((problem for problem in found if problem), None)
     if isinstance(value, str) and not is_utf8(value):
         return _not_utf8(value)
     if need is None or value is None:
         return None
     try:
-        path = located(str(value))
+        path = located(str(value).partition("?")[0])
         if made_later:
             folder = path if path.is_dir() else path.parent
             return None if writable(folder) else f"{folder}: this user cannot write there"

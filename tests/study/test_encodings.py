@@ -8,7 +8,7 @@ import torch
 
 from emomm_study.evaluate.encodings import EncodingStore
 from emomm_study.evaluate.store import PredictionStore
-from emomm_study.systems.omni import Encoded
+from emomm_study.systems.interface import Encoded
 
 
 def clip(seed: int, tokens: int = 6) -> Encoded:

@@ -38,7 +38,8 @@ from emomm_study.evaluate.store import Prediction, PredictionStore
 from emomm_study.evaluate.unsteered import run_fingerprint
 from emomm_study.media.audio import AudioSettings, read_audio
 from emomm_study.media.video import VideoSettings, read_video
-from emomm_study.systems.omni import Media, OmniModel, Query
+from emomm_study.systems.interface import Media, Query
+from emomm_study.systems.omni import OmniModel
 
 COALITIONS = ("TAV", "TA", "V")
 
@@ -473,20 +474,33 @@ def test_clips_that_are_not_on_disk_are_passed_over_only_when_asked(clips, tmp_p
 
 
 PARAMETERS = {
-    "profile": "mini", "ch_sims_root": "a", "cmu_mosi_root": "b", "model": "c", "dtype": "float32",
+    "profile": "mini", "ch_sims_root": "a", "cmu_mosi_root": "b", "dtype": "float32",
     "device": "cpu", "batch_size": 4, "num_frames": 2, "frame_pixels": None,
     "max_audio_seconds": 1.5, "render_clips": 3,
 }  # fmt: skip
 
 
 def test_settings_are_picked_from_a_notebooks_names_and_others_are_passed_over():
-    names = PARAMETERS | {"null_clips": 250, "keep_encodings": True, "pd": pd}
-    settings = ExperimentSettings.of(names)
-    assert settings == ExperimentSettings(**PARAMETERS, keep_encodings=True)
-    assert ExperimentSettings.of(PARAMETERS).keep_encodings is False
+    names = PARAMETERS | {
+        "null_clips": 250,
+        "keep_encodings": True,
+        "pd": pd,
+        "backbones": ["c", "d"],
+    }
+    each = ExperimentSettings.of(names)
+    assert each == [
+        ExperimentSettings(**PARAMETERS, model=model, keep_encodings=True) for model in "cd"
+    ]
+    assert ExperimentSettings.of(PARAMETERS | {"backbones": ["c"]})[0].keep_encodings is False
+
+
+@pytest.mark.parametrize("backbones", ["data/omni-mini", [], None, 3])
+def test_backbones_that_are_no_list_of_names_are_refused(backbones):
+    with pytest.raises(ValueError, match="backbones is a list of models"):
+        ExperimentSettings.of(PARAMETERS | {"backbones": backbones})
 
 
 def test_settings_name_all_that_is_missing():
-    few = {k: v for k, v in PARAMETERS.items() if k not in ("model", "num_frames")}
-    with pytest.raises(ValueError, match="needs the parameters model, num_frames; set them"):
+    few = {k: v for k, v in PARAMETERS.items() if k != "num_frames"}
+    with pytest.raises(ValueError, match="needs the parameters backbones, num_frames; set them"):
         ExperimentSettings.of(few)

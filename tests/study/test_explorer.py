@@ -39,7 +39,7 @@ from emomm_study.report.explorer import (
 )
 from emomm_study.report.explorer.player import player
 from emomm_study.report.explorer.state import HAND_CONTROLS
-from emomm_study.systems.omni import Media, Query
+from emomm_study.systems.interface import Media, Query
 
 SHARP = SteeringConfig(
     first_layer=2, tau=0.5, eta=1.0, gamma=10.0, beta=0.0, preference="share", sharpness=4.0

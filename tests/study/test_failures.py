@@ -36,7 +36,8 @@ from emomm_study.media.models import fetch_models
 from emomm_study.media.region_store import RegionStore
 from emomm_study.media.video import Frames, MediaError, VideoSettings
 from emomm_study.mini.reading import reading_accuracy
-from emomm_study.systems.omni import Media, OmniModel, Query
+from emomm_study.systems.interface import Media, Query
+from emomm_study.systems.omni import OmniModel
 
 COALITIONS = ("TAV", "TA", "V", "none")
 LOGITS = [f"logit_{letter}" for letter in "abcde"]

@@ -28,7 +28,8 @@ from emomm_study.run.pipeline import find_notebooks
 
 PARAMETERS = {"profile": "mini", "data_note": "Surrogate clips.", "unused": 1}
 SOURCES = find_notebooks()
-MODEL_PARAMETERS = [field.name for field in fields(experiment.ExperimentSettings)]
+_FIELDS = {field.name: 1 for field in fields(experiment.ExperimentSettings)}
+MODEL_PARAMETERS = {n: v for n, v in _FIELDS.items() if n != "model"} | {"backbones": ["a", "b"]}
 CLIPS = pd.DataFrame({"sample_id": ["a", "b"], "label_gt": [0, 4]})
 
 
@@ -151,10 +152,10 @@ def test_comparisons_of_one_notebook_are_kept_together_and_shown_one_by_one(run,
 def test_missing_parameters_are_named_with_the_notebook():
     with pytest.raises(ValueError, match=r"03_vcc: expected a parameter profile.*got None"):
         open_run("03_vcc", {"data_note": ""})
-    given = dict.fromkeys(MODEL_PARAMETERS, 1) | {"profile": "mini"}
-    del given["model"], given["dtype"]
+    given = MODEL_PARAMETERS | {"profile": "mini"}
+    del given["backbones"], given["dtype"]
     with pytest.raises(
-        ValueError, match=r"03_vcc: an experiment needs the parameters model, dtype"
+        ValueError, match=r"03_vcc: an experiment needs the parameters backbones, dtype"
     ):
         _ = open_run("03_vcc", given).bench
 
@@ -169,11 +170,21 @@ def test_the_bench_is_opened_once_and_published_files_are_then_made_of_it(
         return SimpleNamespace(clips=CLIPS.head(1), fingerprint="f00d")
 
     monkeypatch.setattr(experiment, "open_experiment", opening)
-    run.parameters = dict.fromkeys(MODEL_PARAMETERS, 1)
+    run.parameters = MODEL_PARAMETERS
     assert run.bench is run.bench and len(opened) == 1
     run.publish(drawn(), "a", "Figure", "x")
     entry = manifest.read("mini", tmp_path)["a.png"]
     assert entry["fingerprint"] == f"{frame_fingerprint(CLIPS.head(1))}-f00d"
+
+
+def test_further_backbones_are_opened_when_their_turn_comes(run, monkeypatch):
+    opened = []
+    monkeypatch.setattr(experiment, "open_experiment", lambda s: opened.append(s.model) or s.model)
+    run.parameters = MODEL_PARAMETERS | {"backbones": ["a", "b", "c"]}
+    turns = run.other_benches()
+    assert run.bench == "a" and opened == ["a"]
+    assert next(turns) == "b" and opened == ["a", "b"]
+    assert [*turns] == ["c"]
 
 
 @pytest.mark.parametrize("number", ["02", "10", "12"])

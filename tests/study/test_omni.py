@@ -13,7 +13,8 @@ from emomm_lib.labels import COALITIONS, LETTERS
 from emomm_study.corpora.scores import GRIDS, Corpus
 from emomm_study.media.video import Frames
 from emomm_study.mini.model.build import MiniConfig, build_model, build_processor
-from emomm_study.systems.omni import Media, OmniModel, Query
+from emomm_study.systems.interface import Media, Query
+from emomm_study.systems.omni import OmniModel
 from emomm_study.systems.plain import PlainText
 from emomm_study.systems.prompts import TranscriptError, messages, reply
 

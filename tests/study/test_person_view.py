@@ -19,7 +19,7 @@ from emomm_study.evaluate.unsteered import run_fingerprint
 from emomm_study.media.region_store import RegionStore
 from emomm_study.media.regions import PersonRegions, PersonSettings, suppress
 from emomm_study.media.video import Frames, MediaError
-from emomm_study.systems.omni import Media, Query
+from emomm_study.systems.interface import Media, Query
 from emomm_study.systems.passes import Tokens
 
 SIDE = SMALL.side

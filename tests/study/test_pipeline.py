@@ -263,6 +263,7 @@ def test_an_environment_reference_takes_its_value_or_its_default(monkeypatch):
     assert pipeline.resolve("${EMOMM_X}/a") == "here/a"
     assert pipeline.resolve("${EMOMM_Y:-there}/a") == "there/a"
     assert pipeline.resolve(3) == 3
+    assert pipeline.resolve(["${EMOMM_X}", 4]) == ["here", 4]
     with pytest.raises(KeyError, match="EMOMM_Y"):
         pipeline.resolve("${EMOMM_Y}")
 
@@ -301,7 +302,7 @@ def test_preflight_accepts_folders_that_look_right(monkeypatch, tmp_path):
     assert parameters["ch_sims_root"] == str(tmp_path / "sims")
     (tmp_path / "mosi" / "OpinionLevelSentiment.csv").unlink()
     (tmp_path / "model" / "a.safetensors").unlink()
-    with pytest.raises(pipeline.PipelineError, match=r"cmu_mosi_root[\s\S]*model") as caught:
+    with pytest.raises(pipeline.PipelineError, match=r"cmu_mosi_root[\s\S]*backbones") as caught:
         pipeline.preflight(pipeline.load_profile("paper"))
     assert "* ch_sims_root" not in str(caught.value)
 
@@ -510,22 +511,24 @@ def test_outputs_go_where_a_folder_name_has_braces(tmp_path, runs):
 NOT_UTF8 = os.fsdecode(b"\xb1\xed\xc7\xe9")
 
 
-@pytest.mark.parametrize("name", ["ch_sims_root", "cmu_mosi_root", "annotations", "model"])
+@pytest.mark.parametrize("name", ["ch_sims_root", "cmu_mosi_root", "annotations", "backbones"])
 def test_a_folder_whose_name_is_not_utf8_is_named_before_anything_runs(name, tmp_path):
     folder = tmp_path / NOT_UTF8
     folder.mkdir()
     for file in ("meta.csv", "label.csv", "config.json", "a.safetensors"):
         (folder / file).touch()
-    value = folder / "label.csv" if name == "annotations" else folder
+    value = str(folder / "label.csv" if name == "annotations" else folder)
+    value = ["data/omni-mini", f"{value}?audio=full"] if name == "backbones" else value
     for render in (False, True):
         with pytest.raises(pipeline.PipelineError) as caught:
-            pipeline.preflight({"profile": "p", name: str(value), "render": render})
+            pipeline.preflight({"profile": "p", name: value, "render": render})
         assert rf"* {name}: {tmp_path}/\xb1\xed\xc7\xe9" in str(caught.value)
         assert "rename the folder" in str(caught.value)
     link = tmp_path / "link"
     link.symlink_to(folder)
     linked = link / "label.csv" if name == "annotations" else link
-    pipeline.preflight({"profile": "p", name: str(linked)})
+    value = [str(linked)] if name == "backbones" else str(linked)
+    assert pipeline.preflight({"profile": "p", name: value})[name] == value
 
 
 def test_a_folder_inside_a_corpus_whose_name_is_not_utf8_is_named_too(tmp_path):
@@ -543,7 +546,7 @@ def test_a_path_that_the_system_refuses_is_a_complaint_like_any_other():
 def test_the_preflight_of_paths_imports_no_torch():
     program = (
         "import sys; from emomm_study.run import pipeline as p\n"
-        "p.preflight({'profile': 'p', 'model': 'data/omni-mini', 'render': True})\n"
+        "p.preflight({'profile': 'p', 'backbones': ['data/omni-mini'], 'render': True})\n"
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT).returncode == 0

@@ -72,7 +72,8 @@ from emomm_study.evaluate.unsteered import run_fingerprint
 from emomm_study.media.audio import AudioSettings, read_audio
 from emomm_study.media.video import MediaError, VideoSettings, read_video
 from emomm_study.mini.model.build import build_model, build_processor
-from emomm_study.systems.omni import Media, OmniModel, Query
+from emomm_study.systems.interface import Media, Query
+from emomm_study.systems.omni import OmniModel
 from emomm_study.systems.prompts import REPLY_VERSION, prompt_version, reply
 
 LAYERS, HEADS = 3, 4

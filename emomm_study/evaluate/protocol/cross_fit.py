@@ -12,7 +12,7 @@ from emomm_lib.chase.router import Router
 from emomm_lib.chase.training import RouterStates, TrainingSettings
 from emomm_study.evaluate.parallel import processes_for
 from emomm_study.evaluate.protocol.fit import fit_router, side_by_side
-from emomm_study.systems.omni import OmniModel
+from emomm_study.systems.interface import Steerable
 
 FOLDS = 5
 
@@ -34,7 +34,7 @@ def speaker_folds(clips: pd.DataFrame, folds: int = FOLDS, seed: int = 0) -> pd.
 
 
 def cross_fit(
-    model: OmniModel,
+    model: Steerable,
     states: RouterStates,
     clips: pd.DataFrame,
     fold: pd.Series,

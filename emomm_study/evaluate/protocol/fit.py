@@ -16,7 +16,7 @@ from emomm_lib.chase.router import Router, load_router
 from emomm_lib.chase.training import RouterStates, RouterTargets, TrainingSettings, train_router
 from emomm_study.evaluate.parallel import in_order
 from emomm_study.evaluate.states import states_digest
-from emomm_study.systems.omni import OmniModel
+from emomm_study.systems.interface import Steerable
 
 Job, Fitted = TypeVar("Job"), TypeVar("Fitted")
 
@@ -27,7 +27,7 @@ def rows_of(states: RouterStates, clips: pd.DataFrame) -> np.ndarray:
 
 
 def fit_router(
-    model: OmniModel,
+    model: Steerable,
     states: RouterStates,
     train: pd.DataFrame,
     settings: TrainingSettings,

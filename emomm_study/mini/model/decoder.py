@@ -25,7 +25,8 @@ from emomm_study.mini.model.mini import SECONDS, Mini
 from emomm_study.mini.model.towers import Log, optimizer_and_schedule, take_step
 from emomm_study.mini.surrogate.plan import training_plan
 from emomm_study.mini.surrogate.render import SAMPLING_RATE as RATE
-from emomm_study.systems.omni import Encoded, Media, OmniModel, Query
+from emomm_study.systems.backbone import Backbone
+from emomm_study.systems.interface import Encoded, Media, Query
 from emomm_study.systems.prompts import reply
 
 MIXTURE = {
@@ -53,7 +54,7 @@ class EncodedBank:
         return replace(seen, video=seen.video.float(), audio=heard.audio.float())
 
 
-def encode_bank(backbone: OmniModel, bank: Bank, log: Log, batch: int = 64) -> EncodedBank:
+def encode_bank(backbone: Backbone, bank: Bank, log: Log, batch: int = 64) -> EncodedBank:
     """Run both trained towers once over the bank, as they are run for an answer."""
     clips: list[Encoded] = []
     began = time.time()
@@ -112,7 +113,7 @@ def _coalitions(step: int, steps: int, rng: np.random.Generator) -> tuple[str, s
 
 
 def half_batch_loss(
-    backbone: OmniModel, queries: list[Query], labels: np.ndarray, scores: np.ndarray, written: int
+    backbone: Backbone, queries: list[Query], labels: np.ndarray, scores: np.ndarray, written: int
 ) -> tuple[torch.Tensor, torch.Tensor, float]:
     """Cross-entropy of the letter, of all else that is written, and the letter's accuracy.
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, ProcessorMixin
 
-from emomm_study.systems.omni import OmniModel
+from emomm_study.systems.backbone import Backbone
 
 SECONDS = 3
 """Of a clip's sound, the rest of which no small model hears."""
@@ -59,7 +59,7 @@ class Mini(ABC):
         """Tokens of a batch of :meth:`sounds`, concatenated, and how many each sound has."""
 
     @abstractmethod
-    def backbone(self) -> OmniModel:
+    def backbone(self) -> Backbone:
         """The model behind the benchmark's questions."""
 
     def fit_to(self, features: torch.Tensor, extent: torch.Tensor) -> None:  # noqa: B027

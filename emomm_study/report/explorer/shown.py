@@ -15,8 +15,6 @@ from emomm_lib.chase.router import Router
 from emomm_lib.labels import CLASSES, MODALITIES
 from emomm_study.evaluate.experiment import Experiment
 from emomm_study.evaluate.inspection import Inspection, Look
-from emomm_study.media.video import read_frames
-from emomm_study.paths import resolve_media
 from emomm_study.report.explorer.state import BY_HAND, ExplorerState
 
 KEPT = 4
@@ -139,8 +137,7 @@ class Explored:
         return Shown(state, opened, before, after, self._remarks(state, opened, after))
 
     def _tiles(self, clip: pd.Series, steps: int) -> np.ndarray:
-        path = resolve_media(self.bench.roots[clip["corpus"]], clip["video_path"])
-        frames = read_frames(path, self.bench.media.video)
+        frames = self.bench.frames(clip)
         # A step of the video's tokens covers several frames; the first of them stands for it.
         chosen = frames[np.arange(steps) * len(frames) // steps]
         side = 160 / max(chosen.shape[1:3])

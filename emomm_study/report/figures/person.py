@@ -84,29 +84,36 @@ def person_frames(
     store: RegionStore,
     grid: Callable[[pd.Series], tuple[int, int, int]],
     *,
+    seen: Callable[[int, int], tuple[int, int, int, int]] | None = None,
     each: int = 3,
     seed: int = 0,
 ) -> list[PersonFrame]:
     """The middle frames of ``each`` random clips of every corpus, whose regions the store has.
 
     ``clips`` has the manifest's ``sample_id, corpus, video_path``; ``grid`` gives the (t, h, w) of
-    a clip's video tokens, which depends on its shape. Raises as :meth:`RegionStore.read`.
+    a clip's video tokens, which depends on its shape, and ``seen`` the part of a frame of some
+    height and width that they show (top, left, height, width), all of it by default. Raises as
+    :meth:`RegionStore.read`.
     """
     frames = []
     for corpus in (c for c in CORPUS_NAMES if (clips["corpus"] == c).any()):
         own = clips[clips["corpus"] == corpus].sort_values("sample_id")
         for _, clip in own.sample(min(each, len(own)), random_state=seed).iterrows():
             video = resolve_media(roots[corpus], clip["video_path"])
-            regions, seen = store.read(video), read_frames(video, store.video)
-            middle = len(seen) // 2
-            cover = token_cover(regions.mask, grid(clip))
-            step = middle // -(-len(seen) // len(cover))
+            regions, pictures = store.read(video), read_frames(video, store.video)
+            shape = pictures.shape[1:3]
+            top, left, height, width = seen(*shape) if seen else (0, 0, *shape)
+            part = np.s_[:, top : top + height, left : left + width]
+            pictures, mask = pictures[part], regions.mask[part]
+            middle = len(pictures) // 2
+            cover = token_cover(mask, grid(clip))
+            step = middle // -(-len(pictures) // len(cover))
             frames.append(
                 PersonFrame(
                     corpus,
                     str(regions.found[middle]),
-                    seen[middle],
-                    regions.mask[middle],
+                    pictures[middle],
+                    mask[middle],
                     cover[step],
                 )
             )

@@ -1,0 +1,62 @@
+"""Which kind of system a checkpoint is, and how it is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from transformers import PretrainedConfig
+
+from emomm_study.systems.interface import System
+
+Open = Callable[..., System]
+
+KINDS = {
+    "qwen2_5_omni": "emomm_study.systems.omni:OmniModel",
+    "qwen2_5_omni_thinker": "emomm_study.systems.omni:OmniModel",
+    "vita-Qwen2": "emomm_study.systems.vita.adapter:VitaModel",
+}
+"""By the ``model_type`` of a checkpoint's ``config.json`` the class that opens it, by ``load``."""
+
+
+def model_type(name_or_path: str | Path) -> str:
+    """``model_type`` of a folder's or a downloaded checkpoint's ``config.json``.
+
+    Raises ``ValueError`` for a folder without that file, or a file without that entry.
+    """
+    path = Path(name_or_path)
+    if path.is_dir() and not (path / "config.json").is_file():
+        raise ValueError(f"{path} has no config.json; expected a folder by save_pretrained")
+    config, _ = PretrainedConfig.get_config_dict(str(name_or_path))
+    if not (found := config.get("model_type")):
+        raise ValueError(
+            f"{name_or_path}: config.json names no model_type; known are {', '.join(KINDS)}"
+        )
+    return found
+
+
+def load_system(
+    name_or_path: str | Path,
+    *,
+    dtype: str = "auto",
+    device: str = "cpu",
+    pixels: Sequence[int] | None = None,
+    **options: Any,
+) -> System:
+    """Open a checkpoint by what its ``config.json`` says that it is.
+
+    ``dtype`` is a torch dtype's name or ``auto``; ``pixels`` the least and the most pixels of a
+    frame, for kinds that resize freely; ``options`` are the kind's own. Raises ``ValueError`` for a
+    kind that is not in :data:`KINDS`, and as the kind does.
+    """
+    kind = model_type(name_or_path)
+    if kind not in KINDS:
+        raise ValueError(
+            f"{name_or_path} is a {kind!r} model; known are {', '.join(KINDS)}. "
+            "docs/add_a_backbone.md says how to add one"
+        )
+    module, _, name = KINDS[kind].partition(":")
+    found = getattr(import_module(module), name)
+    return found.load(name_or_path, dtype=dtype, device=device, pixels=pixels, **options)
