@@ -36,12 +36,11 @@ class VitaMiniConfig:
     vision_layers: int = 3
     vision_heads: int = 4
     vision_ffn: int = 192
-    audio_channels: int = 24
+    audio_channels: int = 48
     audio_hidden: int = 96
     audio_layers: int = 2
     audio_heads: int = 4
     audio_ffn: int = 192
-    audio_adapter: int = 128
     side: int = 168
 
     def build(self) -> VitaMini:
@@ -103,7 +102,7 @@ def build_model(
             "num_hidden_layers": config.audio_layers,
             "num_attention_heads": config.audio_heads,
             "intermediate_size": config.audio_ffn,
-            "adapter_size": config.audio_adapter,
+            "adapter_size": 2 * config.audio_hidden,
         },
     )
     return VitaForConditionalGeneration(sizes)
