@@ -10,6 +10,11 @@ import torch
 
 from emomm_lib import OTHER
 from emomm_study.mini.model.build import MiniConfig, build_model, build_processor
+from emomm_study.mini.model.build_vita import (
+    VitaMiniConfig,
+    build_model as build_vita_model,
+    build_tokenizer as build_vita_tokenizer,
+)
 
 # Imported here: beside a CPU build of torch they need emomm_study.systems to be imported first.
 from transformers.masking_utils import eager_mask  # isort: skip
@@ -75,7 +80,16 @@ def phi4():
     return Phi4MultimodalForCausalLM(config)
 
 
-MAKERS = {"qwen2.5-omni": qwen25, "qwen3-omni": qwen3, "gemma3": gemma3, "phi4": phi4}
+def vita():
+    small = VitaMiniConfig(hidden=32, layers=3, heads=4, kv_heads=2, ffn=48, vision_hidden=32,
+                           vision_layers=1, vision_heads=2, vision_ffn=32, audio_channels=4,
+                           audio_hidden=32, audio_layers=1, audio_heads=2, audio_ffn=32,
+                           audio_adapter=32, side=56)  # fmt: skip
+    return build_vita_model(build_vita_tokenizer(small), small)
+
+
+MAKERS = {"qwen2.5-omni": qwen25, "vita": vita, "qwen3-omni": qwen3, "gemma3": gemma3,
+          "phi4": phi4}  # fmt: skip
 
 
 def make(name):

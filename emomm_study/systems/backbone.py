@@ -39,7 +39,7 @@ from emomm_study.systems.passes import Beginning, Tokens, fork, schedule
 from emomm_study.systems.plain import PlainText
 from emomm_study.systems.prompts import TRANSCRIPT_PREFIX, check_transcript, reply
 
-PARTS = ".safetensors", ".json", ".jinja", ".yaml"
+PARTS = ".safetensors", ".pt", ".json", ".jinja", ".yaml"
 """Files of a model's folder that can change an answer."""
 
 
@@ -475,8 +475,13 @@ def weights_fingerprint(path: Path, config: PretrainedConfig) -> str:
         if commit is None:
             raise ValueError(f"{path}: its commit is unknown, so results could not be told apart")
         return f"{path}@{commit}"
+    return files_digest(path)
+
+
+def files_digest(*folders: Path) -> str:
+    """Digest of all files that can change an answer, with their names, folder by folder."""
     digest = hashlib.sha256()
-    for file in sorted(p for p in path.iterdir() if p.suffix in PARTS):
+    for file in (f for p in folders for f in sorted(p.iterdir()) if f.suffix in PARTS):
         with file.open("rb") as handle:
             digest.update(file.name.encode() + hashlib.file_digest(handle, "sha256").digest())
     return digest.hexdigest()[:16]

@@ -39,6 +39,8 @@ from transformers import AttentionInterface, AttentionMaskInterface, StaticCache
 
 T, A, V = 0, 1, 2
 QWEN = "qwen2.5-omni"
+BACKBONES = (QWEN, "vita")
+"""The two that the paper steers: all cases are tried on both."""
 SETTINGS = {"first_layer": 2, "tau": 0.57, "eta": 0.8, "gamma": 1.7, "beta": 0.9, "top_k": 2,
             "psi_hat": 0.6, "percentile": 55.0, "epsilon_a": 1e-4, "epsilon_b": 1e-3}  # fmt: skip
 SCOPES = ("decision", "all")
@@ -299,13 +301,14 @@ def check(model, exact, base, padded, asked, gate, tolerance=1e-5):
 MODES = list(itertools.product(SCOPES, ("softmax", "share"), ("sdpa", "eager"), (True, False)))
 
 
+@pytest.mark.parametrize("name", BACKBONES)
 @pytest.mark.parametrize(("scope", "preference", "base", "padded"), MODES)
 @torch.no_grad()
 def test_a_steered_forward_is_algorithm_1_on_whole_matrices(
-    models, exact, scope, preference, base, padded
+    models, exact, name, scope, preference, base, padded
 ):
     asked = config(scope=scope, preference=preference)
-    check(models[QWEN], exact[QWEN], base, padded, asked, router(preference_kind=preference))
+    check(models[name], exact[name], base, padded, asked, router(preference_kind=preference))
 
 
 VARIANTS = {
@@ -326,12 +329,13 @@ VARIANTS = {
 }
 
 
+@pytest.mark.parametrize("name", BACKBONES)
 @pytest.mark.parametrize("scope", SCOPES)
 @pytest.mark.parametrize("variant", VARIANTS)
 @torch.no_grad()
-def test_every_setting_has_the_effect_of_its_equation(models, exact, variant, scope):
+def test_every_setting_has_the_effect_of_its_equation(models, exact, name, variant, scope):
     asked = config(scope=scope, **VARIANTS[variant])
-    check(models[QWEN], exact[QWEN], "sdpa", True, asked, decree())
+    check(models[name], exact[name], "sdpa", True, asked, decree())
 
 
 GATES = {
@@ -341,14 +345,17 @@ GATES = {
 }
 
 
+@pytest.mark.parametrize("name", BACKBONES)
 @pytest.mark.parametrize("scope", SCOPES)
 @pytest.mark.parametrize("gate", GATES)
 @torch.no_grad()
-def test_every_gate_steers_by_its_own_p_and_g(models, exact, gate, scope):
-    check(models[QWEN], exact[QWEN], "sdpa", True, config(scope=scope), GATES[gate]())
+def test_every_gate_steers_by_its_own_p_and_g(models, exact, name, gate, scope):
+    check(models[name], exact[name], "sdpa", True, config(scope=scope), GATES[gate]())
 
 
-OTHERS = list(itertools.product([n for n in MAKERS if n != QWEN], SCOPES, ("sdpa", "eager")))
+OTHERS = list(
+    itertools.product([n for n in MAKERS if n not in BACKBONES], SCOPES, ("sdpa", "eager"))
+)
 
 
 @pytest.mark.parametrize("padded", (True, False))
@@ -372,7 +379,7 @@ def test_a_float64_model_is_steered_to_double_precision(models, exact, name, sco
     check(model, exact[name], "sdpa", True, config(scope=scope, tau=0.5), gate, 1e-10)
 
 
-@pytest.mark.parametrize("name", (QWEN, "gemma3"))
+@pytest.mark.parametrize("name", (*BACKBONES, "gemma3"))
 @torch.no_grad()
 def test_a_prompt_computed_in_cached_pieces_is_steered_at_its_last_position(models, exact, name):
     model, gate, asked = models[name], router(2), config()
@@ -388,14 +395,15 @@ def test_a_prompt_computed_in_cached_pieces_is_steered_at_its_last_position(mode
     torch.testing.assert_close(last, expected.logits[:, -1], atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("name", BACKBONES)
 @pytest.mark.parametrize("scope", SCOPES)
 @torch.no_grad()
-def test_empty_slots_of_a_static_cache_are_not_steered_towards(models, exact, scope):
-    model, gate, asked = models[QWEN], router(), config(scope=scope)
+def test_empty_slots_of_a_static_cache_are_not_steered_towards(models, exact, name, scope):
+    model, gate, asked = models[name], router(), config(scope=scope)
     model.set_attn_implementation("sdpa")
     tokens, mask, ids = inputs()
     importance = importance_of(ids)
-    expected = printed(exact[QWEN], tokens, mask, ids, gate, asked, importance)
+    expected = printed(exact[name], tokens, mask, ids, gate, asked, importance)
     cache = StaticCache(config=model.config.get_text_config(), max_cache_len=64)
     with steer(model, gate, asked, ids, importance=importance, rows=True) as steered:
         out = run(model, tokens, mask, past_key_values=cache, use_cache=True,
@@ -404,7 +412,7 @@ def test_empty_slots_of_a_static_cache_are_not_steered_towards(models, exact, sc
 
 
 @pytest.mark.parametrize("scope", SCOPES)
-@pytest.mark.parametrize("name", (QWEN, "gemma3"))
+@pytest.mark.parametrize("name", (*BACKBONES, "gemma3"))
 @torch.no_grad()
 def test_tokens_that_follow_in_the_same_pass_see_the_prompt_as_scope_says(
     models, exact, name, scope
@@ -562,7 +570,7 @@ def unchanged(cache, before):
     return all(torch.equal(x.keys, k) and torch.equal(x.values, v) for x, (k, v) in pairs)
 
 
-REPLAYED = [(QWEN, None), (QWEN, 3), ("qwen3-omni", 3), ("phi4", None)]
+REPLAYED = [(QWEN, None), (QWEN, 3), ("vita", None), ("qwen3-omni", 3), ("phi4", None)]
 
 
 @pytest.mark.parametrize("base", ("sdpa", "eager"))

@@ -22,12 +22,16 @@ from tiny_media import grey_frames, tone, write_mp4
 from emomm_lib.labels import CLASSES
 from emomm_study import paper
 from emomm_study.evaluate.cases import RULES, Answer, Case, NoCase
+from emomm_study.evaluate.experiment import Experiment
+from emomm_study.evaluate.files import MediaSettings
 from emomm_study.evaluate.inspection import Look
+from emomm_study.evaluate.store import PredictionStore
 from emomm_study.media.audio import AudioSettings
 from emomm_study.media.video import MediaError, VideoSettings
 from emomm_study.report import cards, numbers, style
 from emomm_study.report.manifest import Provenance
 from emomm_study.report.publish import caption, write_figure
+from emomm_study.systems.interface import STEERED_BY
 
 RATE = 16_000
 CONFLICT, NO_AUDIO, NO_VIDEO, NO_TEXT = RULES[:4]
@@ -281,10 +285,13 @@ def test_a_card_has_the_frames_and_the_sound_that_the_model_was_given(tmp_path):
     case = published_case(7)
     case = replace(case, clip=pd.concat([case.clip, pd.Series(
         {"video_path": "a.mp4", "audio_path": "a.mp4"})]))  # fmt: skip
-    media = SimpleNamespace(video=VideoSettings(4), audio=AudioSettings(max_seconds=0.5))
-    bench = SimpleNamespace(roots={"cmu_mosi": tmp_path}, media=media)
+    media = MediaSettings(VideoSettings(4), AudioSettings(max_seconds=0.5))
+    model = SimpleNamespace(**dict.fromkeys(STEERED_BY))
+    model.seen = lambda height, width: (4, 0, height - 8, width)  # it crops what it is given
+    store = PredictionStore(tmp_path / "p.sqlite")
+    bench = Experiment(model, pd.DataFrame(), {"cmu_mosi": tmp_path}, store, media)
     card = cards.make_card(case, bench, {}, "mini")
-    assert card.frames.shape == (4, 32, 32, 3) and len(card.sound.samples) == RATE // 2
+    assert card.frames.shape == (4, 24, 32, 3) and len(card.sound.samples) == RATE // 2
     hidden = cards.make_card(replace(case, rule=NO_AUDIO), bench, {}, "mini")
     assert hidden.sound is None and hidden.audio == "[missing]"
     (tmp_path / "a.mp4").unlink()

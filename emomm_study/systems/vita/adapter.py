@@ -5,6 +5,8 @@ from __future__ import annotations
 import emomm_lib._torchvision  # noqa: F401
 
 # isort: split
+import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,10 +14,11 @@ from typing import Any
 
 import torch
 
-from emomm_study.systems.backbone import Backbone, weights_fingerprint
+from emomm_study.systems.backbone import Backbone, files_digest
 from emomm_study.systems.interface import Computed, Encoded, Media, Query
 from emomm_study.systems.passes import Tokens
 from emomm_study.systems.prompts import SYSTEM_PROMPT, messages
+from emomm_study.systems.vita.load import audio_folder, load_vita, local_folder
 from emomm_study.systems.vita.modeling import VitaForConditionalGeneration
 from emomm_study.systems.vita.processing import VitaProcessor
 
@@ -37,6 +40,7 @@ class States:
 
 
 STATES = States()
+_LEADING = re.compile(rf"^\s*[{''.join(asdict(STATES).values())}]+")
 
 
 class VitaModel(Backbone):
@@ -80,11 +84,8 @@ class VitaModel(Backbone):
         the checkpoint leaves it open (:func:`load_vita`). Every frame is one tile of the size that
         the vision tower has, so that ``pixels`` change nothing. Raises like :func:`load_vita`.
         """
-        from emomm_study.systems.vita.load import load_vita
-
         model, processor = load_vita(name_or_path, dtype=dtype, device=device, audio=audio)
-        made_of = weights_fingerprint(Path(name_or_path), model.config)
-        return cls(model, processor, made_of)
+        return cls(model, processor, _fingerprint(name_or_path))
 
     def settings(self) -> dict[str, Any]:
         """All on this side that can change an answer, for run fingerprints."""
@@ -190,4 +191,15 @@ class VitaModel(Backbone):
         return found
 
     def _said(self, text: str) -> str:
-        return text.lstrip().lstrip("".join(asdict(STATES).values()))
+        return _LEADING.sub("", text)
+
+
+def _fingerprint(name_or_path: str | Path) -> str:
+    """Digest of a folder's files, the audio encoder's included, or a hub model's commits."""
+    folder = local_folder(name_or_path)
+    if not Path(name_or_path).is_dir():
+        # A downloaded model lies in a folder that is named after its commit.
+        return f"{name_or_path}@{folder.name}"
+    settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    own = [] if "audio_config" in settings else [audio_folder(folder, settings["mm_audio_encoder"])]
+    return files_digest(folder, *own)
