@@ -30,7 +30,7 @@ from emomm_study.mini.reading import CARD_SCORES, reading_accuracy
 from emomm_study.mini.surrogate.cue import Expressiveness
 from emomm_study.mini.surrogate.plan import CLASS_AGREEMENT
 from emomm_study.paths import ROOT, cache_dir
-from emomm_study.systems.omni import OmniModel
+from emomm_study.systems.table import load_system
 
 MEDIA = MediaSettings(VideoSettings(num_frames=FRAMES), AudioSettings(max_seconds=float(SECONDS)))
 """How the models were trained to see and hear clips; the mini profile reads them the same way."""
@@ -163,7 +163,7 @@ def accuracy_table(scores: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def card(kind: Kind, folder: Path, scores: pd.DataFrame) -> str:
+def card_text(kind: Kind, folder: Path, scores: pd.DataFrame) -> str:
     """The model card of the model in ``folder``, given its scores on held-out clips."""
     settings = json.loads((folder / "recipe.json").read_text())
     config, shown = kind.config(**settings["config"]), Expressiveness()
@@ -191,9 +191,9 @@ def card(kind: Kind, folder: Path, scores: pd.DataFrame) -> str:
 def write_card(kind: Kind, folder: Path, clips: int) -> pd.DataFrame:
     """Measure the model in ``folder`` and write its card and the card's scores beside it."""
     store = PredictionStore(cache_dir() / "predictions.sqlite")
-    bench = Experiment(OmniModel.load(folder), pd.DataFrame(), {}, store, MEDIA)
+    bench = Experiment(load_system(folder), pd.DataFrame(), {}, store, MEDIA)
     scores = reading_accuracy(bench, clips, seed=CARD_SEED)
-    (folder / "README.md").write_text(card(kind, folder, scores), encoding="utf-8")
+    (folder / "README.md").write_text(card_text(kind, folder, scores), encoding="utf-8")
     scores.round(6).to_csv(folder / CARD_SCORES, index=False)
     return scores
 
