@@ -201,6 +201,19 @@ ITEM_KEYS = {
 _VALUES = {3: "count", 4: "agreement", 5: "supported"}
 
 
+HUB_NAMES = {"VITA-1.5": "VITA-1.5-8B"}
+"""Names in the paper of models that are downloaded under others."""
+
+
+def model_name(name: str) -> str:
+    """A model's name as the paper prints it, from a hub id or a folder's name.
+
+    ``model_name("VITA-MLLM/VITA-1.5") == "VITA-1.5-8B"``; one that the paper does not have stays.
+    """
+    last = name.rsplit("/", 1)[-1]
+    return HUB_NAMES.get(last, last)
+
+
 def item_names(number: int, frame: pd.DataFrame) -> pd.Series:
     """Identifier of each row of a long frame with the columns ``ITEM_KEYS[number]``.
 
@@ -265,7 +278,7 @@ def _by_item(values: pd.DataFrame | pd.Series | Mapping[str, float], name: str) 
 
 def _same_model(one: str, other: str) -> bool:
     """Whether two names mean one model, with or without the owner (``Qwen/Qwen2.5-Omni-7B``)."""
-    return one.rsplit("/", 1)[-1] == other.rsplit("/", 1)[-1]
+    return model_name(one) == model_name(other)
 
 
 def compare(

@@ -153,7 +153,18 @@ detection.set_index(["router", "coalition"]).round(2)
 published = Routed(study.router(PUBLISHED)[0])
 measured = table6_metrics(study, published)
 run.record(measured, "table 6", by=["split", "metric"], trained=True)
-table = table6(measured, run.profile)
+
+# %% [markdown]
+# The same for every further backbone of the profile: states of its own, and a published router trained on them.
+
+# %%
+others = {}
+for other in run.other_benches():
+    its = Study(other, other.states(other.clips))
+    others[other.name] = table6_metrics(its, Routed(its.router(PUBLISHED)[0]))
+    run.record(others[other.name], f"table 6, {other.name}", by=["split", "metric"], trained=True)
+whole = pd.concat([own.assign(model=name) for name, own in {bench.name: measured, **others}.items()])
+table = table6(whole, run.profile)
 run.publish(table, "table6", "Table 6", "Conflict detection and target-modality identification")
 table
 
@@ -178,8 +189,9 @@ run.publish(
 # Table 6 is about a router on Qwen2.5-Omni-7B; another model's router has items of its own.
 
 # %%
-ours = measured.assign(item=paper.item_names(6, measured), reproduced=measured["value"])
-ours = ours.assign(model="CHASE router" if bench.name == "Qwen2.5-Omni-7B" else bench.name)
+ours = whole.assign(item=paper.item_names(6, whole), reproduced=whole["value"])
+ours["item"] += ("/" + ours["model"]).where(ours["model"] != bench.name, "")
+ours["model"] = ours["model"].replace("Qwen2.5-Omni-7B", "CHASE router")
 run.compare(paper.items(6), ours, 0.02)
 
 # %% [markdown]

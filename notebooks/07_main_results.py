@@ -68,7 +68,8 @@ from emomm_study.evaluate.protocol import (
     tuned,
     write_choices,
 )
-from emomm_study.evaluate.results import instances, join, table1_scores
+from emomm_study.evaluate.results import declined, instances, join, table1_scores
+from emomm_study.evaluate.states import COALITIONS
 from emomm_study.mini.reading import beside_card, reading_accuracy
 from emomm_study.notebook import open_run
 from emomm_study.report import tables
@@ -199,12 +200,37 @@ tested = on_test(study, methods)
 rows = {"baseline": scored, **tested}
 scores = pd.concat([table1_scores(part).assign(method=name) for name, part in rows.items()])
 run.record(scores, "table 1", by=["method", "subset", "metric"], trained=True)
-results = tables.published_units(scores).assign(model=bench.name)
+results = tables.published_units(scores).assign(model=paper.model_name(bench.name))
+
+# %% [markdown]
+# The further backbones of the profile take the paper's method alone: a router trained on their own states, psi-hat
+# and P chosen on their own validation answers by the same budget.
+
+# %%
+name, gate, _, values, group = METHODS[0]
+others, its_gains, remarks = [results], [], []
 run.made_of = [test, bench.fingerprint]
+for other in run.other_benches():
+    run.made_of.append(other.fingerprint)
+    its = Study(other, other.states(other.clips))
+    [choice] = tuned(its, [Candidate(name, gate, search(its.base, values, search_budget), group)]).values()
+    before, after = baseline(its, test), on_test(its, [Method(name, gate, choice.config)])[name]
+    its_scores = pd.concat([table1_scores(before).assign(method="baseline"), table1_scores(after).assign(method=name)])
+    run.record(its_scores, f"table 1, {other.name}", by=["method", "subset", "metric"], trained=True)
+    others.append(tables.published_units(its_scores).assign(model=paper.model_name(other.name)))
+    its_gains.append(paired_frame(before, after, cluster="speaker_id").assign(method=f"{name} on {other.name}"))
+    declines = declined(other.predictions(test, COALITIONS))
+    if declines is not None:
+        remarks.append(f"{other.name} itself would rather not have answered {declines:.1%} of the instances.")
+    print(f"{other.name}: psi-hat {choice.config.psi_hat:g}, P {choice.config.percentile:g} "
+          f"({choice.tied} of {choice.tried} tied)")
+results = pd.concat(others, ignore_index=True)
+
+# %%
 run.publish(
     tables.table1(results, run.profile), "table1", "Table 1",
     "Main results beside the published rows", decimals=tables.DECIMALS,
-    note=f"{data_note} {len(test)} clips; {len(failed)} failed instances are not scored.",
+    note=" ".join([data_note, f"{len(test)} clips; {len(failed)} failed instances are not scored.", *remarks]),
 )
 
 # %% [markdown]
@@ -222,6 +248,15 @@ gains = pd.concat(
 )
 run.record(gains, "gains", by=["method", "subset", "metric"], trained=True)
 paired_table(gains)
+
+# %% [markdown]
+# And of the further backbones:
+
+# %%
+if its_gains:
+    its_gains = pd.concat(its_gains)
+    run.record(its_gains, "gains of other backbones", by=["method", "subset", "metric"], trained=True)
+    display(paired_table(its_gains))
 
 # %%
 groups = {name: choice.group for name, choice in chosen.items()}
@@ -288,13 +323,13 @@ missing = both[both["coalition"] != "TAV"].assign(right=lambda f: f["label_pred"
 # %% [markdown]
 # ## Beside the paper
 #
-# The published rows to compare with are Qwen2.5-Omni-7B's, baseline and CHASE. A result of
+# The published rows to compare with are those of the two steered models, baseline and CHASE. A result of
 # another model has an item of its own, without a published value.
 
 # %%
 ours = results.assign(item=paper.item_names(1, results), reproduced=results["value"])
 published = paper.items(1)
-published = published[published["item"].str.contains("/Qwen2.5-Omni-7B/")]
+published = published[published["model"].isin(["Qwen2.5-Omni-7B", "VITA-1.5-8B"])]
 tolerance = {i: 0.01 if i.endswith("/mae") else 1.0 for i in published["item"]}
 run.compare(published, ours, tolerance)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -75,6 +76,16 @@ def join(rows: pd.DataFrame, predictions: pd.DataFrame) -> tuple[pd.DataFrame, p
     lost = joined[~answered]
     outcome = lost["failure"].isna().map({True: "unparseable", False: "failed"})
     return scored.reset_index(drop=True), lost.assign(outcome=outcome).reset_index(drop=True)
+
+
+def declined(predictions: pd.DataFrame) -> float | None:
+    """Share in 0..1 of answers to which the system says that it would rather give none.
+
+    By the ``declined`` of their ``details``; None where no answer has one, as of most systems.
+    """
+    said = [json.loads(text) for text in predictions["details"].dropna()]
+    asked = [own["declined"] for own in said if "declined" in own]
+    return sum(asked) / len(asked) if asked else None
 
 
 def outcomes(

@@ -133,7 +133,7 @@ def table1(results: pd.DataFrame, heading: str) -> pd.DataFrame:
 
     ``results`` has ``model, method`` (``baseline`` or ``CHASE``)``, subset, metric`` (``acc, f1,
     mae``)``, value, low, high`` in published units (see :func:`published_units`); a hub id counts
-    as its last part. A model that the paper does not have forms the group "not in the paper" and
+    as the paper's name for it. A model that the paper does not have forms the group "not in the paper" and
     has no published row, so a small model's numbers never stand in a real model's row.
 
     Returns rows ``(group, model, method, values)`` with ``values`` either ``published`` or the
@@ -141,7 +141,7 @@ def table1(results: pd.DataFrame, heading: str) -> pd.DataFrame:
     ``[low, high]``, empty for published rows.
     """
     known = paper.table(1)
-    results = results.assign(model=results["model"].str.rsplit("/", n=1).str[-1])
+    results = results.assign(model=results["model"].map(paper.model_name))
     order = known.drop_duplicates(["model", "method"])[["group", "model", "method"]]
     ours = results.drop_duplicates(["model", "method"])[["model", "method"]]
     ours = ours.merge(order, how="left", on=["model", "method"])
@@ -212,11 +212,17 @@ def table6(results: pd.DataFrame, heading: str) -> pd.DataFrame:
     """Table 6: how well the router finds conflicts and the modality to trust, by split.
 
     ``results`` has ``split`` (``valid, test``), ``metric`` (``conflict_recall, target_top1,
-    joint_success``) and ``value, low, high`` in 0..1, as by ``metrics.routing.routing_metrics``.
+    joint_success``) and ``value, low, high`` in 0..1, as by ``metrics.routing.routing_metrics``, and
+    ``model`` where there are several; the paper does not say of which model its router is.
 
-    Returns columns ``(metric, published | <heading> | 95%)``, ``95%`` a text. A split without
-    results has no number. Raises ``ValueError`` for another split or metric or two rows of one.
+    Returns columns ``(metric, published | <heading> | 95%)``, ``95%`` a text, and rows by split, or by
+    (model, split). A split without results has no number. Raises ``ValueError`` for another split or
+    metric or two rows of one.
     """
+    if "model" in results:
+        each = results.groupby("model", sort=False)
+        parts = {name: table6(own.drop(columns="model"), heading) for name, own in each}
+        return pd.concat(parts, names=["model"])
     _allowed(results["split"], "Table 6", SPLIT_NAMES)
     _allowed(results["metric"], "Table 6", ROUTING_NAMES)
     known = paper.table(6).pivot(index="split", columns="metric", values="value")

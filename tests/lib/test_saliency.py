@@ -39,9 +39,9 @@ def exact(model):
     return model
 
 
-@pytest.fixture(scope="module")
-def made():
-    model = make("qwen2.5-omni")
+@pytest.fixture(scope="module", params=("qwen2.5-omni", "vita"))
+def made(request):
+    model = make(request.param)
     return {"float32": model, "float64": exact(model)}
 
 
@@ -55,8 +55,10 @@ def batch(model, rows: int = 4, length: int = 24, seed: int = 0):
     """Left-padded prompts; the last has no video. Positions differ between the three axes."""
     tokens, mask, ids = inputs(rows, length, seed=seed)
     ids[-1] = torch.where(ids[-1] == V, OTHER, ids[-1])
-    positions = (mask.cumsum(-1) - 1).clamp(min=0).repeat(3, 1, 1)
-    positions[1] += 2 * (ids == V)
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    if model.config.model_type != "vita-Qwen2":
+        positions = positions.repeat(3, 1, 1)
+        positions[1] += 2 * (ids == V)
     with torch.no_grad():
         embeds = model.get_input_embeddings()(tokens)
     return embeds, mask, positions, ids
@@ -122,7 +124,7 @@ def test_a_batch_gives_each_prompt_what_it_gets_alone(made, precision, base, tol
     for row in range(len(ids)):
         start = int((mask[row] == 0).sum())
         own = slice(row, row + 1), slice(start, None)
-        alone = importance(model, (embeds[own], mask[own], positions[:, *own], ids[own]))
+        alone = importance(model, (embeds[own], mask[own], positions[..., *own], ids[own]))
         torch.testing.assert_close(whole[own], alone, atol=tolerance * 0.01, rtol=tolerance)
 
 

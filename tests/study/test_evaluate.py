@@ -28,6 +28,7 @@ from emomm_study.evaluate.files import MediaSettings
 from emomm_study.evaluate.plan import make_plan
 from emomm_study.evaluate.results import (
     baselines,
+    declined,
     instances,
     join,
     outcomes,
@@ -504,3 +505,9 @@ def test_settings_name_all_that_is_missing():
     few = {k: v for k, v in PARAMETERS.items() if k != "num_frames"}
     with pytest.raises(ValueError, match="needs the parameters backbones, num_frames; set them"):
         ExperimentSettings.of(few)
+
+
+def test_the_share_of_answers_that_a_system_would_rather_not_give():
+    said = ['{"declined": true}', '{"declined": false, "x": 1}', None, '{"other": 2}']
+    assert declined(pd.DataFrame({"details": said})) == 0.5
+    assert declined(pd.DataFrame({"details": said[2:]})) is None

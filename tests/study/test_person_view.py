@@ -21,14 +21,15 @@ from emomm_study.media.regions import PersonRegions, PersonSettings, suppress
 from emomm_study.media.video import Frames, MediaError
 from emomm_study.systems.interface import Media, Query
 from emomm_study.systems.passes import Tokens
+from tests.backbones import make_vita
 
 SIDE = SMALL.side
 SEEING = [c for c in COALITIONS if "V" in c]
 
 
-@pytest.fixture(scope="module")
-def model():
-    return small_model()
+@pytest.fixture(scope="module", params=["omni", "vita"])
+def model(request):
+    return small_model() if request.param == "omni" else make_vita()
 
 
 def clip(seed: int, region: np.ndarray | None = None, least: float = 0.5) -> Media:
@@ -60,7 +61,7 @@ def test_dropped_tokens_leave_what_masking_them_in_the_whole_prompt_leaves(model
                 assert len(video) == len(e.kept) and 0 < e.kept.sum() < len(e.kept)
                 mask[row, video[~e.kept]] = 0
         with torch.no_grad():
-            hidden = model.model.model.language_model(
+            hidden = model.decoder(
                 inputs_embeds=prompt.inputs_embeds,
                 attention_mask=mask,
                 position_ids=prompt.position_ids,

@@ -489,6 +489,25 @@ def test_table_6_shows_each_published_rate_beside_the_reproduced_one_and_its_int
     assert valid["mini"].isna().all() and valid["95%"].eq("").all()
 
 
+def test_table_6_of_several_models_has_the_rows_of_each():
+    both = pd.concat(
+        [routing("valid", "test").assign(model="b"), routing("test").assign(model="a")]
+    )
+    table = tables.table6(both, "mini")
+    assert table.index.tolist() == [("b", "Valid"), ("b", "Test"), ("a", "Valid"), ("a", "Test")]
+    alone = tables.table6(routing("test"), "mini")
+    pd.testing.assert_frame_equal(table.loc["a"], alone)
+
+
+def test_a_downloaded_model_stands_in_table_1_under_the_papers_name():
+    rows = [("VITA-MLLM/VITA-1.5", "CHASE", "align", "acc", 50.0, 48.0, 52.0)]
+    columns = ["model", "method", "subset", "metric", "value", "low", "high"]
+    table = tables.table1(pd.DataFrame(rows, columns=columns), "paper")
+    found = table.loc[("target backbones", "VITA-1.5-8B", "CHASE")]["EmoMM-Align", "Acc"]
+    assert found.to_dict() == {"published": 53.82, "paper": 50.0}
+    assert paper.model_name("me/vita-mini") == "vita-mini"
+
+
 def test_tables_2_and_6_save_with_the_digits_of_the_paper(tmp_path):
     _, tex = write_table(
         tables.table2(ablation("full", "oracle"), "mini"),

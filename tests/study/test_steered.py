@@ -72,9 +72,11 @@ from emomm_study.evaluate.unsteered import run_fingerprint
 from emomm_study.media.audio import AudioSettings, read_audio
 from emomm_study.media.video import MediaError, VideoSettings, read_video
 from emomm_study.mini.model.build import build_model, build_processor
+from emomm_study.systems.backbone import Backbone
 from emomm_study.systems.interface import Media, Query
 from emomm_study.systems.omni import OmniModel
 from emomm_study.systems.prompts import REPLY_VERSION, prompt_version, reply
+from tests.backbones import make_vita
 
 LAYERS, HEADS = 3, 4
 SIZES = replace(SMALL, layers=LAYERS, heads=HEADS, kv_heads=2)
@@ -105,8 +107,10 @@ def router(seed, **changes):
     return made.eval()
 
 
-@pytest.fixture(scope="module")
-def model() -> OmniModel:
+@pytest.fixture(scope="module", params=["omni"])
+def model(request) -> Backbone:
+    if request.param == "vita":
+        return make_vita()
     torch.manual_seed(1)
     processor = build_processor(SIZES)
     made = build_model(processor, SIZES)
@@ -260,7 +264,7 @@ def best_score(model, query, prompt, cache, label):
         positions = prompt.position_ids.max() + 1 + torch.arange(ids.shape[1])
         hidden = model.model.get_decoder()(
             inputs_embeds=model.model.get_input_embeddings()(ids),
-            position_ids=positions.expand(3, 1, -1),
+            position_ids=positions.expand(*prompt.position_ids.shape[:-1], -1),
             past_key_values=copy.deepcopy(cache),
         ).last_hidden_state
         log_p = model.model.lm_head(hidden[0]).log_softmax(-1)
@@ -268,6 +272,7 @@ def best_score(model, query, prompt, cache, label):
     return max(found, key=found.get)
 
 
+@pytest.mark.parametrize("model", ["omni", "vita"], indirect=True)
 @pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)
 def test_a_stored_answer_is_that_of_steering_its_prompt_alone(model, clips, folder, done, method):
     table, store = done

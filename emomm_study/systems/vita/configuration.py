@@ -52,16 +52,12 @@ class WhaleConfig(PreTrainedConfig):
                 f"the audio encoder's hidden_size {self.hidden_size} must be a multiple of its "
                 f"num_attention_heads {self.num_attention_heads}"
             )
-        self.check_chunks()
-        super().__post_init__(**kwargs)
-
-    def check_chunks(self) -> None:
-        """Raise ``ValueError`` where the chunks have sizes that mean nothing."""
-        if self.chunk_size < 1 and self.chunk_size != ALL or self.left_chunks < ALL:
+        if (self.chunk_size < 1 and self.chunk_size != ALL) or self.left_chunks < ALL:
             raise ValueError(
                 f"chunk_size is 1 or more, or {ALL} for full attention, and left_chunks is 0 or "
                 f"more, or {ALL} for all; got {self.chunk_size} and {self.left_chunks}"
             )
+        super().__post_init__(**kwargs)
 
 
 class VitaConfig(Qwen2Config):

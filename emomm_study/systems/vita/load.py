@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import emomm_lib._torchvision  # noqa: F401
+
+# isort: split
 import json
 import pickle
 import re
@@ -121,7 +124,7 @@ def load_vita(
     """
     folder = local_folder(name_or_path)
     config = read_config(folder, audio)
-    tokenizer = AutoTokenizer.from_pretrained(str(folder))
+    tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
     shapes = weight_shapes(folder)
     config.vocab_size = _rows(folder, shapes, config, len(tokenizer))
     apart = not any(name.startswith(_AUDIO_PREFIX) for name in shapes)

@@ -190,7 +190,7 @@ class VitaProcessor:
         Where there are no settings they are VITA-1.5's; ``load_vita`` takes them from the model's
         configuration.
         """
-        tokenizer = AutoTokenizer.from_pretrained(str(name_or_path))
+        tokenizer = AutoTokenizer.from_pretrained(str(name_or_path), trust_remote_code=False)
         found = cached_file(
             str(name_or_path), SETTINGS, _raise_exceptions_for_missing_entries=False
         )
