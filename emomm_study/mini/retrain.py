@@ -78,6 +78,7 @@ KINDS = {
         adapter=("emomm_study.systems.vita.adapter", "VitaModel"),
         writes="state token, letter, then score",
         config=VitaMiniConfig,
+        recipe=Recipe(audio_steps=600, vision_steps=700),
         own="""
 
 Each frame is a tile of {side} pixels a side, 28 pixels a token and side; no two frames are joined. The

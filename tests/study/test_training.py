@@ -77,8 +77,10 @@ def test_a_killed_training_goes_on_from_its_last_finished_stage(
 
 def test_every_part_of_a_model_is_trained(trained, tiny):
     torch.manual_seed(STEPS.seed)
-    random, learned = tiny.build().model.state_dict(), weights(trained)
-    assert not [name for name, value in learned.items() if torch.equal(value, random[name])]
+    random, learned = tiny.build().model.named_parameters(), weights(trained)
+    left = {name for name, value in random if torch.equal(value, learned[name])}
+    # Qwen2.5-Omni's thinker holds a weight that it never reads.
+    assert left <= {"model.audio_tower.audio_bos_eos_token.weight"}
 
 
 def test_vita_s_features_are_normalized_by_those_of_the_bank(cache):
