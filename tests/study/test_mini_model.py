@@ -11,6 +11,7 @@ import pytest
 
 from emomm_lib.labels import COALITIONS
 from emomm_study.evaluate.experiment import Experiment
+from emomm_study.evaluate.results import declined
 from emomm_study.evaluate.store import PredictionStore
 from emomm_study.mini.reading import CARD_SCORES, reading_accuracy
 from emomm_study.mini.retrain import KINDS, MEDIA, card_text
@@ -66,17 +67,33 @@ def test_the_committed_weights_are_safetensors_of_at_most_12_mb(folder):
     assert not [p for p in files if p.suffix in {".bin", ".pt", ".pth", ".pkl"}]
 
 
-def test_the_model_reads_fresh_files_about_as_well_as_its_card_says(
-    folder, card, tmp_path, monkeypatch
-):
-    monkeypatch.setenv("EMOMM_CACHE", str(tmp_path))
-    store = PredictionStore(tmp_path / "p.sqlite")
-    bench = Experiment(load_system(folder), pd.DataFrame(), {}, store, MEDIA, progress=False)
-    scores = reading_accuracy(bench, 60)
+@pytest.fixture(scope="module")
+def fresh(folder, tmp_path_factory) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Scores on fresh clips, and the answers they are of."""
+    cache = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EMOMM_CACHE", str(cache))
+        store = PredictionStore(cache / "p.sqlite")
+        bench = Experiment(load_system(folder), pd.DataFrame(), {}, store, MEDIA, progress=False)
+        return reading_accuracy(bench, 60), store.read(bench.fingerprint)
+
+
+def test_the_model_reads_fresh_files_about_as_well_as_its_card_says(card, fresh):
     for coalition in ("T", "A", "V", "TAV"):
         claimed, found = (
             f[(f["metric"] == "acc5") & (f["coalition"] == coalition)]["value"].item()
-            for f in (card, scores)
+            for f in (card, fresh[0])
         )
         # 60 clips: three standard errors are about 0.18.
         assert found >= claimed - 0.18, coalition
+
+
+def test_vita_mini_would_itself_write_the_state_that_its_turn_is_due(name, fresh):
+    answers = fresh[1]
+    if name != "vita-mini":
+        assert answers["details"].isna().all()
+        return
+    logits = pd.DataFrame([json.loads(said)["state_logits"] for said in answers["details"]])
+    due = answers["coalition"].map(lambda c: "speech" if "A" in c else "text")
+    assert (logits.idxmax(axis=1) == due).all()
+    assert declined(answers) == 0
