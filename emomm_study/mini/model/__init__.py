@@ -1,3 +1,3 @@
-"""Omni-mini: its making and training. Importing any of it makes torchvision importable first."""
+"""The small models' making and training. Importing any of it makes torchvision importable first."""
 
 import emomm_lib._torchvision  # noqa: F401

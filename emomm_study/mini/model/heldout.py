@@ -1,4 +1,4 @@
-"""Held-out aligned clips as files: how well Omni-mini reads, apart from any conflict."""
+"""Held-out aligned clips as files: how well a small model reads, apart from any conflict."""
 
 from __future__ import annotations
 
