@@ -20,6 +20,7 @@ from emomm_study.corpora.manifest import read_manifest
 from emomm_study.corpora.scores import Corpus
 from emomm_study.evaluate.encodings import EncodingStore
 from emomm_study.evaluate.files import REFUSALS, MediaSettings, PersonOnly, Read, Reader
+from emomm_study.evaluate.headers import Check, questions
 from emomm_study.evaluate.inspection import Inspection
 from emomm_study.evaluate.methods import Method
 from emomm_study.evaluate.parallel import in_order, processes_for
@@ -30,7 +31,7 @@ from emomm_study.evaluate.states import COALITIONS as STATE_COALITIONS, Key, Sta
 from emomm_study.evaluate.steered import SteeredRun, Steering, asked_alike, steering_fingerprint
 from emomm_study.evaluate.store import Prediction, PredictionStore, Written
 from emomm_study.evaluate.unsteered import Decoding, Unsteered, run_fingerprint
-from emomm_study.failures import Failure, Kept, in_one_sentence
+from emomm_study.failures import Failure, Kept, RunStopped, in_one_sentence
 from emomm_study.media.audio import AudioSettings
 from emomm_study.media.region_store import RegionStore
 from emomm_study.media.regions import PersonSettings
@@ -164,9 +165,26 @@ class Experiment:
                 there = recorded.known() | self.store.failed(run)
                 known = {k for k in known if k[1] not in STATE_COALITIONS or k in there}
             plan = make_plan(clips, self.roots, coalitions, known, self.batch_size)
+            if (allow := getattr(self.model, "allow", None)) is not None:
+                allow(questions(plan, self.media))
             ask = Unsteered(self.model, run, decoding, traces, recorded, self.encodings)
             self._carry_out([(plan, ask)], {run: known}, kept)
             return self._answers(run, clips["sample_id"], coalitions)
+
+    def check(
+        self, clips: pd.DataFrame, coalitions: Sequence[str], *, decoding: Decoding = "constrained"
+    ) -> Check:
+        """What :meth:`predictions` would ask and cost; nothing is asked, decoded or sent."""
+        known = self.store.known(run_fingerprint(self.model, self.media, decoding)[0])
+        plan = make_plan(clips, self.roots, coalitions, known, self.batch_size)
+        if (estimate := getattr(self.model, "estimate", None)) is None:
+            return Check(plan.known, plan.remaining)
+        asked, refused = list(questions(plan, self.media)), None
+        try:
+            self.model.allow(asked)
+        except RunStopped as error:
+            refused = str(error)
+        return Check(plan.known, plan.remaining, estimate(asked), refused)
 
     def steered(
         self, clips: pd.DataFrame, coalitions: Sequence[str], methods: Sequence[Method]
@@ -263,9 +281,10 @@ class Experiment:
         """What ``ask`` gives for every batch of a plan, in the plan's order.
 
         In one process, files are read ahead while the model computes; in several, each reads and
-        computes whole batches.
+        computes whole batches. What answers one by one is asked from this process alone.
         """
         wanted = processes_for(self.model.device) if self.processes is None else self.processes
+        wanted = 1 if getattr(self.model, "one_by_one", False) else wanted
         if min(wanted, len(plan.batches)) <= 1:
             for batch in _read_ahead(plan, reader):
                 yield from ask(batch)

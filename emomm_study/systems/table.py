@@ -20,6 +20,9 @@ KINDS = {
 }
 """By the ``model_type`` of a checkpoint's ``config.json`` the class that opens it, by ``load``."""
 
+PREFIXES = {"gemini": "emomm_study.systems.gemini:Gemini"}
+"""By what stands before the colon of a name: systems that are no checkpoint, by ``load``."""
+
 
 def model_type(name_or_path: str | Path) -> str:
     """``model_type`` of a folder's or a downloaded checkpoint's ``config.json``.
@@ -49,14 +52,22 @@ def load_system(
 
     ``dtype`` is a torch dtype's name or ``auto``; ``pixels`` the least and the most pixels of a
     frame, for kinds that resize freely; ``options`` are the kind's own. Raises ``ValueError`` for a
-    kind that is not in :data:`KINDS`, and as the kind does.
+    kind that is not in :data:`KINDS`, and as the kind does. ``gemini:MODEL_ID`` and others of
+    :data:`PREFIXES` are no checkpoints, and take ``options`` alone.
     """
+    prefix, colon, name = str(name_or_path).partition(":")
+    if colon and prefix in PREFIXES:
+        return _class(PREFIXES[prefix]).load(name, **options)
     kind = model_type(name_or_path)
     if kind not in KINDS:
         raise ValueError(
             f"{name_or_path} is a {kind!r} model; known are {', '.join(KINDS)}. "
             "docs/add_a_backbone.md says how to add one"
         )
-    module, _, name = KINDS[kind].partition(":")
-    found = getattr(import_module(module), name)
+    found = _class(KINDS[kind])
     return found.load(name_or_path, dtype=dtype, device=device, pixels=pixels, **options)
+
+
+def _class(path: str) -> Any:
+    module, _, name = path.partition(":")
+    return getattr(import_module(module), name)
