@@ -74,8 +74,9 @@ class Failure:
 def is_the_programs(error: BaseException) -> bool:
     """Whether an exception, raised while a clip was worked on, is not the clip's.
 
-    Memory, disk, open files or the device have run out, a store cannot be used, or somebody wants
-    the program to end. Everything else that is raised in a clip's turn is the clip's.
+    Memory, disk, open files or the device have run out, a store cannot be used, what clips are
+    asked of is :class:`Broken`, or somebody wants the program to end. Everything else that is
+    raised in a clip's turn is the clip's.
     """
     types = {kind.__name__ for kind in type(error).__mro__}
     if not isinstance(error, Exception):
@@ -86,7 +87,9 @@ def is_the_programs(error: BaseException) -> bool:
     # FFmpeg's has the words of a damaged header: it was asked for more than there can be.
     if isinstance(error, MemoryError) and "FFmpegError" not in types:
         return True
-    return isinstance(error, sqlite3.Error) or bool(types & _DEVICE) or _CPU_ALLOCATOR in str(error)
+    if isinstance(error, (sqlite3.Error, Broken)):
+        return True
+    return bool(types & _DEVICE) or _CPU_ALLOCATOR in str(error)
 
 
 def named(error: BaseException) -> str:
