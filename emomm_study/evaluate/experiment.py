@@ -39,7 +39,7 @@ from emomm_study.media.video import MediaError, VideoSettings, read_frames
 from emomm_study.paths import cache_dir, located, resolve_media, run_dir
 from emomm_study.systems.interface import Steerable, System, offered
 from emomm_study.systems.named import Named
-from emomm_study.systems.table import load_system
+from emomm_study.systems.table import load_system, shown_name
 
 Ask = Callable[[Sequence[Read]], Iterable[Group]]
 AHEAD = 2
@@ -94,8 +94,8 @@ class Experiment:
 
     @cached_property
     def encodings(self) -> EncodingStore | None:
-        """Encoded clips on disk, where they are kept."""
-        if not self.keep_encodings:
+        """Encoded clips on disk, where they are kept; what answers one by one encodes nothing."""
+        if not self.keep_encodings or getattr(self.model, "one_by_one", False):
             return None
         made_by = {"model": self.model.settings(), "media": self.media.settings()}
         text = json.dumps(made_by, sort_keys=True)
@@ -479,6 +479,6 @@ def open_experiment(settings: ExperimentSettings) -> Experiment:
         MediaSettings(VideoSettings(s.num_frames), AudioSettings(max_seconds=s.max_audio_seconds)),
         s.batch_size,
         keep_encodings=s.keep_encodings,
-        name=named.name,
+        name=shown_name(named),
         model_folder=folder,
     )

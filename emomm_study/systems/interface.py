@@ -53,7 +53,8 @@ class Encoded:
         ``(tokens, hidden)``, None without frames; ``grid`` is how they lie, as the system counts
         (:meth:`Steerable.video_grid`), and ``seconds_per_grid`` the time that a step of it covers.
     audio
-        ``(tokens, hidden)``, None without sound.
+        ``(tokens, hidden)``, None without sound. A system that encodes nothing here has both in a
+        form of its own.
     kept
         ``(t h w,)`` bool, where some of the video's tokens were dropped: ``video`` holds the others.
         They keep the positions that they have in the whole video.

@@ -1,4 +1,4 @@
-"""Which kind of system a checkpoint is, and how it is opened."""
+"""Which kind of system a name means, and how it is opened."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 from transformers import PretrainedConfig
 
 from emomm_study.systems.interface import System
+from emomm_study.systems.named import Named
 
 Open = Callable[..., System]
 
@@ -22,6 +23,9 @@ KINDS = {
 
 PREFIXES = {"gemini": "emomm_study.systems.gemini:Gemini"}
 """By what stands before the colon of a name: systems that are no checkpoint, by ``load``."""
+
+DRIVER = "driver:"
+"""Begins the name of a system in a second process: ``driver:videollama2?python=...&weights=...``."""
 
 
 def model_type(name_or_path: str | Path) -> str:
@@ -53,8 +57,13 @@ def load_system(
     ``dtype`` is a torch dtype's name or ``auto``; ``pixels`` the least and the most pixels of a
     frame, for kinds that resize freely; ``options`` are the kind's own. Raises ``ValueError`` for a
     kind that is not in :data:`KINDS`, and as the kind does. ``gemini:MODEL_ID`` and others of
-    :data:`PREFIXES` are no checkpoints, and take ``options`` alone.
+    :data:`PREFIXES` are no checkpoints, and take ``options`` alone. ``driver:NAME`` is a system in a
+    second process (:mod:`emomm_study.systems.isolated.table`).
     """
+    if str(name_or_path).startswith(DRIVER):
+        from emomm_study.systems.isolated.table import open_driver
+
+        return open_driver(Named(str(name_or_path), options), dtype=dtype, device=device)
     prefix, colon, name = str(name_or_path).partition(":")
     if colon and prefix in PREFIXES:
         return _class(PREFIXES[prefix]).load(name, **options)
@@ -71,3 +80,12 @@ def load_system(
 def _class(path: str) -> Any:
     module, _, name = path.partition(":")
     return getattr(import_module(module), name)
+
+
+def shown_name(named: Named) -> str:
+    """What tables call a system: a checkpoint's name without folders or owner, a driver's title."""
+    if not named.path.startswith(DRIVER):
+        return named.name
+    from emomm_study.systems.isolated.table import driver_of
+
+    return driver_of(named).title
