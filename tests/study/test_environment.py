@@ -56,7 +56,7 @@ def project() -> dict:
 
 def declared() -> list[Requirement]:
     extras = project()["optional-dependencies"]
-    lines = [*project()["dependencies"], *extras["study"], *extras["test"]]
+    lines = [*project()["dependencies"], *extras["study"], *extras["api"], *extras["test"]]
     return [Requirement(line) for line in lines]
 
 
@@ -141,7 +141,7 @@ def imported_modules(package: str) -> dict[str, str]:
     return found
 
 
-OPTIONAL = {"emomm_lib": {"torchvision"}, "emomm_study": set()}
+OPTIONAL = {"emomm_lib": {"torchvision"}, "emomm_study": {"google"}}
 """What a package imports where it is installed, and does without elsewhere."""
 
 
