@@ -17,6 +17,7 @@ from emomm_study.systems.omni import OmniModel
 from emomm_study.systems.prompts import SYSTEM_PROMPT, messages
 from emomm_study.systems.vita.adapter import STATES, VitaModel
 from emomm_study.systems.vita.processing import VitaProcessor
+from tests import qwen3_omni
 
 SIDE, LAYERS, HEADS = 56, 3, 4
 _DECODER = {"hidden": 32, "layers": LAYERS, "heads": HEADS, "kv_heads": 2, "ffn": 32}
@@ -126,4 +127,15 @@ def _append(vita: VitaModel, piece: str | torch.Tensor, embeds: list, ids: list)
         embeds.append(piece)
 
 
-KINDS = {"omni": Kind(make_omni, plain_omni), "vita": Kind(make_vita, plain_vita)}
+def make_qwen3() -> Backbone:
+    """Behind the adapter that docs/add_a_backbone.md writes; its plain path is Omni's."""
+    processor = qwen3_omni.processor()
+    model = random_weights(qwen3_omni.thinker(processor, LAYERS, HEADS))
+    return qwen3_omni.adapter()(model, processor, "random")
+
+
+KINDS = {
+    "omni": Kind(make_omni, plain_omni),
+    "vita": Kind(make_vita, plain_vita),
+    "qwen3-omni": Kind(make_qwen3, plain_omni),
+}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -30,19 +30,10 @@ from emomm_study.mini.reading import CARD_SCORES, reading_accuracy
 from emomm_study.mini.surrogate.cue import Expressiveness
 from emomm_study.mini.surrogate.plan import CLASS_AGREEMENT
 from emomm_study.paths import ROOT, cache_dir
-from emomm_study.systems.omni import OmniModel
+from emomm_study.systems.table import load_system
 
 MEDIA = MediaSettings(VideoSettings(num_frames=FRAMES), AudioSettings(max_seconds=float(SECONDS)))
 """How the models were trained to see and hear clips; the mini profile reads them the same way."""
-
-
-_VITA = """
-
-It is VITA's architecture on a small scale: a tile of {side} pixels is {tokens} tokens a frame, and no
-two frames are joined; the sound's features are normalized by their means and deviations over the
-bank. Attention in the audio encoder is full. Before the letter VITA writes a state token, ☞ to a turn
-with sound and ☜ to one without, which is trained with the reply; nothing here is noise that ☟ would
-be an answer to."""
 
 
 @dataclass(frozen=True)
@@ -53,57 +44,50 @@ class Kind:
     ----------
     original, architecture
         The model that it is a small one of, and its class there.
-    module, system
-        The adapter's.
+    adapter
+        Module and class that open it.
     writes
         What it is trained to write, in order.
     own
         What its card says beyond what holds for all.
-    command
-        Trains it again.
     """
 
-    name: str
     title: str
     original: str
     architecture: str
-    module: str
-    system: str
+    adapter: tuple[str, str]
     writes: str
-    command: str
     config: type[MiniConfig] | type[VitaMiniConfig]
     recipe: Recipe = Recipe()
     own: str = ""
 
 
 KINDS = {
-    kind.name: kind
-    for kind in (
-        Kind(
-            name=MiniConfig.name,
-            title="Omni-mini",
-            original="Qwen2.5-Omni-7B",
-            architecture="Qwen2_5OmniThinkerForConditionalGeneration",
-            module="emomm_study.systems.omni",
-            system="OmniModel",
-            writes="letter, then score",
-            command="python -m emomm_study.mini.retrain",
-            config=MiniConfig,
-        ),
-        Kind(
-            name=VitaMiniConfig.name,
-            title="VITA-mini",
-            original="VITA-1.5",
-            architecture="VitaForConditionalGeneration",
-            module="emomm_study.systems.vita.adapter",
-            system="VitaModel",
-            writes="state token, letter, then score",
-            command="python -m emomm_study.mini.retrain --model vita-mini",
-            config=VitaMiniConfig,
-            own=_VITA,
-        ),
-    )
+    MiniConfig.name: Kind(
+        title="Omni-mini",
+        original="Qwen2.5-Omni-7B",
+        architecture="Qwen2_5OmniThinkerForConditionalGeneration",
+        adapter=("emomm_study.systems.omni", "OmniModel"),
+        writes="letter, then score",
+        config=MiniConfig,
+    ),
+    VitaMiniConfig.name: Kind(
+        title="VITA-mini",
+        original="VITA-1.5",
+        architecture="VitaForConditionalGeneration",
+        adapter=("emomm_study.systems.vita.adapter", "VitaModel"),
+        writes="state token, letter, then score",
+        config=VitaMiniConfig,
+        recipe=Recipe(audio_steps=600, vision_steps=700),
+        own="""
+
+Each frame is a tile of {side} pixels a side, 28 pixels a token and side; no two frames are joined. The
+sound's features are normalized by their means and deviations over the bank; attention in the audio
+encoder is full. The state token, ☞ in a turn with sound and ☜ in one without, is trained with the
+rest of the reply; no sound is noise, which ☟ would be the answer to.""",
+    ),
 }
+"""The small models, by name."""
 
 _CARD = """\
 # {title}
@@ -117,8 +101,8 @@ code as {original}. Nothing it does is a result about a real model or a real per
 ## Use
 
 ```python
-from {module} import {system}
-model = {system}.load("data/{name}")
+from {adapter[0]} import {adapter[1]}
+model = {adapter[1]}.load("data/{name}")
 ```
 
 ## Training data
@@ -180,14 +164,17 @@ def accuracy_table(scores: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def card(kind: Kind, folder: Path, scores: pd.DataFrame) -> str:
+def card_text(kind: Kind, folder: Path, scores: pd.DataFrame) -> str:
     """The model card of the model in ``folder``, given its scores on held-out clips."""
     settings = json.loads((folder / "recipe.json").read_text())
-    parts, shown = kind.config(**settings["config"]).build().parameters(), Expressiveness()
+    config, shown = kind.config(**settings["config"]), Expressiveness()
+    option = "" if config.name == MiniConfig.name else f" --model {config.name}"
     return _CARD.format(
-        **{k: n / 1e6 for k, n in parts.items()},
+        **{part: n / 1e6 for part, n in config.build().parameters().items()},
         **settings["recipe"],
-        **asdict(kind),
+        **(vars(kind) | {"own": kind.own.format(**settings["config"])}),
+        name=config.name,
+        command=f"python -m emomm_study.mini.retrain{option}",
         text_alone=TEXT_ALONE,
         one_alone=ONE_ALONE,
         agreement=CLASS_AGREEMENT,
@@ -205,9 +192,9 @@ def card(kind: Kind, folder: Path, scores: pd.DataFrame) -> str:
 def write_card(kind: Kind, folder: Path, clips: int) -> pd.DataFrame:
     """Measure the model in ``folder`` and write its card and the card's scores beside it."""
     store = PredictionStore(cache_dir() / "predictions.sqlite")
-    bench = Experiment(OmniModel.load(folder), pd.DataFrame(), {}, store, MEDIA)
+    bench = Experiment(load_system(folder), pd.DataFrame(), {}, store, MEDIA)
     scores = reading_accuracy(bench, clips, seed=CARD_SEED)
-    (folder / "README.md").write_text(card(kind, folder, scores), encoding="utf-8")
+    (folder / "README.md").write_text(card_text(kind, folder, scores), encoding="utf-8")
     scores.round(6).to_csv(folder / CARD_SCORES, index=False)
     return scores
 

@@ -52,6 +52,7 @@ class Encoded:
     video
         ``(tokens, hidden)``, None without frames; ``grid`` is how they lie, as the system counts
         (:meth:`Steerable.video_grid`), and ``seconds_per_grid`` the time that a step of it covers.
+        Columns beyond ``hidden`` are a system's own: what else its decoder is given of a token.
     audio
         ``(tokens, hidden)``, None without sound.
     kept
@@ -154,9 +155,10 @@ Said = Answers | Wrote | Exception
 class Prompt:
     """A batch ready for the decoder, left-padded: embeddings, mask and positions.
 
-    Shapes: ``input_ids`` and ``attention_mask`` ``(B, Q)``, ``inputs_embeds`` ``(B, Q, hidden)``,
-    ``modality_ids`` ``(B, Q)`` as in :mod:`emomm_lib.attention`, ``position_ids`` as the decoder
-    takes them: ``(B, Q)``, or with axes before these. The decision query is the last position.
+    Shapes: ``input_ids`` and ``attention_mask`` ``(B, Q)``, ``inputs_embeds`` ``(B, Q, hidden)``
+    or as wide as what was encoded, ``modality_ids`` ``(B, Q)`` as in :mod:`emomm_lib.attention`,
+    ``position_ids`` as the decoder takes them: ``(B, Q)``, or with axes before these. The decision
+    query is the last position.
     """
 
     input_ids: torch.Tensor

@@ -233,10 +233,11 @@ def forced_logits(model: Backbone, query: Query, tokens: list[int]) -> torch.Ten
     more = torch.tensor([tokens], dtype=torch.long)
     before = prompt.position_ids
     positions = (before.max() + 1 + torch.arange(len(tokens))).expand(*before.shape[:-1], -1)
+    embeds = model.model.get_input_embeddings()(more)
+    # Beyond the embeddings a prompt may hold what only media bring.
+    embeds = torch.nn.functional.pad(embeds, (0, prompt.inputs_embeds.shape[-1] - embeds.shape[-1]))
     hidden = model.decoder(
-        inputs_embeds=torch.cat(
-            [prompt.inputs_embeds, model.model.get_input_embeddings()(more)], dim=1
-        ),
+        inputs_embeds=torch.cat([prompt.inputs_embeds, embeds], dim=1),
         position_ids=torch.cat([before, positions], dim=-1),
     ).last_hidden_state
     return model.model.lm_head(hidden[0, -1])

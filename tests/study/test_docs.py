@@ -29,6 +29,7 @@ from emomm_lib.chase.training import TrainingSettings
 from emomm_study.corpora.clips import CLIP_COLUMNS
 from emomm_study.corpora.manifest import MANIFEST_COLUMNS
 from emomm_study.paths import ROOT
+from tests.documented import blocks, dotted, files, patched
 
 PACKAGES = ("emomm_lib", "emomm_study")
 DOCS = sorted((ROOT / "docs").glob("*.md"))
@@ -49,11 +50,6 @@ docs = pytest.mark.parametrize("page", DOCS, ids=lambda p: p.name)
 
 def read(page: Path) -> str:
     return page.read_text(encoding="utf-8")
-
-
-def blocks(page: Path, info: str) -> list[str]:
-    """Contents of a page's fenced blocks whose info string matches a pattern."""
-    return re.findall(rf"^```{info}\n(.*?)^```$", read(page), re.S | re.M)
 
 
 def prose(page: Path) -> str:
@@ -125,7 +121,9 @@ def has(thing: object, name: str) -> bool:
 
 @pages
 def test_every_dotted_name_of_the_library_exists(page):
-    text = read(page).replace("emomm_study.corpora.my_corpus", "")
+    text = read(page)
+    for own in map(dotted, files(page)):
+        text = text.replace(own, "")
     named = set(re.findall(r"\bemomm_(?:lib|study)(?:\.\w+)+", text))
     assert not [name for name in sorted(named) if found(name) is NOTHING]
 
@@ -141,7 +139,7 @@ def test_every_python_block_parses_and_imports_names_that_exist(page):
     for code in blocks(page, r"python[^\n]*"):
         for node in ast.walk(ast.parse(code)):
             if isinstance(node, ast.ImportFrom) and node.module.startswith("emomm_"):
-                if node.module != "emomm_study.corpora.my_corpus":
+                if node.module not in map(dotted, files(page)):
                     absent = [
                         a.name for a in node.names if found(f"{node.module}.{a.name}") is NOTHING
                     ]
@@ -276,20 +274,6 @@ def test_the_columns_of_the_page_are_those_of_the_schemas_in_order():
     assert "adds `subset`, `stratum` and `split`" in read(page)
 
 
-def patched(folder: Path, diff: str) -> None:
-    """Apply a diff whose hunks are found by their text."""
-    name, *rest = diff.splitlines()
-    file = folder / name.removeprefix("--- ")
-    source = read(file)
-    for hunk in "\n".join(rest).split("\n@@\n"):
-        lines = hunk.splitlines()
-        old = "\n".join(line[1:] for line in lines if line[0] in " -")
-        new = "\n".join(line[1:] for line in lines if line[0] in " +")
-        assert source.count(old) == 1, f"{file.name} has changed: it does not hold\n{old}"
-        source = source.replace(old, new)
-    file.write_text(source, encoding="utf-8")
-
-
 @pytest.fixture
 def third(tmp_path) -> Path:
     """A copy of the library with the page's edits, and a corpus of 30 clips and a bad row."""
@@ -298,7 +282,7 @@ def third(tmp_path) -> Path:
         shutil.copytree(ROOT / name, tmp_path / name)
     for diff in blocks(page, "diff"):
         patched(tmp_path, diff)
-    [(name, code)] = re.findall(r"^```python file=(\S+)\n(.*?)^```$", read(page), re.S | re.M)
+    [(name, code)] = files(page).items()
     (tmp_path / name).write_text(code, encoding="utf-8")
     clip = write_mp4(tmp_path / "clip.mp4", frames=grey_frames(size=56), sound=tone(0.5))
     rng = np.random.default_rng(0)
