@@ -57,6 +57,7 @@ REMARK = (
     "model's, named by its own id"
 )
 """What Table 1 says beside a row of Gemini."""
+ADDRESS = "https://generativelanguage.googleapis.com/"
 KEYS = ("GEMINI_API_KEY", "GOOGLE_API_KEY")
 """Where the key is looked for, and nowhere else."""
 HARMS = ("HARASSMENT", "HATE_SPEECH", "SEXUALLY_EXPLICIT", "DANGEROUS_CONTENT")
@@ -429,10 +430,11 @@ class Gemini:
             raise Broken(
                 "google-genai is not installed; add it by the extra api (pip install -e '.[api]')"
             ) from None
-        # It would say of every request that it was sent.
+        # It would say of every request that it was sent. The address is said, since one of the
+        # environment's would be in no fingerprint.
         logging.getLogger("google_genai").setLevel(logging.WARNING)
         options = {"api_version": "v1beta", "timeout": int(self.service.timeout * 1000),
-                   "base_url": self.service.base_url}  # fmt: skip
+                   "base_url": self.service.base_url or ADDRESS}  # fmt: skip
         return genai.Client(vertexai=False, api_key=_key(), http_options=options).aio
 
     async def _ask_jobs(
@@ -496,12 +498,12 @@ class Gemini:
             try:
                 return await asyncio.wait_for(send(), service.timeout)
             except Exception as error:
-                reason, asked_for = _transient(error, service.timeout)
+                reason, wish = _transient(error, service.timeout)
             wait = service.first_wait * 2 ** (attempt - 1) * random.uniform(0.5, 1.5)
             wait = min(wait, 60.0)
-            if asked_for is not None:
-                wait = asked_for + random.uniform(0, min(wait, 1.0))
-                self._next = max(self._next, time.monotonic() + asked_for)
+            if wish is not None:
+                wait = wish + random.uniform(0, min(wait, 1.0))
+                self._next = max(self._next, time.monotonic() + wish)
             left = service.patience - (time.monotonic() - begun)
             over = attempt >= (attempts or service.attempts) or wait > left
             if over or self._stop is not None:
@@ -693,7 +695,7 @@ def _transient(error: Exception, timeout: float) -> tuple[str, float | None]:
         words = without_key(str(getattr(error, "message", None) or ""))
         said = f"the service answered {said}" + (f" ({words[:200]})" if words else "")
         if code in TRANSIENT:
-            return said, _asked_for(error)
+            return said, asked_for(error)
         if code in REFUSED or "API_KEY" in str(getattr(error, "details", "")):
             raise Broken(said) from None
         raise Unanswered(said, "once", kind=f"{type(error).__name__} {code}") from None
@@ -711,7 +713,7 @@ def _transient(error: Exception, timeout: float) -> tuple[str, float | None]:
     )
 
 
-def _asked_for(error: Any) -> float | None:
+def asked_for(error: Any) -> float | None:
     """Seconds that a server asks for, by its ``Retry-After`` or the ``retryDelay`` in its body."""
     headers = getattr(error.response, "headers", None) or {}
     asked = headers.get("retry-after")

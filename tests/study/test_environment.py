@@ -145,7 +145,9 @@ OPTIONAL = {"emomm_lib": {"torchvision"}, "emomm_study": {"google"}}
 """What a package imports where it is installed, and does without elsewhere."""
 
 
-@pytest.mark.parametrize(("package", "extras"), [("emomm_lib", []), ("emomm_study", ["study"])])
+@pytest.mark.parametrize(
+    ("package", "extras"), [("emomm_lib", []), ("emomm_study", ["study", "api"])]
+)
 def test_every_import_of_a_package_is_a_declared_dependency(package, extras):
     optional = project()["optional-dependencies"]
     lines = [*project()["dependencies"], *(line for name in extras for line in optional[name])]
