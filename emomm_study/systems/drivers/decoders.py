@@ -16,6 +16,8 @@ from pathlib import Path
 from serving import LETTERS, Query, Refused
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
+UNUSED = ["*.msgpack", "*.h5", "*.onnx", "*.fp32*"]
+"""Files of a revision that hold the same weights for others."""
 ENDS = 1 << 20
 
 
@@ -51,10 +53,7 @@ def check_environment(script: str) -> None:
 
 
 def folder(weights: str, revision: str | None, option: str = "--weights") -> tuple:
-    """A folder with the files, and the commit that they are of, or None for one of the user's own.
-
-    Nothing is fetched from the hub afterwards: remote code asks it for files without a revision.
-    """
+    """A folder with the files, and the commit that they are of, or None for one of the user's own."""
     if Path(weights).is_dir():
         if revision:
             sys.exit(f"{option} {weights} is a folder, and a revision is that of an id on the hub")
@@ -68,11 +67,15 @@ def folder(weights: str, revision: str | None, option: str = "--weights") -> tup
         )
     import huggingface_hub
 
-    return huggingface_hub.snapshot_download(weights, revision=revision), revision
+    found = huggingface_hub.snapshot_download(weights, revision=revision, ignore_patterns=UNUSED)
+    return found, revision
 
 
 def stay_offline() -> None:
-    """Before transformers is imported, and after the last :func:`folder`."""
+    """Fetch nothing more: what lies with weights asks the hub for files without a revision.
+
+    After the last :func:`folder`, and before transformers is imported.
+    """
     from huggingface_hub import constants
 
     os.environ["HF_HUB_OFFLINE"] = "1"
@@ -94,15 +97,24 @@ def digest(path: str, pattern: str = "*") -> str:
     return found.hexdigest()
 
 
-def versions(*names: str) -> dict:
-    """Of Python and of installed packages; a package that is not there is None."""
-    found: dict = {"python": sys.version.split()[0]}
-    for name in names:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = None
-    return found
+def hello(name: str, asked: argparse.Namespace, model, choices: dict, **more) -> dict:
+    """What is said of a loaded model: all that an answer can depend on."""
+    import torch
+
+    device = model.device
+    packages = "torch", "transformers", "tokenizers", "numpy"
+    return {
+        "name": name,
+        "versions": {
+            "python": sys.version.split()[0],
+            **{package: metadata.version(package) for package in packages},
+        },
+        "weights": asked.weights,
+        **more,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "dtype": asked.dtype,
+        "choices": {**choices, "max_new_tokens": asked.max_new_tokens},
+    }
 
 
 def check_text(query: Query, tokenizer, marks: tuple = ()) -> None:

@@ -101,14 +101,9 @@ class MiniCPMO:
         from transformers import AutoModel
 
         self.model = AutoModel.from_pretrained(
-            folder,
-            trust_remote_code=True,
-            attn_implementation="sdpa",
-            torch_dtype=getattr(torch, dtype),
-            init_vision=True,
-            init_audio=True,
-            init_tts=False,
-        )
+            folder, trust_remote_code=True, attn_implementation="sdpa",
+            torch_dtype=getattr(torch, dtype), init_vision=True, init_audio=True, init_tts=False,
+        )  # fmt: skip
         self.model.eval().to(device)
         if self.model.config.chunk_input is not True:
             sys.exit(f"{folder}: chunk_input is {self.model.config.chunk_input!r}; expected True")
@@ -166,13 +161,9 @@ class MiniCPMO:
                 )
                 return Answer(*found, tokens=tokens, markers=markers)
             said, _ = self.model.generate(
-                **inputs,
-                tokenizer=self.tokenizer,
-                max_new_tokens=self.max_new_tokens,
-                do_sample=False,
-                num_beams=1,
-                repetition_penalty=1.0,
-            )
+                **inputs, tokenizer=self.tokenizer, max_new_tokens=self.max_new_tokens,
+                do_sample=False, num_beams=1, repetition_penalty=1.0,
+            )  # fmt: skip
         reply = said[0].replace(self.tokenizer.tts_end, "")
         return Answer(reply=reply, tokens=tokens, markers=markers)
 
@@ -193,17 +184,12 @@ def main() -> None:
     check_code(folder)
     decoders.stay_offline()
     model = MiniCPMO(folder, asked.device, asked.dtype, asked.max_new_tokens)
-    hello = {
-        "name": "MiniCPM-o 2.6",
-        "versions": decoders.versions("torch", "transformers", "tokenizers", "numpy"),
-        "weights": asked.weights,
+    told = {
         "revision": revision,
         "files_sha256": decoders.digest(folder),
         "code_sha256": decoders.digest(folder, "*.py"),
-        "device": str(model.model.device),
-        "dtype": asked.dtype,
-        "choices": {**CHOICES, "max_new_tokens": asked.max_new_tokens},
     }
+    hello = decoders.hello("MiniCPM-o 2.6", asked, model.model, CHOICES, **told)
     serve(hello, model.answer, OUT)
 
 
