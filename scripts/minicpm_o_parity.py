@@ -287,11 +287,11 @@ def asked_of_chat(model, query: dict) -> dict:
     }  # fmt: skip
 
 
-def asked_of_driver(folder: Path, lines: list) -> tuple:
+def asked_of_driver(folder: Path, lines: list, dtype: str = "float32") -> tuple:
     """The hello and the answers of the driver in a process of its own."""
     done = subprocess.run(
         [sys.executable, str(DRIVER), "--weights", str(folder), "--trust-remote-code",
-         "--device", "cpu", "--dtype", "float32", "--max-new-tokens", "12"],
+         "--device", "cpu", "--dtype", dtype, "--max-new-tokens", "12"],
         input="".join(json.dumps(line) + "\n" for line in lines), capture_output=True, text=True,
         check=False,
     )  # fmt: skip
@@ -333,15 +333,17 @@ def main() -> int:
         randomise(model)
         save_file(model.state_dict(), folder / "model.safetensors", {"format": "pt"})
         asked = queries(Path(place))
-        hello, answers = asked_of_driver(
-            folder, [{**q, "mode": mode} for q in asked.values() for mode in ("letters", "free")]
-        )
+        lines = [{**q, "mode": mode} for q in asked.values() for mode in ("letters", "free")]
+        hello, answers = asked_of_driver(folder, lines)
+        _, rough = asked_of_driver(folder, lines, "bfloat16")
         cases, worst = {}, {"letters": 0.0, "scores": 0.0}
-        for (case, query), given, free in zip(
-            asked.items(), answers[::2], answers[1::2], strict=True
+        for (case, query), given, free, *half in zip(
+            asked.items(), answers[::2], answers[1::2], rough[::2], rough[1::2], strict=True
         ):
-            if "error" in given or "error" in free:
-                raise SystemExit(f"{case}: {given} {free}")
+            if said := [answer["error"] for answer in (given, free, *half) if "error" in answer]:
+                raise SystemExit(f"{case}: {said}")
+            off = np.abs(np.subtract(half[0]["letters"], given["letters"])).max()
+            print(f"{case}: letters in bfloat16 are off by {off:.3f} at most")
             own = asked_of_chat(model, query)
             for name in worst:
                 error = float(np.abs(np.subtract(given[name], own[name])).max())
