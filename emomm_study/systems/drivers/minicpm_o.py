@@ -90,7 +90,10 @@ def check_code(folder: str) -> None:
         named = json.loads(file.read_text(encoding="utf-8"))
         for name in map(str, named.get("auto_map", {}).values() if type(named) is dict else ()):
             if "--" in name:
-                sys.exit(f"{file} takes code from {name}; expected all of it in the folder")
+                sys.exit(
+                    f"{file} takes code from {name}, of no revision; where the folder has it too, "
+                    "take all up to the -- away, in a copy of the folder"
+                )
 
 
 class MiniCPMO:
