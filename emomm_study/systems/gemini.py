@@ -317,6 +317,16 @@ class Gemini:
                 f"{numbers}{spent}; the budget is {self.budget}: raise budget=, or ask of fewer clips"
             )
 
+    @property
+    def address(self) -> str:
+        """Of the server that is asked."""
+        return self.service.base_url or ADDRESS
+
+    @staticmethod
+    def key() -> str:
+        """The service's key, from the environment alone; raises ``Broken`` where there is none."""
+        return _key()
+
     # What is sent
 
     def contents(self, query: Query) -> list[dict[str, Any]]:
@@ -434,8 +444,8 @@ class Gemini:
         # environment's would be in no fingerprint.
         logging.getLogger("google_genai").setLevel(logging.WARNING)
         options = {"api_version": "v1beta", "timeout": int(self.service.timeout * 1000),
-                   "base_url": self.service.base_url or ADDRESS}  # fmt: skip
-        return genai.Client(vertexai=False, api_key=_key(), http_options=options).aio
+                   "base_url": self.address}  # fmt: skip
+        return genai.Client(vertexai=False, api_key=self.key(), http_options=options).aio
 
     async def _ask_jobs(
         self, client: Any, queries: Sequence[Query], free: bool, said: queue.SimpleQueue

@@ -21,9 +21,14 @@ KINDS = {
 }
 """By the ``model_type`` of a checkpoint's ``config.json`` the class that opens it, by ``load``."""
 
-PREFIXES = {"gemini": "emomm_study.systems.gemini:Gemini"}
+PREFIXES = {
+    "gemini": "emomm_study.systems.gemini:Gemini",
+    "pretend": "emomm_study.systems.pretend:LocalApi",
+}
 """By what stands before the colon of a name: systems that are no checkpoint, by ``load``."""
 
+NO_MODEL = "(no model)"
+"""Ends the names of stand-ins, which answer by a rule and have no place in a table of systems."""
 DRIVER = "driver:"
 """Begins the name of a system in a second process: ``driver:videollama2?python=...&weights=...``."""
 
@@ -83,9 +88,14 @@ def _class(path: str) -> Any:
 
 
 def shown_name(named: Named) -> str:
-    """What tables call a system: a checkpoint's name without folders or owner, a driver's title."""
+    """What tables call a system: a checkpoint's name without folders or owner, a driver's title.
+
+    Of a stand-in it ends in :data:`NO_MODEL`.
+    """
+    if named.path == "pretend:api":
+        return f"local API {NO_MODEL}"
     if not named.path.startswith(DRIVER):
-        return named.name
+        return named.name.removeprefix("gemini:")
     from emomm_study.systems.isolated.table import driver_of
 
     return driver_of(named).title
