@@ -278,7 +278,7 @@ class VideoLlama2:
             if ids.shape[1] > 1:
                 hidden = self.run(self.model.get_model().embed_tokens(ids[:, :-1]), cache)
                 logits = self.torch.cat([first, self.finite(head(hidden).float())], 1)
-                cache.crop(embeds.shape[1])
+                cache.crop(1 - ids.shape[1])
             scores.append(float(logits.log_softmax(-1).gather(2, ids[..., None]).sum()))
         return [float(first[0, 0, letter]) for [letter] in self.letters], scores
 
