@@ -66,7 +66,7 @@ class Failure:
             error.add_note(f"{stage} of {clip}")
             raise error
         if isinstance(error, refusals):
-            return cls(stage, _line(_said(error)))
+            return cls(stage, one_line(_said(error)))
         error = _first(error)
         return cls(stage, f"{stage}: {named(error)}", type(error).__name__, place_of(error))
 
@@ -74,8 +74,9 @@ class Failure:
 def is_the_programs(error: BaseException) -> bool:
     """Whether an exception, raised while a clip was worked on, is not the clip's.
 
-    Memory, disk, open files or the device have run out, a store cannot be used, or somebody wants
-    the program to end. Everything else that is raised in a clip's turn is the clip's.
+    Memory, disk, open files or the device have run out, a store cannot be used, what clips are
+    asked of is :class:`Broken`, or somebody wants the program to end. Everything else that is
+    raised in a clip's turn is the clip's.
     """
     types = {kind.__name__ for kind in type(error).__mro__}
     if not isinstance(error, Exception):
@@ -86,12 +87,14 @@ def is_the_programs(error: BaseException) -> bool:
     # FFmpeg's has the words of a damaged header: it was asked for more than there can be.
     if isinstance(error, MemoryError) and "FFmpegError" not in types:
         return True
-    return isinstance(error, sqlite3.Error) or bool(types & _DEVICE) or _CPU_ALLOCATOR in str(error)
+    if isinstance(error, (sqlite3.Error, Broken)):
+        return True
+    return bool(types & _DEVICE) or _CPU_ALLOCATOR in str(error)
 
 
 def named(error: BaseException) -> str:
     """``Type: message`` in one line of at most 500 characters, whatever the message holds."""
-    said = _line(_said(error))
+    said = one_line(_said(error))
     return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 
@@ -122,7 +125,8 @@ def _said(error: BaseException) -> str:
         return "its message cannot be shown"
 
 
-def _line(text: str) -> str:
+def one_line(text: str) -> str:
+    """A text as a reason is kept: without line breaks, in at most 500 characters."""
     # Lone surrogates, as of a file's name that is not UTF-8, can be kept in no store.
     line = " ".join(text.encode("utf-8", "backslashreplace").decode().split())
     return line if len(line) <= 500 else f"{line[:499]}…"
@@ -204,7 +208,7 @@ def in_one_sentence(store: Path, unit: str, batch_size: int | None = None) -> It
 
 
 def _notes(error: BaseException) -> list[str]:
-    return [_line(note) for note in getattr(error, "__notes__", [])]
+    return [one_line(note) for note in getattr(error, "__notes__", [])]
 
 
 def _of_the_machine(

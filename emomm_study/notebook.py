@@ -21,6 +21,7 @@ from emomm_study.report.values import record_values
 
 if TYPE_CHECKING:
     from emomm_study.evaluate.experiment import Experiment, ExperimentSettings
+    from emomm_study.systems.interface import System
 
 Made = TypeVar("Made", Figure, pd.DataFrame)
 Source = pd.DataFrame | str | Sequence[pd.DataFrame | str]
@@ -65,6 +66,24 @@ class Run:
         """The same clips with each further backbone, loaded when its turn comes."""
         for place in range(1, len(self._settings())):
             yield self._open(place)
+
+    def systems(self) -> Iterator[tuple[str, System]]:
+        """The parameter ``systems``, by the names that tables have for them, each in its turn.
+
+        A driver is ended when its turn is over.
+        """
+        from emomm_study.systems.named import Named
+        from emomm_study.systems.table import load_system, shown_name
+
+        first = self._settings()[0]
+        for text in self.parameters.get("systems") or ():
+            named = Named.of(text)
+            given = {"dtype": first.dtype, "device": first.device, "pixels": first.frame_pixels}
+            system = load_system(named.path, **given, **named.options)
+            try:
+                yield shown_name(named), system
+            finally:
+                getattr(system, "close", lambda: None)()
 
     def _settings(self) -> list[ExperimentSettings]:
         # Imports torch, which a notebook that asks no model need not wait for.

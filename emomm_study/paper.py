@@ -201,8 +201,14 @@ ITEM_KEYS = {
 _VALUES = {3: "count", 4: "agreement", 5: "supported"}
 
 
-HUB_NAMES = {"VITA-1.5": "VITA-1.5-8B"}
-"""Names in the paper of models that are downloaded under others."""
+HUB_NAMES = {
+    "VITA-1.5": "VITA-1.5-8B",
+    "VideoLLaMA2.1-7B-AV": "Video-LLaMA2.1-7B-AV",
+    "MiniCPM-o 2.6": "MiniCPM-o 2.6-8B",
+    "video-SALMONN 2 7B": "Video-SALMONN 2-7B",
+    "gemini-3-pro-preview": "Gemini 3 Pro",
+}
+"""Names in the paper of models that are known under others where they are had."""
 
 
 def model_name(name: str) -> str:

@@ -27,7 +27,7 @@ profile = "mini"
 data_note = "Surrogate clips, rendered from labels constructed to satisfy Tables 3 and 4."
 ch_sims_root = "cache/surrogate/ch-sims"
 cmu_mosi_root = "cache/surrogate/cmu-mosi"
-backbones = ["data/omni-mini"]
+backbones = ["data/omni-mini", "data/vita-mini"]
 dtype = "float32"
 device = "cpu"
 batch_size = 32
@@ -200,7 +200,9 @@ run.compare(paper.items(6), ours, 0.02)
 # too low between about 0.4 and 0.8, and the small calibration error (ECE) is owed to the many prompts near one. Whom to trust
 # is said rightly by the published router in 74 to 83 of 100 validation prompts that have a right and a wrong modality,
 # by layer and coalition, and by the embedded one in 84 to 88; their intervals overlap. The mean validation
-# losses hardly change in the last three epochs; the weights of the tenth are kept.
+# losses hardly change in the last three epochs; the weights of the tenth are kept. On VITA-mini, another architecture trained
+# on the same clips, the same recipe finds 90 of 100 conflicts (Omni-mini: 97) and puts a right modality first in 77 of 100
+# steered layers (81) on test.
 #
 # **What not to conclude.** The router learns from a cue that was drawn into the surrogates: a modality that has the
 # ground truth's class speaks more clearly in 85 of 100 clips, another in 15. Notebook 08 renders the same

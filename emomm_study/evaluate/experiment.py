@@ -20,6 +20,7 @@ from emomm_study.corpora.manifest import read_manifest
 from emomm_study.corpora.scores import Corpus
 from emomm_study.evaluate.encodings import EncodingStore
 from emomm_study.evaluate.files import REFUSALS, MediaSettings, PersonOnly, Read, Reader
+from emomm_study.evaluate.headers import Check, questions
 from emomm_study.evaluate.inspection import Inspection
 from emomm_study.evaluate.methods import Method
 from emomm_study.evaluate.parallel import in_order, processes_for
@@ -30,7 +31,7 @@ from emomm_study.evaluate.states import COALITIONS as STATE_COALITIONS, Key, Sta
 from emomm_study.evaluate.steered import SteeredRun, Steering, asked_alike, steering_fingerprint
 from emomm_study.evaluate.store import Prediction, PredictionStore, Written
 from emomm_study.evaluate.unsteered import Decoding, Unsteered, run_fingerprint
-from emomm_study.failures import Failure, Kept, in_one_sentence
+from emomm_study.failures import Failure, Kept, RunStopped, in_one_sentence
 from emomm_study.media.audio import AudioSettings
 from emomm_study.media.region_store import RegionStore
 from emomm_study.media.regions import PersonSettings
@@ -38,7 +39,7 @@ from emomm_study.media.video import MediaError, VideoSettings, read_frames
 from emomm_study.paths import cache_dir, located, resolve_media, run_dir
 from emomm_study.systems.interface import Steerable, System, offered
 from emomm_study.systems.named import Named
-from emomm_study.systems.table import load_system
+from emomm_study.systems.table import load_system, shown_name
 
 Ask = Callable[[Sequence[Read]], Iterable[Group]]
 AHEAD = 2
@@ -93,8 +94,8 @@ class Experiment:
 
     @cached_property
     def encodings(self) -> EncodingStore | None:
-        """Encoded clips on disk, where they are kept."""
-        if not self.keep_encodings:
+        """Encoded clips on disk, where they are kept; what answers one by one encodes nothing."""
+        if not self.keep_encodings or getattr(self.model, "one_by_one", False):
             return None
         made_by = {"model": self.model.settings(), "media": self.media.settings()}
         text = json.dumps(made_by, sort_keys=True)
@@ -164,9 +165,26 @@ class Experiment:
                 there = recorded.known() | self.store.failed(run)
                 known = {k for k in known if k[1] not in STATE_COALITIONS or k in there}
             plan = make_plan(clips, self.roots, coalitions, known, self.batch_size)
+            if (allow := getattr(self.model, "allow", None)) is not None:
+                allow(questions(plan, self.media))
             ask = Unsteered(self.model, run, decoding, traces, recorded, self.encodings)
             self._carry_out([(plan, ask)], {run: known}, kept)
             return self._answers(run, clips["sample_id"], coalitions)
+
+    def check(
+        self, clips: pd.DataFrame, coalitions: Sequence[str], *, decoding: Decoding = "constrained"
+    ) -> Check:
+        """What :meth:`predictions` would ask and cost; nothing is asked, decoded or sent."""
+        known = self.store.known(run_fingerprint(self.model, self.media, decoding)[0])
+        plan = make_plan(clips, self.roots, coalitions, known, self.batch_size)
+        if (estimate := getattr(self.model, "estimate", None)) is None:
+            return Check(plan.known, plan.remaining)
+        asked, refused = list(questions(plan, self.media)), None
+        try:
+            self.model.allow(asked)
+        except RunStopped as error:
+            refused = str(error)
+        return Check(plan.known, plan.remaining, estimate(asked), refused)
 
     def steered(
         self, clips: pd.DataFrame, coalitions: Sequence[str], methods: Sequence[Method]
@@ -263,9 +281,10 @@ class Experiment:
         """What ``ask`` gives for every batch of a plan, in the plan's order.
 
         In one process, files are read ahead while the model computes; in several, each reads and
-        computes whole batches.
+        computes whole batches. What answers one by one is asked from this process alone.
         """
         wanted = processes_for(self.model.device) if self.processes is None else self.processes
+        wanted = 1 if getattr(self.model, "one_by_one", False) else wanted
         if min(wanted, len(plan.batches)) <= 1:
             for batch in _read_ahead(plan, reader):
                 yield from ask(batch)
@@ -460,6 +479,6 @@ def open_experiment(settings: ExperimentSettings) -> Experiment:
         MediaSettings(VideoSettings(s.num_frames), AudioSettings(max_seconds=s.max_audio_seconds)),
         s.batch_size,
         keep_encodings=s.keep_encodings,
-        name=named.name,
+        name=shown_name(named),
         model_folder=folder,
     )

@@ -6,7 +6,7 @@ import json
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,8 @@ class Prediction:
     ``media`` identifies the versions of the clip's files that were read, so that a file that
     changed since is computed anew. An answer read from free text keeps the ``reply``; one that
     could not be read has a reply and no label. Neither that nor a failure is ever scored.
-    ``details`` is a JSON object of what the system says beside its answer.
+    ``details`` is a JSON object of what the system says beside its answer. A failure with ``again``
+    is asked again in the next run: ``always``, or ``once``, after which it stays.
     """
 
     sample_id: str
@@ -39,6 +40,7 @@ class Prediction:
     failure: str | None = None
     reply: str | None = None
     details: str | None = None
+    again: str | None = None
 
     @classmethod
     def failed(cls, sample_id: str, coalition: str, media: str, reason: str) -> Prediction:
@@ -129,9 +131,10 @@ class PredictionStore:
         marks = ", ".join("?" * (len(_COLUMNS) + 1))
         with closing(self._connect()) as db, db:
             for fingerprint, (predictions, traces, routes) in runs.items():
+                final = [_final(db, fingerprint, p) for p in predictions]
                 db.executemany(
                     f"INSERT OR REPLACE INTO predictions (fingerprint, {names}) VALUES ({marks})",
-                    [(fingerprint, *map(_storable, astuple(p))) for p in predictions],
+                    [(fingerprint, *map(_storable, astuple(p))) for p in final],
                 )
                 db.executemany(
                     "INSERT OR REPLACE INTO traces VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -153,9 +156,13 @@ class PredictionStore:
     def known(self, fingerprint: str, *, traced: bool = False) -> set[tuple[str, str, str]]:
         """(sample_id, coalition, media) of what is stored; ``traced`` asks for a trace as well.
 
-        A failure counts as known, since the same files would fail again.
+        A failure counts as known, since the same files would fail again, unless it is to be asked
+        ``again``.
         """
-        query = "SELECT sample_id, coalition, media FROM predictions WHERE fingerprint = :run"
+        query = (
+            "SELECT sample_id, coalition, media FROM predictions "
+            "WHERE fingerprint = :run AND again IS NULL"
+        )
         if traced:
             query += (
                 " AND failure IS NOT NULL UNION"
@@ -252,6 +259,19 @@ class PredictionStore:
         with whole(path) as partial:
             self.read(fingerprint).to_parquet(partial, index=False)
         return Path(path)
+
+
+def _final(db: sqlite3.Connection, fingerprint: str, prediction: Prediction) -> Prediction:
+    """The failure that stays, where it was to be asked once again and has been."""
+    if prediction.again != "once":
+        return prediction
+    key = (fingerprint, prediction.sample_id, prediction.coalition, prediction.media)
+    before = db.execute(
+        "SELECT again FROM predictions "
+        "WHERE fingerprint = ? AND sample_id = ? AND coalition = ? AND media = ?",
+        tuple(map(_storable, key)),
+    ).fetchone()
+    return replace(prediction, again=None) if before == ("once",) else prediction
 
 
 def _storable(value: object) -> object:

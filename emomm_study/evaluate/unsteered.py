@@ -5,17 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 
 from emomm_study.evaluate.encodings import EncodingStore
-from emomm_study.evaluate.files import MediaSettings, Read
+from emomm_study.evaluate.files import REFUSALS, MediaSettings, Read
 from emomm_study.evaluate.questions import (
     ANSWERING,
     Failed,
     Group,
+    Readable,
     Work,
     divided,
     finite,
@@ -24,8 +25,8 @@ from emomm_study.evaluate.questions import (
 )
 from emomm_study.evaluate.states import COALITIONS as STATE_COALITIONS, Key, StateStore
 from emomm_study.evaluate.store import Prediction, StoredTrace
-from emomm_study.failures import Failure
-from emomm_study.systems.interface import Answers, System
+from emomm_study.failures import Failure, one_line
+from emomm_study.systems.interface import Answers, Query, Said, System, Unanswered, Wrote
 from emomm_study.systems.prompts import REPLY_VERSION, parse_reply, prompt_version
 
 Decoding = Literal["constrained", "free"]
@@ -74,8 +75,11 @@ class Unsteered:
     encodings: EncodingStore | None = None
 
     def __call__(self, batch: Sequence[Read]) -> Iterator[Group]:
-        """All answers to a batch of clips, as one group."""
+        """All answers to a batch of clips: as one group, or one a group as the system gives them."""
         ready = readable(self.model, batch, self.encodings)
+        if getattr(self.model, "one_by_one", False):
+            yield from self._one_by_one(ready)
+            return
         predictions: list[Prediction] = []
         traces: list[StoredTrace] = []
         group = Group(
@@ -94,10 +98,31 @@ class Unsteered:
             else:
                 group.worked.add(ANSWERING)
                 for key, text in zip(keys, found, strict=True):
-                    parsed = parse_reply(text, queries[key].corpus)
-                    answer = (parsed.label, parsed.score, *[None] * 5)
-                    predictions.append(Prediction(*key, *answer, reply=text))
+                    predictions.append(_parsed(key, queries[key], Wrote(text)))
         yield group
+
+    def _one_by_one(self, ready: Readable) -> Iterator[Group]:
+        """Each answer as it comes, so that it is kept before the next."""
+        yield Group(len(ready.failed), {}, {self.run: ready.failed}, worked=ready.worked)
+        if not ready.work:
+            return
+        left = dict(enumerate(ready.work))
+        queries = [query for _, query in ready.work]
+        for i, said in _asked(self.model, queries, free=self.decoding == "free"):
+            key, query = left.pop(i)
+            group = Group(1, {self.run: ([], [], [])}, {self.run: []})
+            if isinstance(said, Exception):
+                group.failed[self.run].append(_unanswered(key, said))
+            elif isinstance(said, Wrote):
+                group.worked.add(ANSWERING)
+                group.written[self.run][0].append(_parsed(key, query, said))
+            else:
+                self._take(group, [key], said)
+            yield group
+        if left:
+            raise ValueError(
+                f"the system has left {len(left)} of {len(queries)} questions unanswered"
+            )
 
     def _written(self, work: Sequence[Work]) -> Iterator[tuple[list[Key], list[str]]]:
         # One coalition at a time: its prompts are nearly equally long, so little is padded.
@@ -113,7 +138,8 @@ class Unsteered:
         keys, queries = (list(x) for x in zip(*work, strict=True))
         options = {"trace": self.traced} | ({} if self.states is None else {"states": True})
         answers = self.model.answer(queries, **options)
-        if any(len(x) != len(keys) for x in (answers.letter_logits, answers.label, answers.score)):
+        parts = (answers.letter_logits, answers.label, answers.score)
+        if any(part is not None and len(part) != len(keys) for part in parts):
             raise ValueError(f"the model gave {len(answers.label)} answers, {len(keys)} were asked")
         yield keys, answers
 
@@ -141,9 +167,40 @@ class Unsteered:
             self.states.write([keys[i] for i in kept], [x[kept] for x in tensors])
         predictions, traces, _ = group.written[self.run]
         for i in good:
-            logits = map(float, answers.letter_logits[i])
-            answer = int(answers.label[i]), float(answers.score[i]), *logits
+            shown = answers.letter_logits
+            logits = [None] * 5 if shown is None else map(float, shown[i])
+            score = None if answers.score is None else float(answers.score[i])
+            answer = int(answers.label[i]), score, *logits
             more = None if answers.details is None else json.dumps(answers.details[i])
             predictions.append(Prediction(*keys[i], *answer, details=more))
             if self.traced:
                 traces.append(StoredTrace(*keys[i], answers.mass[i], answers.counts[i]))
+
+
+def _asked(model: System, queries: Sequence[Query], *, free: bool) -> Iterator[tuple[int, Said]]:
+    """What each question came to, in the order in which the system says it."""
+    if (ask := getattr(model, "ask", None)) is not None:
+        yield from ask(queries, free=free)
+        return
+    for i, query in enumerate(queries):
+        try:
+            said: Said = Wrote(model.reply([query])[0]) if free else model.answer([query])
+        except Exception as error:
+            said = error
+        yield i, said
+
+
+def _unanswered(key: Key, error: Exception) -> Failed:
+    if not isinstance(error, Unanswered):
+        return Failed.at(key, Failure.of(error, ANSWERING, key[0], REFUSALS))
+    cause = Failure(ANSWERING, one_line(str(error)), error.kind)
+    details = None if error.details is None else json.dumps(error.details)
+    prediction = Prediction.failed(*key, cause.reason)
+    return Failed(replace(prediction, details=details, again=error.again), (cause,))
+
+
+def _parsed(key: Key, query: Query, wrote: Wrote) -> Prediction:
+    parsed = parse_reply(wrote.text, query.corpus)
+    more = None if wrote.details is None else json.dumps(wrote.details)
+    answer = (parsed.label, parsed.score, *[None] * 5)
+    return Prediction(*key, *answer, reply=wrote.text, details=more)

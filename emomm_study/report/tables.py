@@ -13,7 +13,7 @@ import pandas as pd
 from emomm_lib import agreement_matrix
 from emomm_lib.labels import CLASSES, SOURCES
 from emomm_study import paper
-from emomm_study.report.style import CORPUS_NAMES, NAMES, fixed
+from emomm_study.report.style import CORPUS_NAMES, NAMES, SUBSET_TITLES, fixed
 
 SUBSET_NAMES = {
     "overall": "EmoMM (Overall)",
@@ -236,6 +236,30 @@ def table6(results: pd.DataFrame, heading: str) -> pd.DataFrame:
     for name in ROUTING_NAMES.values():
         table[name, "95%"] = table[name, "95%"].fillna("")
     return table.rename(index=SPLIT_NAMES).rename_axis("split")
+
+
+DECODING_NAMES = {"constrained": "letters", "free": "free text"}
+
+
+def systems_table(scores: pd.DataFrame) -> pd.DataFrame:
+    """Acc-5 (%) with its interval by subset, a row a (system, decoding), and what was lost.
+
+    ``scores`` is by :func:`emomm_study.evaluate.asked.side_by_side`. ``asked``, ``failed`` and
+    ``unparseable`` count instances of all subsets together; a subset of which none was scored has a
+    dash.
+    """
+    rows = scores[scores["metric"].isna() | scores["metric"].eq("acc5")]
+    table = {}
+    for (system, decoding), own in rows.groupby(["system", "decoding"], sort=False):
+        own = own.set_index("subset")
+        cells = {
+            title: "-" if pd.isna(own.at[name, "value"]) else estimate(own.loc[name], 100, 1)
+            for name, title in SUBSET_TITLES.items()
+            if name in own.index
+        }
+        lost = own.loc["overall", ["asked", "failed", "unparseable"]].astype(int).to_dict()
+        table[system, DECODING_NAMES[decoding]] = cells | lost
+    return pd.DataFrame.from_dict(table, orient="index").rename_axis(["system", "asked by"])
 
 
 def estimate(row: object, factor: float, digits: int) -> str:

@@ -54,7 +54,8 @@ class Encoded:
         (:meth:`Steerable.video_grid`), and ``seconds_per_grid`` the time that a step of it covers.
         Columns beyond ``hidden`` are a system's own: what else its decoder is given of a token.
     audio
-        ``(tokens, hidden)``, None without sound.
+        ``(tokens, hidden)``, None without sound. A system that encodes nothing here has both in a
+        form of its own.
     kept
         ``(t h w,)`` bool, where some of the video's tokens were dropped: ``video`` holds the others.
         They keep the positions that they have in the whole video.
@@ -84,11 +85,13 @@ class Answers:
     Attributes
     ----------
     letter_logits
-        ``(B, 5)`` float32: logits of A..E at the decision token (Eq. 22).
+        ``(B, 5)`` float32: logits of A..E at the decision token (Eq. 22); None of a system that
+        shows none.
     label
         ``(B,)`` int64: the arg-max class, 0..4; -1 where a logit is not finite.
     score
-        ``(B,)`` float64: the most probable allowed score of that class; NaN where there is none.
+        ``(B,)`` float64: the most probable allowed score of that class; NaN where there is none,
+        None of a system that was asked for the letter alone.
     mass
         ``(B, L, H, 3)`` float32: attention of the decision query on T, A, V, when it was recorded.
     counts
@@ -101,14 +104,52 @@ class Answers:
         as JSON knows it.
     """
 
-    letter_logits: np.ndarray
+    letter_logits: np.ndarray | None
     label: np.ndarray
-    score: np.ndarray
+    score: np.ndarray | None
     mass: np.ndarray | None = None
     counts: np.ndarray | None = None
     query_state: torch.Tensor | None = None
     modality_states: torch.Tensor | None = None
     details: Sequence[Mapping[str, Any]] | None = None
+
+
+@dataclass(frozen=True)
+class Wrote:
+    """A reply in free text, and what is kept beside it as JSON knows it."""
+
+    text: str
+    details: Mapping[str, Any] | None = None
+
+
+class Unanswered(Exception):
+    """A question that was asked and has no answer; the message says why, in words of our own.
+
+    Attributes
+    ----------
+    again
+        Whether a later run asks it again: ``once``, ``always`` where what failed was on the way, or
+        None for never.
+    details
+        What is kept beside the failure, as JSON knows it.
+    kind
+        What failed, where nobody foresaw it (:attr:`emomm_study.failures.Failure.error`).
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        again: Again | None = None,
+        details: Mapping[str, Any] | None = None,
+        kind: str | None = None,
+    ) -> None:
+        super().__init__(reason)
+        self.again, self.details, self.kind = again, details, kind
+
+
+Again = Literal["once", "always"]
+Said = Answers | Wrote | Exception
+"""What one question came to: an answer (of one row), a reply, or why there is neither."""
 
 
 @dataclass(frozen=True)
@@ -154,6 +195,12 @@ class System(Protocol):
     A clip is encoded once and asked under several coalitions. Exceptions are the clip's, unless
     they are of memory: the caller asks clip by clip then, and stores a failure under the clip that
     raises alone.
+
+    One whose answers cost money or minutes says ``one_by_one = True``: each is kept as it comes, in
+    one process. It may have a method ``ask(queries, *, free=False)`` that gives ``(index, Said)`` in
+    any order, so that several are under way at once; others are asked by ``answer`` and ``reply``,
+    one question a call. One that is paid has ``allow(asked)`` and ``estimate(asked)`` beside it
+    (:mod:`emomm_study.systems.paid`).
     """
 
     fingerprint: str

@@ -56,7 +56,7 @@ def project() -> dict:
 
 def declared() -> list[Requirement]:
     extras = project()["optional-dependencies"]
-    lines = [*project()["dependencies"], *extras["study"], *extras["test"]]
+    lines = [*project()["dependencies"], *extras["study"], *extras["api"], *extras["test"]]
     return [Requirement(line) for line in lines]
 
 
@@ -141,11 +141,13 @@ def imported_modules(package: str) -> dict[str, str]:
     return found
 
 
-OPTIONAL = {"emomm_lib": {"torchvision"}, "emomm_study": set()}
+OPTIONAL = {"emomm_lib": {"torchvision"}, "emomm_study": {"google"}}
 """What a package imports where it is installed, and does without elsewhere."""
 
 
-@pytest.mark.parametrize(("package", "extras"), [("emomm_lib", []), ("emomm_study", ["study"])])
+@pytest.mark.parametrize(
+    ("package", "extras"), [("emomm_lib", []), ("emomm_study", ["study", "api"])]
+)
 def test_every_import_of_a_package_is_a_declared_dependency(package, extras):
     optional = project()["optional-dependencies"]
     lines = [*project()["dependencies"], *(line for name in extras for line in optional[name])]

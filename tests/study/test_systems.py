@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,10 +15,19 @@ import torch
 
 from emomm_lib import SteeringConfig
 from emomm_study.evaluate.experiment import Experiment
+from emomm_study.evaluate.headers import Check
 from emomm_study.evaluate.methods import Always, Method
 from emomm_study.evaluate.store import PredictionStore
+from emomm_study.failures import RunStopped
 from emomm_study.paths import ROOT
-from emomm_study.systems.interface import STEERED_BY, Answers, Encoded, NotOffered, offered
+from emomm_study.systems.interface import (
+    STEERED_BY,
+    Answers,
+    Encoded,
+    NotOffered,
+    Unanswered,
+    offered,
+)
 from emomm_study.systems.named import Named
 from emomm_study.systems.omni import OmniModel
 from emomm_study.systems.table import KINDS, load_system
@@ -90,6 +100,70 @@ def test_what_needs_a_decoder_is_refused_by_name_of_a_system_that_only_answers(b
     with pytest.raises(NotOffered, match=r"Echo only answers, and .* needs its decoder"):
         ways[asked]()
     assert bench.store.read(bench.fingerprint).empty
+
+
+class Dear(Echo):
+    """Answers one by one; of ``failing`` transcripts it does not answer."""
+
+    one_by_one = True
+
+    def __init__(self, failing, again):
+        self.failing, self.again, self.asked = failing, again, []
+
+    def answer(self, queries, *, trace=False, states=False):
+        [query] = queries
+        self.asked.append(query.transcript)
+        if query.transcript in self.failing:
+            raise Unanswered("no answer today", self.again, {"paid": 3})
+        if query.transcript == "end":
+            raise MemoryError
+        found = super().answer(queries)
+        return replace(found, letter_logits=None, score=None)
+
+
+def test_answers_that_come_one_by_one_are_each_kept_before_the_next(bench):
+    model = Dear((), None)
+    texts = ["a", "end", "bb"]
+    clips = pd.concat([bench.clips.iloc[:1]] * 3).assign(sample_id=list("012"), text=texts)
+    bench = replace(bench, model=model, clips=clips, batch_size=3, processes=4)
+    with pytest.raises(RunStopped, match="1 of 3 answers are kept"):
+        bench.predictions(clips, ["T"])
+    bench.predictions(clips[clips["text"] != "end"], ["T"])
+    kept = bench.store.read(bench.fingerprint)
+    assert model.asked == ["a", "end", "bb"] and kept["label"].tolist() == [1, 2]
+    assert kept[["score", "logit_a"]].isna().all(axis=None) and kept["failure"].isna().all()
+
+
+@pytest.mark.parametrize(
+    ("again", "asked"), [(None, [2, 0, 0, 0]), ("once", [2, 1, 0, 0]), ("always", [2, 1, 1, 1])]
+)
+def test_a_failure_is_asked_again_as_it_says_and_the_latest_outcome_counts(bench, again, asked):
+    model = Dear(("word",), again)
+    bench, counts = replace(bench, model=model), []
+    for _ in asked:
+        model.asked.clear()
+        table = bench.predictions(bench.clips, ["T"])
+        counts.append(len(model.asked))
+        assert table["failure"].fillna("").tolist() == ["no answer today", ""]
+        assert json.loads(table["details"][0]) == {"paid": 3}
+    assert counts == asked
+    if again == "always":
+        model.failing = ()
+        table = bench.predictions(bench.clips, ["T"])
+        assert table["failure"].isna().all() and table["label"].notna().all()
+        model.asked.clear()
+        bench.predictions(bench.clips, ["T"])
+        assert not model.asked
+
+
+def test_a_check_says_what_would_be_asked_and_asks_nothing(bench):
+    model = Dear((), None)
+    bench = replace(bench, model=model)
+    assert bench.check(bench.clips, COALITIONS) == Check(0, 2 * len(COALITIONS))
+    bench.predictions(bench.clips, COALITIONS)
+    asked = len(model.asked)
+    assert bench.check(bench.clips, COALITIONS) == Check(2 * len(COALITIONS), 0)
+    assert len(model.asked) == asked
 
 
 def test_a_backbone_offers_all_that_steering_asks_for():

@@ -1,7 +1,9 @@
 """What every driver shares: JSON lines in and out, media from files, and what is refused.
 
 Imported by scripts that run in environments of their own, from Python 3.10 on, so that it needs
-nothing but numpy. The first line out is a ``hello``; then comes a line for every line in::
+nothing but numpy. Lines are in ASCII alone, so that no encoding of either side matters. The first
+line out is a ``hello``; in keys of its own it says whatever else can change an answer, as a
+precision, or a version of the driver that is raised by hand. Then comes a line for every line in::
 
     {"hello": 1, "name": "...", "versions": {...}, "weights": "...", "device": "..."}
     {"id": "7", "frames": ["0.png"], "sound": "7.wav", "seconds_per_frame": 0.5,
@@ -81,7 +83,9 @@ class Answer(NamedTuple):
     tokens
         By T, A, V.
     markers
-        How many places for media its prompt has, by V and A: checked against what was sent.
+        How many places for media its prompt has, by V and A, in either mode: 1 for V or as many as
+        there are frames, 1 for A or up to one for every second begun, 0 for what was not sent. One
+        place that holds both is counted for each. A query whose answer says otherwise is refused.
     """
 
     letters: list | None = None
@@ -129,7 +133,7 @@ def serve(hello: dict, answer: Callable[[Query], Answer], out) -> None:
     What ``answer`` raises becomes an ``error`` for its query; running out of memory ends the driver,
     whose next life has all of it again.
     """
-    _write(out, dict(hello, hello=PROTOCOL))
+    _write(out, _line(dict(hello, hello=PROTOCOL)))
     for line in sys.stdin:
         given = json.loads(line)
         query = Query(**{**given, "transcript": tuple(given["transcript"])})
@@ -137,16 +141,15 @@ def serve(hello: dict, answer: Callable[[Query], Answer], out) -> None:
         try:
             said = answer(query)
             _check(query, said)
+            seconds = round(time.perf_counter() - began, 4)
+            found = _line(dict(said._asdict(), id=query.id, seconds=seconds))
         except MemoryError:
             raise
         except Exception as error:
             if "out of memory" in str(error).lower():
                 raise
-            _write(out, {"id": query.id, "error": f"{type(error).__name__}: {error}"})
-            continue
-        _write(
-            out, dict(said._asdict(), id=query.id, seconds=round(time.perf_counter() - began, 4))
-        )
+            found = _line({"id": query.id, "error": f"{type(error).__name__}: {error}"})
+        _write(out, found)
 
 
 def _check(query: Query, said: Answer) -> None:
@@ -173,6 +176,10 @@ def take_stdout():
     return own
 
 
-def _write(out, line: dict) -> None:
-    out.write(json.dumps(line, ensure_ascii=False) + "\n")
+def _line(values: dict) -> str:
+    return json.dumps(values) + "\n"
+
+
+def _write(out, line: str) -> None:
+    out.write(line)
     out.flush()
