@@ -24,9 +24,7 @@ _DECODER = {"hidden": 32, "layers": LAYERS, "heads": HEADS, "kv_heads": 2, "ffn"
 _VISION = {"vision_hidden": 32, "vision_layers": 1, "vision_heads": 2, "vision_ffn": 32}
 _AUDIO = {"audio_hidden": 32, "audio_layers": 1, "audio_heads": 2, "audio_ffn": 32}
 SMALL = build.MiniConfig(**_DECODER, **_VISION, **_AUDIO, side=SIDE)
-SMALL_VITA = build_vita.VitaMiniConfig(
-    **_DECODER, **_VISION, **_AUDIO, audio_channels=4, audio_adapter=32, side=SIDE
-)
+SMALL_VITA = build_vita.VitaMiniConfig(**_DECODER, **_VISION, **_AUDIO, audio_channels=4, side=SIDE)
 Plain = Callable[..., tuple[torch.Tensor, torch.Tensor]]
 """Logits ``(Q, vocabulary)`` and ids ``(Q,)`` of one prompt, and of text forced after it."""
 

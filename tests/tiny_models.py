@@ -84,7 +84,7 @@ def vita():
     small = VitaMiniConfig(hidden=32, layers=3, heads=4, kv_heads=2, ffn=48, vision_hidden=32,
                            vision_layers=1, vision_heads=2, vision_ffn=32, audio_channels=4,
                            audio_hidden=32, audio_layers=1, audio_heads=2, audio_ffn=32,
-                           audio_adapter=32, side=56)  # fmt: skip
+                           side=56)  # fmt: skip
     return build_vita_model(build_vita_tokenizer(small), small)
 
 

@@ -86,9 +86,10 @@ def test_importance_is_how_fast_the_answers_logit_moves_as_a_token_grows(
 ):
     model = copy.deepcopy(made[precision])
     model.set_attn_implementation(base)
-    score = importance(model, batch(model))
+    # Of these prompts not all are answered alike, by either model.
+    score = importance(model, batch(model, seed=1))
     model = made["float64"]
-    embeds, mask, positions, ids = batch(model)
+    embeds, mask, positions, ids = batch(model, seed=1)
     assert score.shape == ids.shape and score.dtype == torch.float32 and not score.requires_grad
     best = logits(model, embeds, mask, positions).argmax(1)
     assert len(set(best.tolist())) > 1
