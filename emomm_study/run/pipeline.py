@@ -170,6 +170,23 @@ def _model_problem(value: str) -> str | None:
     return None
 
 
+def _system_problem(value: str) -> str | None:
+    named = Named.of(value)
+    prefix, colon, _ = named.path.partition(":")
+    if not colon:
+        return _model_problem(value)
+    # Imports torch, which only a profile that names other systems waits for.
+    from emomm_study.systems.isolated.table import command_of
+    from emomm_study.systems.table import DRIVER, PREFIXES
+
+    if named.path.startswith(DRIVER):
+        command_of(named)
+    elif prefix not in PREFIXES:
+        known = ", ".join(f"{name}:" for name in (DRIVER.rstrip(":"), *PREFIXES))
+        return f"{value}: no such kind of system; a name begins with {known} or is a model's"
+    return None
+
+
 def _device_problem(value: str) -> str | None:
     if value == "cpu":
         return None
@@ -203,6 +220,12 @@ NEEDS = {
         layout="<model>/config.json, *.safetensors and the processor's files;\n"
         "a published model is downloaded first, for example: hf download Qwen/Qwen2.5-Omni-7B",
         problem=_model_problem,
+        rendered=False,
+    ),
+    "systems": Need(
+        what="a list of further systems (docs/systems.md)",
+        layout="driver:NAME?option=value&..., gemini:MODEL_ID?budget=..., a folder or a hub id",
+        problem=_system_problem,
         rendered=False,
     ),
     "device": Need(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import emomm_lib._torchvision  # noqa: F401
+
+# isort: split
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence

@@ -6,6 +6,9 @@ the study asks for more, and what a system does not offer is refused by name (:f
 
 from __future__ import annotations
 
+import emomm_lib._torchvision  # noqa: F401
+
+# isort: split
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol

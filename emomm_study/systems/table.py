@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import emomm_lib._torchvision  # noqa: F401
+
+# isort: split
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
