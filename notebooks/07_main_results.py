@@ -132,9 +132,13 @@ print(f"{len(test)} clips, {len(scored)} instances scored, {len(failed)} failed 
 
 # %%
 few = test if system_clips is None else test.sample(min(system_clips, len(test)), random_state=0)
-parts = [asked(bench, bench.model, bench.name, few)]
-parts += [asked(bench, system, name, few) for name, system in run.systems()]
+parts, remarks = [asked(bench, bench.model, bench.name, few)], []
+for name, system in run.systems():
+    parts.append(asked(bench, system, name, few))
+    remarks += filter(None, [getattr(system, "remark", None)])
 everyone = pd.concat(parts, ignore_index=True)
+for (name, decoding), bill in everyone.dropna(subset="bill").groupby(["system", "decoding"])["bill"].first().items():
+    print(f"{name}, {decoding}: {bill}")
 real = everyone[~everyone["system"].str.endswith(NO_MODEL)]
 run.record(real[real["metric"].notna()], "systems", by=["system", "decoding", "subset", "metric"])
 tables.systems_table(everyone)
@@ -245,7 +249,7 @@ results = tables.published_units(scores).assign(model=paper.model_name(bench.nam
 name, gate, _, values, group = METHODS[0]
 letters = real[(real["decoding"] == "constrained") & (real["system"] != bench.name) & real["metric"].notna()]
 others = [results, tables.published_units(letters).assign(model=letters["system"].map(paper.model_name), method="baseline")]
-its_gains, remarks = [], []
+its_gains = []
 run.made_of = [test, bench.fingerprint]
 for other in run.other_benches():
     run.made_of.append(other.fingerprint)

@@ -13,6 +13,7 @@ from emomm_study.evaluate.results import instances, join, table1_scores
 from emomm_study.evaluate.states import COALITIONS
 from emomm_study.evaluate.unsteered import Decoding
 from emomm_study.systems.interface import NotOffered, System
+from emomm_study.systems.paid import spent
 
 LOST = ("failed", "unparseable")
 
@@ -24,7 +25,8 @@ def asked(bench: Experiment, system: System, name: str, clips: pd.DataFrame) -> 
     ``bench`` gives the clips' files, how they are cut, and the store. Returns one row a decoding,
     subset and metric, as by :func:`table1_scores`, with ``system, decoding`` (``constrained`` or
     ``free``) and how many instances were ``asked, failed, unparseable`` in that subset; a subset of
-    which nothing could be scored has no value.
+    which nothing could be scored has no value. ``bill`` says in words what the service of a paid
+    system counted, and is None of others.
     """
     own = replace(bench, model=system, name=name, keep_encodings=False)
     frames = []
@@ -36,7 +38,10 @@ def asked(bench: Experiment, system: System, name: str, clips: pd.DataFrame) -> 
         scored, lost = join(instances(clips), predictions)
         counts = lost_by_subset(clips, lost)
         scores = table1_scores(scored) if len(scored) else pd.DataFrame(columns=["subset"])
-        frames.append(counts.merge(scores, how="left", on="subset").assign(decoding=decoding))
+        paid = hasattr(system, "estimate")
+        bill = str(spent(predictions["details"], system.prices)) if paid else None
+        both = counts.merge(scores, how="left", on="subset")
+        frames.append(both.assign(decoding=decoding, bill=bill))
     if not frames:
         raise NotOffered(f"{name} offers neither letters nor replies; there is nothing to ask it")
     return pd.concat(frames, ignore_index=True).assign(system=name)

@@ -170,6 +170,7 @@ class Gemini:
     """
 
     one_by_one = True
+    remark = REMARK
 
     def __init__(
         self,

@@ -23,6 +23,8 @@ NAME = f"local API {NO_MODEL}"
 class LocalApi(Gemini):
     """:class:`Gemini` asking a server of its own, which runs as long as this process."""
 
+    remark = None
+
     def __init__(self) -> None:
         super().__init__(Sent(NAME), Service(base_url="local"), budget=Budget.of("any", None))
 
