@@ -515,7 +515,7 @@ def compare(chosen, folder: Path, driver) -> dict:
         for query, own, letters, free in rows:
             number = int(query["id"].split()[0])
             coalition, transcript, seconds = CASES[number]
-            asked = driver.serving.Query(**query)
+            asked = driver.Query(**query)
             ids = driver.prompt_ids(asked, lambda text: plain(text).input_ids, control)
             if ids != own["ids"] or free["reply"] != own["reply"]:
                 sys.exit(
@@ -529,7 +529,7 @@ def compare(chosen, folder: Path, driver) -> dict:
                 "span": query["transcript"], "tokens": letters["tokens"],
                 "markers": letters["markers"], **own,
             })  # fmt: skip
-    spelt = driver.serving.Query(
+    spelt = driver.Query(
         **question("TAV", SPELT), id="", frames=paths, sound="", seconds_per_frame=0.5, replies=[],
         mode="letters",
     )  # fmt: skip

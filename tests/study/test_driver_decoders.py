@@ -106,6 +106,13 @@ def test_weights_are_a_folder_or_a_pinned_revision(decoders, weights, revision, 
         decoders.folder(weights, revision)
 
 
+def test_a_folder_is_called_the_same_wherever_it_lies(decoders, tmp_path):
+    for place in ("a", "b"):
+        (tmp_path / place / "model").mkdir(parents=True)
+        assert decoders.called(f"{tmp_path}/{place}/model/") == "model"
+    assert decoders.called("someone/model") == "someone/model"
+
+
 def test_a_folder_is_told_from_another_by_the_ends_of_its_files(decoders, tmp_path):
     large = b"\0" * (3 << 20)
     (tmp_path / "model.safetensors").write_bytes(large)

@@ -71,6 +71,11 @@ def folder(weights: str, revision: str | None, option: str = "--weights") -> tup
     return found, revision
 
 
+def called(weights: str) -> str:
+    """An id, or a folder's own name: its path says nothing elsewhere, its digest does."""
+    return Path(weights).resolve().name if Path(weights).is_dir() else weights
+
+
 def stay_offline() -> None:
     """Fetch nothing more: what lies with weights asks the hub for files without a revision.
 
@@ -109,7 +114,7 @@ def hello(name: str, asked: argparse.Namespace, model, choices: dict, **more) ->
             "python": sys.version.split()[0],
             **{package: metadata.version(package) for package in packages},
         },
-        "weights": asked.weights,
+        "weights": called(asked.weights),
         **more,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "dtype": asked.dtype,
@@ -133,15 +138,17 @@ def transcript_tokens(query: Query, tokenizer) -> int:
     return sum(low < end and high > start for low, high in spans["offset_mapping"] if high > low)
 
 
-def prefill(llm, embeds) -> tuple:
-    """Logits ``(vocabulary,)`` after a prompt's embeddings ``(1, Q, D)``, and the cache behind them.
+def check_finite(logits) -> None:
+    """Raise :class:`Refused` where one is not finite: the arg-max of NaN is token 0, "!"."""
+    if not logits.isfinite().all():
+        raise Refused("the logits are not finite; try bfloat16 in place of float16")
 
-    Raises :class:`Refused` where one is not finite: the arg-max of NaN is token 0, "!".
-    """
+
+def prefill(llm, embeds) -> tuple:
+    """Logits ``(vocabulary,)`` after a prompt's embeddings ``(1, Q, D)``, and the cache behind them."""
     read = llm.model(inputs_embeds=embeds, use_cache=True, return_dict=True)
     row = llm.lm_head(read.last_hidden_state[0, -1]).float()
-    if not row.isfinite().all():
-        raise Refused("the logits are not finite; try bfloat16 in place of float16")
+    check_finite(row)
     return row, read.past_key_values
 
 

@@ -243,7 +243,10 @@ def main() -> None:
     model = VideoSALMONN2(*(path for path, _ in parts.values()), asked.device, asked.dtype)
     told = {
         "revision": parts["weights"][1],
-        "towers": {name: [getattr(asked, name), parts[name][1]] for name in ("whisper", "siglip")},
+        "towers": {
+            name: [decoders.called(getattr(asked, name)), parts[name][1]]
+            for name in ("whisper", "siglip")
+        },
         "files_sha256": {name: decoders.digest(path) for name, (path, _) in parts.items()},
         "code_sha256": decoders.digest(str(Path(asked.repo, "llava")), "*.py"),
     }
