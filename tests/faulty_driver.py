@@ -74,6 +74,8 @@ def wrong(name, query, out):
         raise MemoryError("DefaultCPUAllocator: can't allocate memory")
     if name == "cuda":
         raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB")
+    if name == "meet":
+        meet()
     if name == "slow":
         time.sleep(0.3)
     if name == "prints":
@@ -82,6 +84,17 @@ def wrong(name, query, out):
     if name == "scoreless":
         return good._replace(scores=None)
     return good
+
+
+def meet(processes=3, seconds=120):
+    """Wait until so many drivers have been asked to meet."""
+    log, end = Path(sys.argv[sys.argv.index("--log") + 1]), time.monotonic() + seconds
+    while len({line.split(",")[0] for line in log.read_text().splitlines() if "meet" in line}) < (
+        processes
+    ):
+        if time.monotonic() > end:
+            raise TimeoutError("nobody came")
+        time.sleep(0.01)
 
 
 def right(query):

@@ -33,8 +33,8 @@ class DriverProcess:
     At most one line is under way. A guard beside it ends the group where this process is killed.
     """
 
-    def __init__(self, command: Sequence[str]) -> None:
-        """Raises ``OSError`` where the command cannot be run."""
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        """``environment`` is added to this process's. Raises ``OSError`` for what cannot be run."""
         self.command = list(command)
         self._read, self._said = b"", b""
         guard = [sys.executable, "-I", "-S", str(Path(__file__).with_name("guard.py"))]
@@ -52,7 +52,7 @@ class DriverProcess:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 start_new_session=True,
-                env={k: v for k, v in os.environ.items() if k not in _NOT_PASSED},
+                env={k: v for k, v in os.environ.items() if k not in _NOT_PASSED} | {**environment},
             )
         except BaseException:
             self._dismiss()
@@ -153,6 +153,11 @@ class DriverProcess:
             # At once: the group's number may be somebody else's when nobody is left in it.
             self._kill()
         return self._process.returncode
+
+    def interrupt(self) -> None:
+        """Kill the whole group and do not wait: who listens to it hears that it ended."""
+        if self._process.returncode is None:
+            self._kill()
 
     def _kill(self) -> None:
         try:

@@ -1,11 +1,10 @@
-"""A driver in a second process as a system of the study: what it is sent, and what is believed."""
+"""Drivers in other processes as a system of the study: what it is sent, and what is believed."""
 
 from __future__ import annotations
 
-import itertools
-import os
-import weakref
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
 
 import numpy as np
@@ -13,51 +12,23 @@ import torch
 
 from emomm_lib.labels import LETTERS
 from emomm_study.corpora.scores import GRIDS, Corpus
-from emomm_study.failures import Broken
 from emomm_study.systems.drivers.serving import PROTOCOL
-from emomm_study.systems.interface import (
-    Answers,
-    Encoded,
-    Media,
-    NotOffered,
-    Query,
-    Said,
-    Unanswered,
-    Wrote,
-)
+from emomm_study.systems.interface import Answers, Encoded, Media, NotOffered, Query, Said, Wrote
 from emomm_study.systems.isolated.media import RunFolder, in_16_bits, most_sounds
-from emomm_study.systems.isolated.process import (
-    DriverProcess,
-    Lost,
-    shown_command,
-    without_secrets,
-)
+from emomm_study.systems.isolated.worker import DriverFailed, Hello, Worker
 from emomm_study.systems.prompts import TRANSCRIPT_PREFIX, messages, reply
 
-HELLO = {"name": str, "versions": dict, "weights": str, "device": str}
-"""What a driver says of itself, beside the protocol's version, and as what."""
 LARGEST = float(np.finfo(np.float32).max)
 CHANNEL = 1
 """Raised whenever what a driver is sent for the same clip changes; part of fingerprints."""
 
 
-class DriverFailed(Unanswered):
-    """A driver gave no answer to a question that can be scored; the message says why."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason, kind=type(self).__name__)
-
-
-class DriverUnusable(Broken):
-    """A driver does not start, or is another than before; the message says what to do."""
-
-
 class IsolatedSystem:
-    """A system that answers from a second process, one question at a time.
+    """A system that answers from other processes, each asked one question at a time.
 
-    The process is started when it is first needed, which is for :meth:`settings` already, and once
+    A process is started when it is first needed, which is for :meth:`settings` already, and once
     more whenever it was ended. It is ended when it hangs or is out of step, with :meth:`close`, and
-    with this object or program, even one that is killed.
+    with this object or program, even one that is killed. All that run have to say the same hello.
 
     Parameters
     ----------
@@ -71,6 +42,8 @@ class IsolatedSystem:
         Seconds until the driver's hello, in which it may have to fetch and load weights.
     options
         What it is told that can change an answer; its hello may not say so. Part of settings.
+    environments
+        One driver for each, asked side by side, with these variables beside this process's own.
     """
 
     one_by_one = True
@@ -84,17 +57,13 @@ class IsolatedSystem:
         timeout: float = 600,
         loading: float = 3600,
         options: Mapping[str, str] | None = None,
+        environments: Sequence[Mapping[str, str]] = ({},),
     ) -> None:
         self.title, self.command = title, list(command)
-        self.timeout, self.loading = timeout, loading
         self.options = dict(options or {})
-        self._hello: dict[str, Any] | None = None
-        self._ids = itertools.count()
-        self._folder: RunFolder | None = None
-        # In a list, so that what ends it holds no reference to this object.
-        self._running: list[DriverProcess] = []
-        self._end = weakref.finalize(self, _end, self._running, os.getpid())
-        self._owner = os.getpid()
+        self._hello = Hello()
+        alike = (title, command, timeout, loading, self._hello)
+        self._workers = [Worker(*alike, environment) for environment in environments]
 
     @property
     def fingerprint(self) -> str:
@@ -105,24 +74,22 @@ class IsolatedSystem:
     def settings(self) -> dict[str, Any]:
         """What the driver says of itself, and how it is asked.
 
-        Starts it, and raises :class:`DriverUnusable` where it does not start.
+        Starts it, and raises ``DriverUnusable`` where it does not start.
         """
-        if self._hello is None:
-            self._process()
+        if self._hello.said is None:
+            self._workers[0].started()
         told = {"options": self.options} if self.options else {}
-        return {"driver": self._hello, "protocol": PROTOCOL, "channel": CHANNEL, **told}
+        return {"driver": self._hello.said, "protocol": PROTOCOL, "channel": CHANNEL, **told}
 
     @property
-    def pid(self) -> int | None:
-        """Of the driver's process, while it runs."""
-        return self._running[0].pid if self._running else None
+    def pids(self) -> list[int]:
+        """Of the drivers' processes that run."""
+        return [worker.pid for worker in self._workers if worker.pid is not None]
 
     def close(self) -> None:
-        """End the driver and remove its files; the next question starts it anew."""
-        self._stop()
-        if self._folder is not None:
-            self._folder.close()
-            self._folder = None
+        """End all drivers and remove their files; the next question starts them anew."""
+        for worker in self._workers:
+            worker.close()
 
     def encode(self, clips: Sequence[Media]) -> list[Encoded]:
         """Each clip as it will be sent: ``video`` are its frames, ``audio`` is int16 ``(samples,)``.
@@ -155,7 +122,9 @@ class IsolatedSystem:
         """
         if trace or states:
             raise NotOffered(f"{self.title} only answers; it shows no attention and no states")
-        said = [self._said(query, "letters") for query in queries]
+        return self._answers(queries, [self._said(query, "letters") for query in queries])
+
+    def _answers(self, queries: Sequence[Query], said: Sequence[dict[str, Any]]) -> Answers:
         logits = np.array([own["letters"] for own in said], np.float32).reshape(-1, len(LETTERS))
         label = logits.argmax(-1)
         scored = [own["scores"] is not None for own in said]
@@ -179,107 +148,58 @@ class IsolatedSystem:
         return [self._said(query, "free")["reply"] for query in queries]
 
     def ask(self, queries: Sequence[Query], *, free: bool = False) -> Iterator[tuple[int, Said]]:
-        """What each question came to: an answer, a reply, or why there is neither."""
+        """What each question came to: an answer, a reply, or why there is neither, as they come.
+
+        Each driver has one question under way, all of a clip in a row, and gets the next when the
+        caller has taken its answer: so no more are lost with this program than there are drivers.
+        """
+        clips: dict[int, deque[int]] = {}
         for i, query in enumerate(queries):
-            said: Said
-            try:
-                if free:
-                    own = self._said(query, "free")
-                    said = Wrote(own["reply"], _details(own))
-                else:
-                    said = self.answer([query])
-            except Exception as error:
-                said = error
-            yield i, said
+            clips.setdefault(id(query.clip), deque()).append(i)
+        left, busy = deque(clips.values()), {}
+        pool = ThreadPoolExecutor(len(self._workers), thread_name_prefix="driver")
 
-    def _said(self, query: Query, mode: str) -> dict[str, Any]:
-        """What the driver says to a question, checked; asked once more where it loses its way."""
-        if self._folder is None:
-            self._folder = RunFolder()
-        given = _line(query, mode, self._folder)
-        reasons = []
-        for tried in (1, 2):
-            process = self._process()
-            try:
-                said = process.ask({"id": str(next(self._ids)), **given}, self.timeout)
-            except Lost as lost:
-                reasons.append(str(lost))
-                words = process.last_words(250)
-                self._stop()
-                continue
-            except BaseException:
-                # Its answer would be taken for the next question's.
-                self._stop()
-                raise
-            if "error" in said:
-                raise DriverFailed(f"{self.title}: {without_secrets(str(said['error']))}")
-            if (wrong := _wrong(said, given, query)) is not None:
-                raise DriverFailed(f"{self.title}: {wrong}")
-            return said | {"tried": tried}
-        both = reasons[-1] if len(set(reasons)) == 1 else "; then ".join(reasons)
-        last = f"; its last words: {words}" if words else ""
-        raise DriverFailed(
-            f"{self.title}: asked twice, of a new process the second time: {both}{last}"
-        )
+        def give(worker: Worker, own: deque[int]) -> None:
+            own = own or (left.popleft() if left else own)
+            if own:
+                i = own.popleft()
+                busy[pool.submit(self._came_to, worker, queries[i], free)] = worker, own, i
 
-    def _process(self) -> DriverProcess:
-        """The driver, after its hello."""
-        if os.getpid() != self._owner:
-            raise RuntimeError(f"{self.title}: a driver is asked by the process that made it alone")
-        if self._running:
-            return self._running[0]
-        # One that has worked may have been killed, or find its memory not yet given back.
-        for left in (0,) if self._hello is None else (1, 0):
-            try:
-                return self._started()
-            except DriverUnusable:
-                if not left:
-                    raise
-
-    def _started(self) -> DriverProcess:
-        shown = shown_command(self.command)
         try:
-            process = DriverProcess(self.command)
-        except OSError as error:
-            raise DriverUnusable(
-                f"{self.title} cannot be started ({error.strerror}): {shown}; see whether the "
-                "Python that its name gives is there"
-            ) from None
-        self._running.append(process)
+            for worker in self._workers:
+                give(worker, deque())
+            while busy:
+                for future in wait(busy, return_when=FIRST_COMPLETED).done:
+                    worker, own, i = busy.pop(future)
+                    yield i, future.result()
+                    give(worker, own)
+        finally:
+            _call_off(pool, busy)
+
+    def _came_to(self, worker: Worker, query: Query, free: bool) -> Said:
         try:
-            hello = process.hear(self.loading)
-            wrong = _wrong_hello(hello)
-        except Lost as lost:
-            wrong = str(lost)
-        except BaseException:
-            self._stop()
-            raise
-        if wrong is not None:
-            words = process.last_words()
-            self._stop()
-            raise DriverUnusable(
-                f"{self.title} did not start: {wrong}; its last words: {words or '(none)'}; run "
-                f"it by hand to see all that it says, and mend its environment or options: {shown}"
-            )
-        hello = {name: hello[name] for name in sorted(hello) if name != "hello"}
-        if self._hello not in (None, hello):
-            changed = [k for k in {*hello, *self._hello} if hello.get(k) != self._hello.get(k)]
-            self._stop()
-            raise DriverUnusable(
-                f"{self.title} is not what it was before it was started anew: its "
-                f"{', '.join(sorted(changed))} changed; begin a new run, so that answers of both "
-                "are told apart"
-            )
-        self._hello = hello
-        return process
+            if not free:
+                return self._answers([query], [self._said(query, "letters", worker)])
+            own = self._said(query, "free", worker)
+            return Wrote(own["reply"], _details(own))
+        except Exception as error:
+            return error
 
-    def _stop(self) -> None:
-        _end(self._running, self._owner)
+    def _said(self, query: Query, mode: str, worker: Worker | None = None) -> dict[str, Any]:
+        """What the driver says to a question, checked."""
+        worker = worker or self._workers[0]
+        given = _line(query, mode, worker.folder)
+        return worker.ask(given, lambda said: _wrong(said, given, query))
 
 
-def _end(running: list[DriverProcess], owner: int) -> None:
-    while os.getpid() == owner and running:
-        running.pop().end()
+def _call_off(pool: ThreadPoolExecutor, busy: Mapping[Future, tuple[Worker, deque, int]]) -> None:
+    """End what is under way, whose answers nobody waits for any more."""
+    workers = [worker for worker, *_ in busy.values()]
+    for worker in workers:
+        worker.call_off()
+    pool.shutdown(cancel_futures=True)
+    for worker in workers:
+        worker.resume()
 
 
 def _line(query: Query, mode: str, folder: RunFolder) -> dict[str, Any]:
@@ -317,13 +237,6 @@ def _best_score(query: Query, label: int, given: Sequence[float]) -> float:
 def _details(said: Mapping[str, Any]) -> dict[str, Any]:
     kept = {name: said.get(name) for name in ("tokens", "markers", "seconds")}
     return {**kept, "asked_again": True} if said["tried"] > 1 else kept
-
-
-def _wrong_hello(hello: Mapping[str, Any]) -> str | None:
-    if hello.get("hello") != PROTOCOL:
-        return f"its hello is of protocol {hello.get('hello')!r}; expected {PROTOCOL}"
-    lacking = [name for name, kind in HELLO.items() if not isinstance(hello.get(name), kind)]
-    return f"its hello lacks {', '.join(lacking)}" if lacking else None
 
 
 def _wrong(said: dict[str, Any], given: Mapping[str, Any], query: Query) -> str | None:

@@ -22,7 +22,8 @@ from emomm_study.systems.table import DRIVER
 SCRIPTS = Path(__file__).parents[1] / "drivers"
 SWITCH = "trust-remote-code"
 """The option, ``yes`` or absent, without which no driver runs code that lies beside weights."""
-_OURS = ("python", "timeout", "loading")
+MASK = "CUDA_VISIBLE_DEVICES"
+_OURS = ("python", "timeout", "loading", "workers")
 _WEIGHTS = ("weights", "tower", "whisper", "siglip")
 # What they are the driver's hello says; a path says nothing elsewhere.
 _OF_THE_MACHINE = (*_WEIGHTS, "device", "repo")
@@ -88,13 +89,37 @@ def open_driver(named: Named, *, dtype: str = "auto", device: str = "cpu") -> Is
     """The system that a name with options means; nothing is started yet.
 
     ``python`` is the driver's own (``uv run --script`` makes one where it is not given), ``timeout``
-    and ``loading`` seconds as for :class:`IsolatedSystem`, the others are the script's flags.
-    Raises ``ValueError`` that names every option that is wrong.
+    and ``loading`` seconds as for :class:`IsolatedSystem`, ``workers`` how many run side by side
+    (:func:`environments_of`), the others are the script's flags. Raises ``ValueError`` that names
+    every option that is wrong.
     """
     driver, command = driver_of(named), command_of(named, dtype=dtype, device=device)
     seconds = {k: float(named.options[k]) for k in ("timeout", "loading") if k in named.options}
     told = {k: v for k, v in _flags(named, dtype, device).items() if k not in _OF_THE_MACHINE}
-    return IsolatedSystem(driver.title, command, options=told, **seconds)
+    places = environments_of(named, dtype=dtype, device=device)
+    return IsolatedSystem(driver.title, command, options=told, environments=places, **seconds)
+
+
+def environments_of(
+    named: Named, *, dtype: str = "auto", device: str = "cpu"
+) -> list[dict[str, str]]:
+    """Environment variables of each process of a driver: one a GPU, or as many as ``workers``.
+
+    On ``cuda`` without a number each sees one GPU of those that this program sees, in turn. Any
+    other device is as it is, and has one process unless ``workers`` says otherwise.
+    """
+    gpus = _gpus() if _flags(named, dtype, device).get("device") == "cuda" else []
+    many = int(named.options.get("workers", max(1, len(gpus))))
+    return [{MASK: gpus[i % len(gpus)]} if gpus else {} for i in range(many)]
+
+
+def _gpus() -> list[str]:
+    """The GPUs that this program sees, by the names that a mask has for them."""
+    if (mask := os.environ.get(MASK)) is not None:
+        return [name.strip() for name in mask.split(",") if name.strip()]
+    import torch
+
+    return list(map(str, range(torch.cuda.device_count())))
 
 
 def command_of(named: Named, *, dtype: str = "auto", device: str = "cpu") -> list[str]:
@@ -148,6 +173,8 @@ def _problems(driver: Driver, options: Mapping[str, str], flags: Mapping[str, st
             r"0*[1-9]\d*(\.\d+)?|0*\.\d*[1-9]\d*", options[name]
         ):
             wrong.append(f"{name}={options[name]} is no number of seconds")
+    if not re.fullmatch(r"[1-9]\d{0,2}", options.get("workers", "1")):
+        wrong.append(f"workers={options['workers']} is no number of processes")
     python = options.get("python")
     if python is None and not driver.plain and shutil.which("uv") is None:
         wrong.append("needs uv, which is not on the path, or the option python=/path/to/python")
@@ -172,7 +199,9 @@ def check_driver(text: str, *, dtype: str = "auto", device: str = "cpu") -> list
     driver, options = driver_of(named), named.options
     command = command_of(named, dtype=dtype, device=device)
     script = SCRIPTS / driver.script
-    rows = [f"{driver.title}: runs {shown_command(command)}"]
+    many = len(environments_of(named, dtype=dtype, device=device))
+    times = "" if many == 1 else f" {many} times, side by side"
+    rows = [f"{driver.title}: runs{times} {shown_command(command)}"]
     if "python" in options or driver.plain:
         rows.append(f"environment: that of {command[0]}, as it is; nothing is installed")
     else:
