@@ -475,7 +475,7 @@ def open_experiment(settings: ExperimentSettings) -> Experiment:
         model,
         with_media(manifest, roots, partial=s.render_clips is not None),
         roots,
-        PredictionStore(cache_dir() / "predictions.sqlite"),
+        PredictionStore(cache_dir() / "predictions.sqlite", s.profile),
         MediaSettings(VideoSettings(s.num_frames), AudioSettings(max_seconds=s.max_audio_seconds)),
         s.batch_size,
         keep_encodings=s.keep_encodings,

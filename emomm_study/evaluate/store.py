@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import astuple, dataclass, fields, replace
@@ -72,6 +73,10 @@ Written = tuple[Iterable[Prediction], Iterable[StoredTrace], Iterable[StoredRout
 _COLUMNS = tuple(f.name for f in fields(Prediction))
 _SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS runs (fingerprint TEXT PRIMARY KEY, settings TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS uses (
+    profile TEXT NOT NULL, fingerprint TEXT NOT NULL REFERENCES runs, at REAL NOT NULL,
+    PRIMARY KEY (profile, fingerprint)
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS predictions (
     fingerprint TEXT NOT NULL REFERENCES runs, {", ".join(_COLUMNS)},
     PRIMARY KEY (fingerprint, sample_id, coalition)
@@ -93,10 +98,13 @@ CREATE TABLE IF NOT EXISTS importance (
 
 
 class PredictionStore:
-    """Answers of any number of runs, keyed by (run fingerprint, sample_id, coalition)."""
+    """Answers of any number of runs, keyed by (run fingerprint, sample_id, coalition).
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    ``profile`` is whose notebooks ask, where it is theirs: which runs they asked for is noted.
+    """
+
+    def __init__(self, path: str | Path, profile: str | None = None) -> None:
+        self.path, self.profile = Path(path), profile
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with closing(self._connect()) as db:
             db.executescript(_SCHEMA)
@@ -111,10 +119,13 @@ class PredictionStore:
         return db
 
     def begin(self, fingerprint: str, settings: dict) -> None:
-        """Note what a fingerprint stands for."""
+        """Note what a fingerprint stands for, and that the profile asks for it now."""
         text = json.dumps(settings, sort_keys=True)
         with closing(self._connect()) as db, db:
             db.execute("INSERT OR IGNORE INTO runs VALUES (?, ?)", (fingerprint, text))
+            if self.profile is not None:
+                own = (self.profile, fingerprint, time.time())
+                db.execute("INSERT OR REPLACE INTO uses VALUES (?, ?, ?)", own)
 
     def write(
         self,

@@ -72,6 +72,7 @@ from emomm_study.run.pairing import (
     section_of,
     write_committed,
 )
+from emomm_study.run.report import write_run_report
 from emomm_study.run.turns import StepDied, in_turn
 from emomm_study.systems.named import Named
 
@@ -563,7 +564,7 @@ def run(
     another. With ``refresh`` the ``.ipynb`` beside each source is rewritten after its run. Raises
     ``PipelineError`` at the first thing that keeps the run from going on.
     """
-    name, began = str(profile["profile"]), time.monotonic()
+    name, began, at = str(profile["profile"]), time.monotonic(), time.time()
     notebooks = {source: read_source(source) for source in sources}
     defaults = {s: declared_parameters(nb, s.name) for s, nb in notebooks.items()}
     used = {key for declared in defaults.values() for key in declared} | {"profile", "render"}
@@ -593,13 +594,21 @@ def run(
     with only_run(folder):
         for kept in (*comparisons, *(recorded(name, runs) / f"{stem}.csv" for stem in steps)):
             kept.unlink(missing_ok=True)
+        report = partial(write_run_report, profile | parameters, list(steps), at, runs=runs)
         try:
             in_turn(list(steps), builds_on, step, jobs)
-        except StepDied as error:
+        except (PipelineError, StepDied) as error:
+            # Where there is no room for what was asked, there is none for this.
+            with suppress(OSError):
+                say(f"What ran, where and with what: {_shown(report(stopped=str(error)))}")
+            if isinstance(error, PipelineError):
+                raise
             raise PipelineError(str(error)) from error
-    table = read_comparisons([path for path in comparisons if path.is_file()])
-    table.to_csv(folder / "comparison.csv", index=False)
+        table = read_comparisons([path for path in comparisons if path.is_file()])
+        table.to_csv(folder / "comparison.csv", index=False)
+        written = report(compared=table)
     say(f"All done in {_elapsed(began)}; outputs are in {_shown(folder)}")
+    say(f"A report to compare with another run's, or to attach to an issue: {_shown(written)}")
     if not refresh:
         say(_beside_committed(name, list(steps), _other_defaults(defaults, parameters), runs))
     return table

@@ -40,7 +40,12 @@ from emomm_study.systems.interface import (
 )
 from emomm_study.systems.passes import Beginning, Tokens, fork, schedule
 from emomm_study.systems.plain import PlainText
-from emomm_study.systems.prompts import TRANSCRIPT_PREFIX, check_transcript, reply
+from emomm_study.systems.prompts import (
+    SYSTEM_PROMPT,
+    TRANSCRIPT_PREFIX,
+    check_transcript,
+    reply,
+)
 
 PARTS = ".safetensors", ".pt", ".json", ".jinja", ".yaml"
 """Files of a model's folder that can change an answer."""
@@ -171,6 +176,11 @@ class Backbone(ABC):
         Also where the transcript begins and ends in it; both 0 without T.
         """
         text, start, end = self._chat(query), 0, 0
+        if (many := text.count(SYSTEM_PROMPT)) != 1:
+            raise ValueError(
+                f"the chat template shows the system text of Appendix E {many} times, and has to "
+                "once; give the checkpoint the template that its model was published with"
+            )
         if "T" in query.coalition:
             check_transcript(query.transcript)
             start = text.index(TRANSCRIPT_PREFIX) + len(TRANSCRIPT_PREFIX)

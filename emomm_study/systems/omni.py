@@ -13,6 +13,7 @@ import torch
 from transformers import (
     AutoConfig,
     Qwen2_5OmniProcessor,
+    Qwen2_5OmniThinkerConfig,
     Qwen2_5OmniThinkerForConditionalGeneration,
 )
 
@@ -38,6 +39,7 @@ class OmniModel(Backbone):
     ) -> None:
         spelled = {"V": processor.video_token, "A": processor.audio_token}
         super().__init__(model, processor.tokenizer, fingerprint, spelled)
+        _check_numbers(model.config, processor)
         self.processor = processor
         size = processor.video_processor.size
         self.frame_size = (
@@ -169,3 +171,19 @@ class OmniModel(Backbone):
         if not clips:
             return None
         return torch.tensor([4 * len(c.audio) for c in clips], device=self.device)
+
+
+def _check_numbers(config: Qwen2_5OmniThinkerConfig, processor: Qwen2_5OmniProcessor) -> None:
+    """Refuse a tokenizer whose tokens of media are not those that the model looks for."""
+    expected = {
+        processor.video_token: config.video_token_id,
+        processor.audio_token: config.audio_token_id,
+        processor.vision_bos_token: config.vision_start_token_id,
+        processor.audio_bos_token: config.audio_start_token_id,
+    }
+    found = {token: processor.tokenizer.convert_tokens_to_ids(token) for token in expected}
+    if wrong := [f"{t} is {found[t]}, not {n}" for t, n in expected.items() if found[t] != n]:
+        raise ValueError(
+            f"the tokenizer is another than the model was made with: {'; '.join(wrong)} as its "
+            "config.json says; give the checkpoint the tokenizer's files that it was published with"
+        )

@@ -27,6 +27,7 @@ from emomm_study.report.comparison import (
 )
 from emomm_study.run import pipeline
 from emomm_study.run.pairing import PairError, declared_parameters, pair_differences, read_source
+from emomm_study.run.report import read_report
 
 SOURCES = pipeline.find_notebooks() if any(pipeline.NOTEBOOKS.glob("[0-9][0-9]_*.py")) else []
 
@@ -119,6 +120,10 @@ def test_declared_parameters_are_injected_and_others_ignored(tmp_path, runs):
     assert (runs / "try" / "comparison.csv").is_file()
     assert source.read_text() == GOOD and not source.with_suffix(".ipynb").exists()
     assert said[0] == "[1/1] 01_good: running" and said[1].startswith("[1/1] 01_good: done in ")
+    told = read_report(runs / "try" / "report.json")
+    assert said[-2].endswith("report.json") and told["stopped"] is None
+    assert told["notebooks"][0]["status"] == "done" and told["parameters"]["seed"] == 1
+    assert told["published"][0]["item"] == "table3/a"
 
 
 def test_refresh_gives_the_same_bytes_twice_and_keeps_out_what_varies(tmp_path, runs):
@@ -185,6 +190,9 @@ def test_the_first_failure_stops_the_run_in_plain_words(tmp_path, runs):
     assert "\x1b" not in (runs / "mini" / "01_bad.log").read_text()
     assert "raise ValueError" in (runs / "mini" / "01_bad.log").read_text()
     assert not (runs / "mini" / "02_good.ipynb").exists()
+    told = read_report(runs / "mini" / "report.json")
+    assert "row 3 of meta.csv" in told["stopped"] and str(runs) not in told["stopped"]
+    assert [own["status"] for own in told["notebooks"]] == ["stopped", "not run"]
 
 
 def test_a_cell_over_its_time_is_named_as_such(tmp_path, runs):
