@@ -15,7 +15,7 @@ from matplotlib.patheffects import AbstractPathEffect, withStroke
 
 from emomm_lib.labels import MODALITIES
 from emomm_study.report.frames import need
-from emomm_study.report.style import COLOURS, context, titled
+from emomm_study.report.style import COLOURS, GREY, context, titled
 
 MODALITY_COLOURS = {m: COLOURS[m.lower()] for m in MODALITIES}
 
@@ -86,6 +86,11 @@ def unshown(title: str, remark: str, sentence: str) -> Figure:
         titled(fig, title, remark)
         fig.text(0.03, 0.5, fill(sentence, 120), va="top")
         return fig
+
+
+def no_clips(ax: Axes) -> None:
+    """Say in an empty panel why it is one."""
+    ax.text(0.5, 0.5, "no clips", transform=ax.transAxes, ha="center", va="center", color=GREY)
 
 
 def dots(rows: pd.DataFrame) -> str | None:
