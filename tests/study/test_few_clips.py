@@ -15,11 +15,15 @@ from matplotlib import pyplot as plt
 
 from emomm_lib.chase.equations import SteeringConfig
 from emomm_lib.chase.training import area
+from emomm_study.corpora.scores import Corpus
 from emomm_study.evaluate.cases import RULES, NoCase, opening_clip
 from emomm_study.evaluate.controls import trust_from_labels
+from emomm_study.evaluate.experiment import Experiment
 from emomm_study.evaluate.fusion import fit_probe, probe_answers
 from emomm_study.evaluate.protocol import Choice, Study, read_choices, write_choices
 from emomm_study.evaluate.protocol.cross_fit import speaker_folds
+from emomm_study.mini.null import null_control
+from emomm_study.mini.surrogate.plan import SurrogateSettings, corpus_plan
 from emomm_study.report.cards import budget_frame, case_values, first_with_video, make_card
 from emomm_study.report.figures.cases import attention_figure, importance_figure
 from emomm_study.report.figures.chase import gate_by_layer
@@ -140,3 +144,20 @@ def test_choices_of_a_part_are_not_taken_for_the_wholes(tmp_path, monkeypatch):
     assert [*read_choices("mini", part.fingerprint)] == ["CHASE"]
     with pytest.raises(ValueError, match="made with another model.*clips.*run notebook 07"):
         read_choices("mini", whole.fingerprint)
+
+
+def test_the_null_control_of_a_part_is_of_the_parts_own_clips(tmp_path):
+    """The first that a whole rendering would make may hold none of them."""
+    settings = SurrogateSettings()
+    order = corpus_plan(Corpus.CH_SIMS, settings).sample(frac=1, random_state=settings.seed)
+    own = order.iloc[[500, 501, 502]].sort_values("sample_id")
+    store = SimpleNamespace(path=tmp_path / "p.sqlite")
+    roots = {Corpus.CH_SIMS: tmp_path / "surrogate" / "ch-sims"}
+    bench = Experiment(None, own, roots, store, progress=False)
+    control = null_control(bench, 2)
+    assert set(control.clips["sample_id"]) == set(order.iloc[[500, 501]]["sample_id"])
+    [root] = control.roots.values()
+    assert tmp_path / "surrogate-null" in root.parents and len([*root.rglob("*.mp4")]) == 2
+    times = {path: path.stat().st_mtime_ns for path in root.rglob("*.mp4")}
+    null_control(bench, 2)
+    assert {path: path.stat().st_mtime_ns for path in root.rglob("*.mp4")} == times
