@@ -37,10 +37,12 @@ frame_pixels = None
 max_audio_seconds = 3.0
 render_clips = 1000
 keep_encodings = True
+clips = None
 
 # %%
 from dataclasses import replace
 
+from emomm_study.evaluate.cases import opening_clip
 from emomm_study.evaluate.protocol import EMBEDDED, PUBLISHED, Study, read_choices
 from emomm_study.notebook import open_run
 from emomm_study.report.explorer import BY_HAND, compared, explore, explorer_figure, numbers
@@ -57,27 +59,24 @@ run = open_run("11_steering_explorer", globals())
 # %%
 bench = run.bench
 study = Study(bench, bench.states(bench.clips))
-clips = study.split("test")
+test = study.split("test")
 routers = {kind: study.router(kind)[0] for kind in (PUBLISHED, EMBEDDED)}
 chosen = read_choices(run.profile, study.fingerprint)
 presets = {name: (choice.router, choice.config) for name, choice in chosen.items()
            if choice.group in ("the paper's method", "extensions")}
-print(f"{bench.name}: {len(clips)} clips of the test split, routers {', '.join(routers)}")
+print(f"{bench.name}: {len(test)} clips of the test split, routers {', '.join(routers)}")
 
 # %% [markdown]
 # It opens on the first conflict in which video alone has the ground truth's class and the unsteered model answers
 # something else, steered by the extended method of notebook 07. In such a clip there is something to repair; how
-# often steering does so it cannot show.
+# often steering does so it cannot show. (Few clips may hold no such conflict: then it opens on the next best.)
 
 # %%
-truth = clips["label_gt"]
-alone = (clips["label_v"] == truth) & (clips["label_t"] != truth) & (clips["label_a"] != truth)
-answers = bench.predictions(clips, ("TAV",)).set_index("sample_id")["label"]
-missed = clips["sample_id"].map(answers) != truth
-first = clips[alone & missed & (clips["subset"] == "conflict")]["sample_id"].iloc[0]
+first, kind = opening_clip(test, bench.predictions(test, ("TAV",)))
+print(f"{first}: {kind}")
 
 # %% tags=["nbval-ignore-output"]
-explorer = explore(bench, clips, routers, presets=presets, sample_id=first, start="+ sharpened gate")
+explorer = explore(bench, test, routers, presets=presets, sample_id=first, start="+ sharpened gate")
 explorer
 
 # %% [markdown]
@@ -89,7 +88,7 @@ explorer
 shown = explorer.shown
 run.publish(
     explorer_figure(shown), "explorer", "Explorer",
-    f"One clip before and after steering, {shown.title}", of=[clips, bench.fingerprint],
+    f"One clip before and after steering, {shown.title}", of=[test, bench.fingerprint],
 )
 
 # %%
