@@ -253,7 +253,7 @@ def test_choosing_a_notebook_that_does_not_exist_lists_those_that_do():
 
 
 def test_an_unknown_profile_lists_the_known_ones():
-    with pytest.raises(pipeline.PipelineError, match="mini, paper"):
+    with pytest.raises(pipeline.PipelineError, match="mini, omni, paper"):
         pipeline.load_profile("big")
 
 
@@ -322,9 +322,9 @@ def test_a_device_that_torch_does_not_find_stops_the_run():
         pipeline.preflight({"profile": "p", "device": "nonsense:3"})
 
 
-def test_the_two_profiles_set_the_same_parameters():
-    mini, paper = pipeline.load_profile("mini"), pipeline.load_profile("paper")
-    assert list(mini) == list(paper)
+@pytest.mark.parametrize("name", ["paper", "omni"])
+def test_every_profile_sets_the_same_parameters(name):
+    assert list(pipeline.load_profile(name)) == list(pipeline.load_profile("mini"))
 
 
 def test_the_closing_table_counts_every_verdict(tmp_path):
