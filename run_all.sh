@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # Runs the notebooks in order and compares what they find with the paper.
 #
-# usage: ./run_all.sh [--profile mini|paper] [--from NN | --only NN] [--refresh]
-#                     [--formats LIST] [--help]
+# usage: ./run_all.sh [--profile mini|paper] [--from NN | --only NN] [--clips N]
+#                     [--refresh] [--formats LIST] [--help]
 #
 #   --profile NAME  parameters to run with: notebooks/profiles/NAME.yaml (default: mini)
 #   --from NN       start at notebook NN
 #   --only NN       run notebook NN alone
+#   --clips N       from notebook 03 on, ask about a stratified part of N clips alone; figures go to
+#                   figures/NAME-N-clips, and answers stay valid for all clips
 #   --refresh       also rewrite the outputs of the committed notebooks
 #   --formats LIST  formats of figures, png and with it svg or pdf (default: png,svg; an SVG only
 #                   where it is small and has no raster image in it): --formats png,svg,pdf

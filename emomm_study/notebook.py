@@ -54,13 +54,24 @@ class Run:
     made_of: Source | None = None
     compared: pd.DataFrame | None = field(default=None, init=False, repr=False)
 
+    @property
+    def published_as(self) -> str:
+        """The profile in captions, and its folder of figures; of a part of the clips one of its own."""
+        clips = self.parameters.get("clips")
+        return self.profile if clips is None else f"{self.profile}-{clips}-clips"
+
     @cached_property
     def bench(self) -> Experiment:
         """The first backbone and the clips that the parameters describe; loaded when first used.
 
+        Of a part of the benchmark it is printed how near its shares are to the whole's.
+
         Raises ``ValueError`` that names the parameters that the notebook lacks.
         """
-        return self._open(0)
+        bench = self._open(0)
+        if bench.part:
+            print(bench.part)
+        return bench
 
     def other_benches(self) -> Iterator[Experiment]:
         """The same clips with each further backbone, loaded when its turn comes."""
@@ -119,6 +130,8 @@ class Run:
     ) -> Made:
         """Write a figure or a table under ``figures/<profile>`` and return what the cell shows.
 
+        What is made of a part of the clips goes to ``figures/<profile>-<clips>-clips``.
+
         Parameters
         ----------
         made
@@ -138,12 +151,13 @@ class Run:
         formats
             Of a figure; by default those that the run was asked for (``report.formats``).
         """
-        words = caption(item, self.profile, text, self.data_note if note is None else note)
+        profile = self.published_as
+        words = caption(item, profile, text, self.data_note if note is None else note)
         provenance = Provenance(item, self.notebook, self._digest(of), words, published)
         if isinstance(made, Figure):
-            write_figure(made, name, self.profile, provenance, formats=formats, root=FIGURES)
+            write_figure(made, name, profile, provenance, formats=formats, root=FIGURES)
             return made
-        write_table(made, name, self.profile, provenance, decimals=decimals, root=FIGURES)
+        write_table(made, name, profile, provenance, decimals=decimals, root=FIGURES)
         return formatted(made, decimals)
 
     def _digest(self, of: Source | None) -> str:

@@ -39,6 +39,7 @@ frame_pixels = None
 max_audio_seconds = 3.0
 render_clips = 1000
 keep_encodings = True
+clips = None
 
 # %%
 import pandas as pd

@@ -34,6 +34,7 @@ frame_pixels = None
 max_audio_seconds = 3.0
 render_clips = 1000
 keep_encodings = True
+clips = None
 seed = 0
 person_clips = 250
 least_cover = 0.5
@@ -56,9 +57,9 @@ run = open_run("05_person_masking", globals())
 # %%
 bench = run.bench
 conflict = bench.clips[bench.clips["subset"] == "conflict"].sample(frac=1, random_state=seed)
-clips = conflict.groupby("corpus").head(person_clips or len(conflict)).sort_values("sample_id")
-clips = clips.reset_index(drop=True)
-print(f"{len(clips):,} of {len(conflict):,} conflict clips, chosen at random")
+picked = conflict.groupby("corpus").head(person_clips or len(conflict)).sort_values("sample_id")
+picked = picked.reset_index(drop=True)
+print(f"{len(picked):,} of {len(conflict):,} conflict clips, chosen at random")
 
 # %% [markdown]
 # ## The person's region
@@ -69,7 +70,7 @@ print(f"{len(clips):,} of {len(conflict):,} conflict clips, chosen at random")
 # Frames by what their region comes from, clips that could not be read, and the mean share of a frame inside:
 
 # %%
-regions = bench.regions(clips)
+regions = bench.regions(picked)
 found = regions.groupby("corpus")[["frames", *KINDS]].sum()
 found = found.assign(unread=regions["failure"].notna().groupby(regions["corpus"]).sum())
 found = found.assign(coverage=regions.groupby("corpus")["coverage"].mean())
@@ -83,17 +84,17 @@ print(found[["frames", "unread"]].to_string())
 # %%
 views = {
     "original": bench,
-    "person only: pixels": bench.person_only(clips),
-    "person only: tokens": bench.person_only(clips, pixels=False, tokens=least_cover),
-    "control: other tokens": bench.person_only(clips, pixels=False, tokens=least_cover, inverted=True),
+    "person only: pixels": bench.person_only(picked),
+    "person only: tokens": bench.person_only(picked, pixels=False, tokens=least_cover),
+    "control: other tokens": bench.person_only(picked, pixels=False, tokens=least_cover, inverted=True),
 }
 masked = views["person only: tokens"]
-readable = clips[regions["failure"].isna()]
+readable = picked[regions["failure"].isna()]
 frames = person_frames(
     readable, bench.roots, masked.region_store, lambda clip: masked.inspect(clip, "V").grid,
     seen=bench.model.seen, seed=seed,
 )
-run.made_of = [clips, *(view.fingerprint for view in views.values())]
+run.made_of = [picked, *(view.fingerprint for view in views.values())]
 
 # %%
 run.publish(
@@ -112,13 +113,13 @@ run.publish(
 
 # %%
 asked = {
-    name: view.predictions(clips, ["TAV", "V"], traces=True) for name, view in views.items()
+    name: view.predictions(picked, ["TAV", "V"], traces=True) for name, view in views.items()
 }
-scored = {name: outcomes(clips, rows, ["TAV"])[0] for name, rows in asked.items()}
-without, lost = outcomes(clips, bench.predictions(clips, ["TA"]), ["TA"])
+scored = {name: outcomes(picked, rows, ["TAV"])[0] for name, rows in asked.items()}
+without, lost = outcomes(picked, bench.predictions(picked, ["TA"]), ["TA"])
 gains = compare_views(scored, without)
 run.record(gains, "gains", by=["view", "quantity", "metric"])
-print(f"{int(gains['n'].iloc[0]):,} clips answered in every view, of {len(clips):,}")
+print(f"{int(gains['n'].iloc[0]):,} clips answered in every view, of {len(picked):,}")
 
 # %%
 run.publish(
@@ -139,7 +140,7 @@ with_intervals(gains, index=["quantity", "view"], columns="metric", factor=100, 
 
 # %%
 alone = pd.concat(
-    [outcomes(clips, rows, ["V"])[0].assign(view=name) for name, rows in asked.items()]
+    [outcomes(picked, rows, ["V"])[0].assign(view=name) for name, rows in asked.items()]
 )
 alone = score_frame(alone, ["view"], ("acc5", "acc2", "f1"), cluster="sample_id")
 run.record(alone, "video alone", by=["view", "metric"])
@@ -154,7 +155,7 @@ with_intervals(alone, index="view", columns="metric", factor=100, digits=1)
 # of the nMAS of all three.
 
 # %%
-keys = pd.MultiIndex.from_product([clips["sample_id"], ["TAV"]])
+keys = pd.MultiIndex.from_product([picked["sample_id"], ["TAV"]])
 tables = {name: view.traces() for name, view in views.items()}
 traces = {
     name: table.select(pd.MultiIndex.from_frame(table.index).isin(keys))

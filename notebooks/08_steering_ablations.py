@@ -33,6 +33,7 @@ frame_pixels = None
 max_audio_seconds = 3.0
 render_clips = 1000
 keep_encodings = True
+clips = None
 null_clips = 250
 render_size = 224
 render_seconds = 0

@@ -41,6 +41,7 @@ frame_pixels = None
 max_audio_seconds = 3.0
 render_clips = 1000
 keep_encodings = True
+clips = None
 seed = 0
 
 # %%

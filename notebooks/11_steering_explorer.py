@@ -37,6 +37,7 @@ frame_pixels = None
 max_audio_seconds = 3.0
 render_clips = 1000
 keep_encodings = True
+clips = None
 
 # %%
 from dataclasses import replace
@@ -57,12 +58,12 @@ run = open_run("11_steering_explorer", globals())
 # %%
 bench = run.bench
 study = Study(bench, bench.states(bench.clips))
-clips = study.split("test")
+test = study.split("test")
 routers = {kind: study.router(kind)[0] for kind in (PUBLISHED, EMBEDDED)}
 chosen = read_choices(run.profile, study.fingerprint)
 presets = {name: (choice.router, choice.config) for name, choice in chosen.items()
            if choice.group in ("the paper's method", "extensions")}
-print(f"{bench.name}: {len(clips)} clips of the test split, routers {', '.join(routers)}")
+print(f"{bench.name}: {len(test)} clips of the test split, routers {', '.join(routers)}")
 
 # %% [markdown]
 # It opens on the first conflict in which video alone has the ground truth's class and the unsteered model answers
@@ -70,14 +71,14 @@ print(f"{bench.name}: {len(clips)} clips of the test split, routers {', '.join(r
 # often steering does so it cannot show.
 
 # %%
-truth = clips["label_gt"]
-alone = (clips["label_v"] == truth) & (clips["label_t"] != truth) & (clips["label_a"] != truth)
-answers = bench.predictions(clips, ("TAV",)).set_index("sample_id")["label"]
-missed = clips["sample_id"].map(answers) != truth
-first = clips[alone & missed & (clips["subset"] == "conflict")]["sample_id"].iloc[0]
+truth = test["label_gt"]
+alone = (test["label_v"] == truth) & (test["label_t"] != truth) & (test["label_a"] != truth)
+answers = bench.predictions(test, ("TAV",)).set_index("sample_id")["label"]
+missed = test["sample_id"].map(answers) != truth
+first = test[alone & missed & (test["subset"] == "conflict")]["sample_id"].iloc[0]
 
 # %% tags=["nbval-ignore-output"]
-explorer = explore(bench, clips, routers, presets=presets, sample_id=first, start="+ sharpened gate")
+explorer = explore(bench, test, routers, presets=presets, sample_id=first, start="+ sharpened gate")
 explorer
 
 # %% [markdown]
@@ -89,7 +90,7 @@ explorer
 shown = explorer.shown
 run.publish(
     explorer_figure(shown), "explorer", "Explorer",
-    f"One clip before and after steering, {shown.title}", of=[clips, bench.fingerprint],
+    f"One clip before and after steering, {shown.title}", of=[test, bench.fingerprint],
 )
 
 # %%

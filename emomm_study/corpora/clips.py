@@ -11,6 +11,7 @@ import pandera.pandas as pa
 
 from emomm_lib.labels import SOURCES
 from emomm_study.corpora.scores import Corpus
+from emomm_study.paths import located
 
 # Letters and symbols by name, but nothing is seen of them.
 _INVISIBLE = "\u115f\u1160\u2800\u3164\uffa0"
@@ -58,6 +59,19 @@ without separate sound files ``audio_path`` equals ``video_path``. ``sample_id``
 ``<corpus>/<video_id>/<clip_id>``. ``speaker_id`` is the group of the speaker-independent split."""
 
 CLIP_COLUMNS = tuple(CLIP_SCHEMA.columns)
+
+
+def corpus_roots(ch_sims: str | None, cmu_mosi: str | None) -> dict[Corpus, Path]:
+    """Folders of the corpora that a profile has, by corpus; its parameters name them (``located``).
+
+    None is a corpus that the benchmark does without. Raises ``ValueError`` where both are None.
+    """
+    given = {Corpus.CH_SIMS: ch_sims, Corpus.CMU_MOSI: cmu_mosi}
+    if not (roots := {corpus: located(root) for corpus, root in given.items() if root}):
+        raise ValueError(
+            "ch_sims_root and cmu_mosi_root are both null; a benchmark needs one corpus at least"
+        )
+    return roots
 
 
 @dataclass(frozen=True)

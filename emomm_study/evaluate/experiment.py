@@ -16,8 +16,9 @@ from tqdm.auto import tqdm
 
 from emomm_lib import TraceTable
 from emomm_lib.chase.training import RouterStates
+from emomm_study.corpora.clips import corpus_roots
 from emomm_study.corpora.manifest import read_manifest
-from emomm_study.corpora.scores import Corpus
+from emomm_study.corpora.part import described, part_of
 from emomm_study.evaluate.encodings import EncodingStore
 from emomm_study.evaluate.files import REFUSALS, MediaSettings, PersonOnly, Read, Reader
 from emomm_study.evaluate.headers import Check, questions
@@ -70,6 +71,8 @@ class Experiment:
     name, model_folder
         The model's, without owner or folder, and where its weights are; for a hub id a path that
         does not exist.
+    part
+        A sentence on the part of the benchmark that the clips are, where one was asked for.
 
     ``model`` is any system; what needs a decoder raises ``systems.interface.NotOffered`` for one
     that only answers.
@@ -87,6 +90,7 @@ class Experiment:
     region_store: RegionStore | None = None
     name: str = ""
     model_folder: Path | None = None
+    part: str = ""
 
     def steerable(self, what: str) -> Steerable:
         """The model, if it can be steered; ``NotOffered`` that says ``what`` needs it otherwise."""
@@ -406,6 +410,8 @@ class ExperimentSettings:
 
     Attributes
     ----------
+    ch_sims_root, cmu_mosi_root
+        None for a corpus that the benchmark does without.
     model
         A folder or a hub id, and options (``systems.named``).
     frame_pixels
@@ -414,11 +420,13 @@ class ExperimentSettings:
         How many surrogate clips of each corpus were rendered, where not all were.
     keep_encodings
         Whether clips stay on disk as the encoders left them.
+    clips
+        How many clips to ask about, a part of those (``corpora.part``); None for all.
     """
 
     profile: str
-    ch_sims_root: str
-    cmu_mosi_root: str
+    ch_sims_root: str | None
+    cmu_mosi_root: str | None
     model: str
     dtype: str
     device: str
@@ -428,6 +436,7 @@ class ExperimentSettings:
     max_audio_seconds: float
     render_clips: int | None
     keep_encodings: bool = False
+    clips: int | None = None
 
     @classmethod
     def of(cls, names: Mapping[str, object]) -> list[ExperimentSettings]:
@@ -457,9 +466,14 @@ def open_experiment(settings: ExperimentSettings) -> Experiment:
     """The experiment that a profile's parameters describe.
 
     Where only ``render_clips`` clips were rendered, the others are left out; otherwise a missing
-    file raises ``FileNotFoundError``.
+    file raises ``FileNotFoundError``. Of what is left, ``clips`` takes a part. Raises ``ValueError``
+    for a benchmark with another corpus than the roots are of.
     """
     s = settings
+    roots = corpus_roots(s.ch_sims_root, s.cmu_mosi_root)
+    path = run_dir(s.profile) / "manifest.parquet"
+    there = with_media(read_manifest(path), roots, partial=s.render_clips is not None)
+    clips = there if s.clips is None else part_of(there, s.clips)
     named = Named.of(s.model)
     folder = located(named.path)
     model = load_system(
@@ -469,11 +483,9 @@ def open_experiment(settings: ExperimentSettings) -> Experiment:
         pixels=s.frame_pixels,
         **named.options,
     )
-    roots = {Corpus.CH_SIMS: located(s.ch_sims_root), Corpus.CMU_MOSI: located(s.cmu_mosi_root)}
-    manifest = read_manifest(run_dir(s.profile) / "manifest.parquet")
     return Experiment(
         model,
-        with_media(manifest, roots, partial=s.render_clips is not None),
+        clips,
         roots,
         PredictionStore(cache_dir() / "predictions.sqlite"),
         MediaSettings(VideoSettings(s.num_frames), AudioSettings(max_seconds=s.max_audio_seconds)),
@@ -481,4 +493,5 @@ def open_experiment(settings: ExperimentSettings) -> Experiment:
         keep_encodings=s.keep_encodings,
         name=shown_name(named),
         model_folder=folder,
+        part="" if s.clips is None else described(there, clips, s.clips),
     )

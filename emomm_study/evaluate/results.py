@@ -26,7 +26,13 @@ def with_media(
 
     ``partial`` says that not all are expected there, as when only some surrogates were rendered;
     otherwise a missing one raises ``FileNotFoundError``, so that no result silently covers less.
+    Raises ``ValueError`` for clips of a corpus without a root.
     """
+    if unknown := sorted({*manifest["corpus"]} - {*roots}):
+        raise ValueError(
+            f"the benchmark has clips of {', '.join(unknown)}, of which no root is given; give it, or "
+            "run notebook 01 again for a benchmark without"
+        )
     there = [
         all(resolve_media(roots[c["corpus"]], c[k]).is_file() for k in ("video_path", "audio_path"))
         for c in manifest.to_dict("records")

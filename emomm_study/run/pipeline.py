@@ -276,7 +276,7 @@ def load_profile(name: str, folder: Path = NOTEBOOKS / "profiles") -> dict[str, 
 def resolve(value: object) -> object:
     """Fill in ``${NAME}``, ``${NAME:-default}`` and ``~``; ``KeyError`` for an unset name.
 
-    A list is filled in item by item.
+    A list is filled in item by item. What is empty afterwards, as ``${NAME:-}`` may be, is None.
     """
     if isinstance(value, list):
         return [resolve(item) for item in value]
@@ -290,13 +290,14 @@ def resolve(value: object) -> object:
             raise KeyError(name)
         return found
 
-    return os.path.expanduser(REFERENCE.sub(lookup, value))
+    return os.path.expanduser(filled) if (filled := REFERENCE.sub(lookup, value)) else None
 
 
 def preflight(parameters: Mapping[str, object]) -> dict[str, object]:
     """Resolve a profile's parameters and check that what they lead to is there.
 
     Of a profile with ``render: true`` the corpora are not checked: its first notebook makes them.
+    One of the two corpora may be null, and CMU-MOSI's annotations with it.
 
     Raises
     ------
@@ -316,6 +317,10 @@ def preflight(parameters: Mapping[str, object]) -> dict[str, object]:
             problem = _problem(resolved[name], need, made_later)
         if problem:
             complaints.append(_complaint(name, value, problem, need))
+    complaints += [
+        _complaint(name, parameters[name], problem, NEEDS.get(name))
+        for name, problem in _together(resolved).items()
+    ]
     if complaints:
         profile = parameters.get("profile")
         raise PipelineError(
@@ -323,6 +328,23 @@ def preflight(parameters: Mapping[str, object]) -> dict[str, object]:
             f"notebooks/profiles/{profile}.yaml.\n\n" + "\n\n".join(complaints)
         )
     return resolved
+
+
+def _together(resolved: Mapping[str, object]) -> dict[str, str]:
+    """What is wrong with parameters that are not so by themselves, by name."""
+
+    def absent(name: str) -> bool:
+        return name in resolved and resolved[name] is None
+
+    found = {}
+    if absent("ch_sims_root") and absent("cmu_mosi_root"):
+        found["ch_sims_root"] = "null, as cmu_mosi_root is; one of the two corpora may be, not both"
+    if absent("annotations") and resolved.get("cmu_mosi_root"):
+        found["annotations"] = "null, where cmu_mosi_root is given; the two are null together"
+    clips = resolved.get("clips")
+    if clips is not None and (isinstance(clips, bool) or not isinstance(clips, int) or clips < 1):
+        found["clips"] = f"{clips!r}; expected a whole number from 1 on, or null for all clips"
+    return found
 
 
 def _problem(value: object, need: Need | None, made_later: bool) -> str | None:
@@ -566,7 +588,8 @@ def run(
     name, began = str(profile["profile"]), time.monotonic()
     notebooks = {source: read_source(source) for source in sources}
     defaults = {s: declared_parameters(nb, s.name) for s, nb in notebooks.items()}
-    used = {key for declared in defaults.values() for key in declared} | {"profile", "render"}
+    declared = {key for own in defaults.values() for key in own}
+    used = declared | {"profile", "render", "clips"}
     parameters = preflight({k: v for k, v in profile.items() if k in used and k not in SETTINGS})
     _check_formats(refresh)
     if refresh:
@@ -708,6 +731,12 @@ def arguments() -> argparse.ArgumentParser:
     part = parser.add_mutually_exclusive_group()
     part.add_argument("--from", dest="start", metavar="NN", help="start at notebook NN")
     part.add_argument("--only", metavar="NN", help="run notebook NN alone")
+    parser.add_argument(
+        "--clips",
+        type=int,
+        metavar="N",
+        help="from notebook 03 on, ask about a stratified part of N clips alone",
+    )
     parser.add_argument("--refresh", action="store_true", help="rewrite the committed notebooks")
     parser.add_argument(
         "--formats", metavar="LIST", help=f"of figures: png, svg, pdf (default: {DEFAULT})"
@@ -723,7 +752,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.environ[VARIABLE] = options.formats
     try:
         sources = select(find_notebooks(), options.start, options.only)
-        table = run(sources, load_profile(options.profile), refresh=options.refresh)
+        profile = load_profile(options.profile)
+        if options.clips is not None:
+            profile["clips"] = options.clips
+        table = run(sources, profile, refresh=options.refresh)
     except (PipelineError, PairError) as error:
         print(f"{error}", file=sys.stderr)
         return 1
