@@ -69,7 +69,7 @@ class Run:
         Raises ``ValueError`` that names the parameters that the notebook lacks.
         """
         bench = self._open(0)
-        if bench.part:
+        if self.parameters.get("clips") is not None:
             print(bench.part)
         return bench
 

@@ -19,7 +19,8 @@
 #
 # Under the `mini` profile the two corpora are *surrogates*: rendered here, from labels constructed
 # so that the paper's Tables 3 and 4 hold, and written in the real corpora's folder layouts. Under
-# `paper` they are your own copies. Everything below is the same code for both.
+# `paper` they are your own copies. Everything below is the same code for both. One corpus alone makes a
+# benchmark, too: the other's root is null then.
 
 # %% tags=["parameters"]
 profile = "mini"
@@ -43,6 +44,7 @@ from emomm_study import paper
 from emomm_study.annotation.export import export_annotations
 from emomm_study.corpora.ch_sims import load_ch_sims
 from emomm_study.corpora.checks import write_report
+from emomm_study.corpora.clips import corpus_roots
 from emomm_study.corpora.cmu_mosi import load_cmu_mosi, unannotated_cmu_mosi
 from emomm_study.corpora.manifest import (
     BenchmarkSettings,
@@ -79,7 +81,7 @@ run = open_run("01_benchmark_construction", globals())
 # `render_seconds` where that is longer. Clips that exist are not rendered again.
 
 # %%
-roots = {Corpus.CH_SIMS: located(ch_sims_root), Corpus.CMU_MOSI: located(cmu_mosi_root)}
+roots = corpus_roots(ch_sims_root, cmu_mosi_root)
 if render:
     settings = SurrogateSettings(cue=CUES[render_cue], film=Film(render_size, render_seconds))
     plans = {c: render_corpus(root, c, settings, limit=render_clips) for c, root in roots.items()}
@@ -95,7 +97,7 @@ if render:
 # mean falls into the class that the modality was constructed to have.
 
 # %%
-if annotator_noise is not None:
+if annotator_noise is not None and Corpus.CMU_MOSI in roots:
     chosen = sample_cmu_mosi(unannotated_cmu_mosi(roots[Corpus.CMU_MOSI], check_media=False).clips, seed=seed)
     constructed = plans[Corpus.CMU_MOSI].merge(chosen["sample_id"])
     filled = simulated_campaign(located(campaign), constructed, annotators=SimulatedAnnotators(annotator_noise))
@@ -113,10 +115,11 @@ if annotator_noise is not None:
 
 # %%
 check_media = render_clips is None
-tables = [
-    load_ch_sims(roots[Corpus.CH_SIMS], check_media=check_media),
-    load_cmu_mosi(roots[Corpus.CMU_MOSI], located(annotations), check_media=check_media),
-]
+tables = []
+if Corpus.CH_SIMS in roots:
+    tables.append(load_ch_sims(roots[Corpus.CH_SIMS], check_media=check_media))
+if Corpus.CMU_MOSI in roots:
+    tables.append(load_cmu_mosi(roots[Corpus.CMU_MOSI], located(annotations), check_media=check_media))
 report = pd.concat([table.report for table in tables], ignore_index=True)
 for corpus, table in zip(roots, tables, strict=True):
     write_report(table, run_dir(run.profile) / f"excluded_{corpus}.csv")

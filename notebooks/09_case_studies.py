@@ -52,7 +52,6 @@ from emomm_study.evaluate.cases import (
     RULES,
     case_pairs,
     find_cases,
-    first_with_video,
     rule_counts,
 )
 from emomm_study.evaluate.protocol import Study, read_choices
@@ -62,10 +61,11 @@ from emomm_study.report.cards import (
     case_name,
     case_table,
     case_values,
+    first_with_video,
     make_card,
     usual_cues,
 )
-from emomm_study.report.figures.cases import figure12, figure13
+from emomm_study.report.figures.cases import attention_figure, importance_figure
 from emomm_study.report.values import ONE_CLIP
 
 METHOD = "CHASE, tuned"
@@ -190,11 +190,9 @@ shown[8]
 # is the exponential of the attention's entropy: over how many tokens it would lie if it were even.
 
 # %%
-case = first_with_video(cases)
-card = cards[cases.index(case)]
-attention = {name: answer.mean_on_video(case.layers) for name, answer in case.answers.items()}
+card = first_with_video(cards)
 run.publish(
-    figure12(card.frames, attention, case.layers, card.heading), "figure12_attention", "Figure 12",
+    attention_figure(card), "figure12_attention", "Figure 12",
     "Attention of the decision query on the tokens of the frames, mean over heads and the layers "
     "shown in the case's card, unsteered and steered, on one colour scale",
 )
@@ -207,10 +205,8 @@ run.publish(
 # tuned* has the same psi-hat and P.
 
 # %%
-percentile = configs["CHASE"].percentile
 run.publish(
-    figure13(card.frames, case.importance, percentile, card.heading),
-    "figure13_importance", "Figure 13",
+    importance_figure(card, configs["CHASE"].percentile), "figure13_importance", "Figure 13",
     "Importance of the video's tokens (Eq. 24-25), sorted, with the threshold at the P-th "
     "percentile, and over the frames, with the significant set S_v outlined",
 )

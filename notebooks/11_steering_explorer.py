@@ -42,6 +42,7 @@ clips = None
 # %%
 from dataclasses import replace
 
+from emomm_study.evaluate.cases import opening_clip
 from emomm_study.evaluate.protocol import EMBEDDED, PUBLISHED, Study, read_choices
 from emomm_study.notebook import open_run
 from emomm_study.report.explorer import BY_HAND, compared, explore, explorer_figure, numbers
@@ -68,14 +69,11 @@ print(f"{bench.name}: {len(test)} clips of the test split, routers {', '.join(ro
 # %% [markdown]
 # It opens on the first conflict in which video alone has the ground truth's class and the unsteered model answers
 # something else, steered by the extended method of notebook 07. In such a clip there is something to repair; how
-# often steering does so it cannot show.
+# often steering does so it cannot show. (Few clips may hold no such conflict: then it opens on the next best.)
 
 # %%
-truth = test["label_gt"]
-alone = (test["label_v"] == truth) & (test["label_t"] != truth) & (test["label_a"] != truth)
-answers = bench.predictions(test, ("TAV",)).set_index("sample_id")["label"]
-missed = test["sample_id"].map(answers) != truth
-first = test[alone & missed & (test["subset"] == "conflict")]["sample_id"].iloc[0]
+first, kind = opening_clip(test, bench.predictions(test, ("TAV",)))
+print(f"{first}: {kind}")
 
 # %% tags=["nbval-ignore-output"]
 explorer = explore(bench, test, routers, presets=presets, sample_id=first, start="+ sharpened gate")

@@ -191,7 +191,7 @@ def train_router(
     """A router for the model whose states these are, and its history by epoch.
 
     The history has ``epoch, loss`` and, with ``validation``, ``valid_loss, conflict_auc,
-    gate_top1`` (of the mean over layers). The last epoch's weights are returned.
+    gate_top1`` (of the mean over layers), NaN where validation has nothing to tell apart. The last epoch's weights are returned.
     Equal settings give equal weights. Raises ``ValueError`` without a prompt.
     """
     count, layers, size = states.query_state.shape
@@ -285,6 +285,11 @@ def _loss(
     )
 
 
+def area(outcome: np.ndarray, score: np.ndarray) -> float:
+    """Area under the ROC curve of scores ``(N,)`` for outcomes of 0 and 1; NaN if all are alike."""
+    return float(roc_auc_score(outcome, score)) if len(np.unique(outcome)) > 1 else np.nan
+
+
 @torch.no_grad()
 def _validate(
     router: Router, states: RouterStates, targets: RouterTargets, settings: TrainingSettings
@@ -298,6 +303,6 @@ def _validate(
     first = gate.mean(1).argmax(-1, keepdim=True)
     return {
         "valid_loss": loss / len(states.index),
-        "conflict_auc": float(roc_auc_score(targets.conflict, conflict.mean(1))),
+        "conflict_auc": area(targets.conflict.numpy(), conflict.mean(1).numpy()),
         "gate_top1": float(targets.right.gather(1, first)[mixed].float().mean()),
     }

@@ -38,13 +38,14 @@ def routing_metrics(
     clusters
         Clips, where one gives several prompts.
 
-    Raises ``ValueError`` when there is no such conflict.
+    Where there is no such conflict all three are NaN, of 0 prompts.
     """
     p, g = np.asarray(conflict, float), np.asarray(gate, float)
     r, there = np.asarray(right, bool), np.asarray(present, bool)
     true = (r != there).any(1) & r.any(1)
     if not true.any():
-        raise ValueError("none of the prompts is a conflict in which a modality is right")
+        nothing = Interval(np.nan, np.nan, np.nan, bootstrap.level, 0)
+        return dict.fromkeys(TABLE6, nothing)
     p, g, r = p[true], g[true], r[true]
     # A comparison with NaN is False: layers before l_r are not steered.
     steered = p > tau

@@ -340,12 +340,29 @@ def find_cases(
     return [_case(study.bench, rule, method, pairs, columns) for rule in rules]
 
 
-def first_with_video(cases: Sequence[Case | NoCase]) -> Case:
-    """The first case that shows video, for Figures 12 and 13; ``LookupError`` without any."""
-    for case in cases:
-        if isinstance(case, Case) and "V" in case.present:
-            return case
-    raise LookupError("no case shows video: no rule with V found an instance on the test split")
+def opening_clip(clips: pd.DataFrame, answers: pd.DataFrame) -> tuple[str, str]:
+    """The clip on which the explorer opens, by sample_id, and in words what it is.
+
+    The first conflict in which video alone has GT's class and the unsteered model answers something
+    else; where there is none, the first conflict that it answers wrong, conflict, or clip at all.
+    ``answers`` are to TAV. Raises ``ValueError`` without clips.
+    """
+    if clips.empty:
+        raise ValueError("there is no clip to open on; take more clips")
+    truth, conflict = clips["label_gt"], clips["subset"] == "conflict"
+    given = clips["sample_id"].map(answers.set_index("sample_id")["label"])
+    wrong = conflict & (given != truth)
+    others = (clips["label_t"] != truth) & (clips["label_a"] != truth)
+    kinds = {
+        "a conflict that the model answers wrong, and video alone has the ground truth's class": wrong
+        & others
+        & (clips["label_v"] == truth),
+        "a conflict that the model answers wrong": wrong,
+        "a conflict": conflict,
+        "a clip without a conflict": ~conflict,
+    }
+    words, chosen = next((w, clips[own]) for w, own in kinds.items() if own.any())
+    return chosen["sample_id"].iloc[0], words
 
 
 def _case(

@@ -24,12 +24,13 @@ from emomm_lib.metrics.psmv import NO_GAIN, SUBSETS, complete, shares_of
 def _two_subsets(outcomes: pd.DataFrame, what: str = "the outcomes") -> dict[str, pd.DataFrame]:
     check(outcomes, [*KEYS, "right", "subset"], what)
     check_right(outcomes, "right", what)
-    if (found := set(outcomes["subset"])) != set(SUBSETS):
+    if not (found := set(outcomes["subset"])) <= set(SUBSETS):
         raise ValueError(
             f"the subsets of {what} must be {SUBSETS}, that of the whole clip in all its rows; "
             f"got {sorted(found)}"
         )
-    return {
+    empty = pd.DataFrame(columns=list(COALITIONS), dtype=float)
+    return dict.fromkeys(SUBSETS, empty) | {
         key[0]: complete(part, f"subset {key[0]} of {what}")
         for key, part in groups(outcomes, ["subset"])
     }
@@ -41,8 +42,11 @@ def _between_subsets(
     finish: Callable[[NDArray, NDArray], NDArray],
     bootstrap: Bootstrap,
 ) -> list[Interval]:
-    """Intervals of ``finish(mean of align, mean of conflict)``, the two resampled independently."""
-    sizes = np.repeat([len(align), len(conflict)], align.shape[1])
+    """Intervals of ``finish(mean of align, mean of conflict)``, the two resampled independently.
+
+    The mean of a subset without a clip is NaN.
+    """
+    sizes = np.repeat([len(align) or np.nan, len(conflict) or np.nan], align.shape[1])
     return intervals_of(
         block_diag(align, conflict),
         lambda sums: finish(*np.split(sums / sizes, 2, axis=-1)),
@@ -56,8 +60,8 @@ def accuracy_drops(outcomes: pd.DataFrame, *, bootstrap: Bootstrap = DEFAULT) ->
 
     Returns ``coalition, value, low, high, n``: differences in [-1, 1] with 95% intervals, the two
     disjoint groups of clips resampled independently, and the clips of both. The paper gives 0.160
-    for V, 0.104 for T and 0.098 for A. Raises like :func:`coalition_accuracy`, and for subsets
-    other than ``align`` and ``conflict``.
+    for V, 0.104 for T and 0.098 for A. NaN where one of the two has no clip. Raises like
+    :func:`coalition_accuracy`, and for subsets other than ``align`` and ``conflict``.
     """
     align, conflict = (t.to_numpy(np.float64) for t in _two_subsets(outcomes).values())
     found = _between_subsets(align, conflict, np.subtract, bootstrap)
@@ -83,8 +87,8 @@ def vcc(
     model. Align and Conflict are
     resampled independently.
 
-    A share is NaN, with its interval, where the modalities together gain nothing up to rounding;
-    so is what it enters. A ``RuntimeWarning`` names it. Only clips that the model and all readers
+    A share is NaN, with its interval, where the modalities together gain nothing up to rounding,
+    and where its subset has no clip; so is what it enters. A ``RuntimeWarning`` names it. Only clips that the model and all readers
     have under all eight coalitions count; ``n`` says how many. Raises like :func:`accuracy_drops`,
     and where no clip is common to all.
     """
@@ -98,7 +102,7 @@ def vcc(
     joined = []
     for subset in SUBSETS:
         common = pd.concat([t[subset] for t in tables], axis=1, join="inner").sort_index()
-        if not len(common):
+        if not len(common) and any(len(t[subset]) for t in tables):
             raise ValueError(
                 f"no {subset} clip is common to {sources}; give readers the same clips"
             )
@@ -119,7 +123,7 @@ def vcc(
     names += [(s, "excess") for s in readers]
     rows = [(s, q, *row(i, sizes.get(q))) for (s, q), i in zip(names, found, strict=True)]
     for source, quantity, value, *_ in rows:
-        if quantity in sizes and np.isnan(value):
+        if quantity in sizes and sizes[quantity] and np.isnan(value):
             warn_undefined(f"{quantity} of {source}", NO_GAIN)
     rows.sort(key=lambda r: sources.index(r[0]))
     return pd.DataFrame(rows, columns=["source", "quantity", "value", "low", "high", "n"])

@@ -7,10 +7,11 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from sklearn.ensemble import RandomForestClassifier
 
 from emomm_lib import N_CLASSES
-from emomm_lib.metrics.bootstrap import counted, interval_of, means
+from emomm_lib.metrics.bootstrap import counted, interval_of, ratio
 from emomm_lib.metrics.paired import paired_frame
 from emomm_study.evaluate.experiment import Experiment
 from emomm_study.evaluate.methods import Method
@@ -52,7 +53,7 @@ def trust_from_labels(clips: pd.DataFrame, fold: pd.Series, seed: int = 0) -> pd
     at random. ``corpus``: the one that is right most often in the corpus. ``labels``: a random
     forest on the three classes, which of them agree, and the corpus. All cross-fitted by ``fold``
     (by sample_id); a router that reads classes and language perfectly could do as well as the
-    last. Columns ``knows, value, low, high, n``.
+    last. Columns ``knows, value, low, high, n``, values NaN where there is no such clip.
     """
     clips = clips[clips["sample_id"].isin(fold.index)].reset_index(drop=True)
     labels = clips[["label_t", "label_a", "label_v"]].to_numpy()
@@ -73,11 +74,17 @@ def trust_from_labels(clips: pd.DataFrame, fold: pd.Series, seed: int = 0) -> pd
         for name, inputs in (("corpus", corpus), ("labels", seen)):
             forest = RandomForestClassifier(200, min_samples_leaf=5, random_state=seed)
             forest.fit(inputs[train], right[train])
-            chance = np.column_stack([p[:, 1] for p in forest.predict_proba(inputs[test])])
+            chance = _of_right(forest, inputs[test])
             hits[name][test] = right[test][np.arange(test.sum()), chance.argmax(1)]
     mixed = right.any(1) & ~right.all(1)
     rows = []
     for name, value in {"any": right.mean(1), **hits}.items():
-        interval = interval_of(counted(value[mixed, None]), lambda s: means(s)[..., 0])
-        rows.append((name, interval.value, interval.low, interval.high, interval.n))
+        interval = interval_of(counted(np.where(mixed, value, np.nan)[:, None]), ratio)
+        rows.append((name, interval.value, interval.low, interval.high, int(mixed.sum())))
     return pd.DataFrame(rows, columns=["knows", "value", "low", "high", "n"])
+
+
+def _of_right(forest: RandomForestClassifier, inputs: NDArray) -> NDArray[np.float64]:
+    """Probabilities ``(N, 3)`` that T, A, V are right, also of one that always was, or never."""
+    chances = zip(forest.classes_, forest.predict_proba(inputs), strict=True)
+    return np.column_stack([p @ np.asarray(outcomes, float) for outcomes, p in chances])

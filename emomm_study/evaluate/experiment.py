@@ -310,8 +310,9 @@ class Experiment:
         return self.state_store.read(clips["sample_id"])
 
     def traces(self) -> TraceTable:
-        """Attention of all answers that were asked with ``traces``."""
-        return self.store.read_traces(self.fingerprint)
+        """Attention of all answers about the experiment's clips that were asked with ``traces``."""
+        table = self.store.read_traces(self.fingerprint)
+        return table.select(table.index["sample_id"].isin(self.clips["sample_id"]))
 
     def routes(self, method: Method) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
         """What a scored method's gate said in each layer (``PredictionStore.read_routes``)."""

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import log_softmax, logsumexp
+from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -96,10 +97,10 @@ def probe_inputs(states: RouterStates, kind: str, first_layer: int = 1) -> NDArr
 
 def fit_probe(inputs: NDArray, label_gt: Sequence[int], strength: float, seed: int = 0):
     """Logistic regression of GT's class, L2 of the given ``strength`` (scikit-learn's 1 / C)."""
-    return make_pipeline(
-        StandardScaler(),
-        LogisticRegression(C=1 / strength, max_iter=300, random_state=seed),
-    ).fit(inputs, label_gt)
+    model = LogisticRegression(C=1 / strength, max_iter=300, random_state=seed)
+    if len(np.unique(label_gt)) == 1:
+        model = DummyClassifier(strategy="prior")
+    return make_pipeline(StandardScaler(), model).fit(inputs, label_gt)
 
 
 def probe_answers(probe, inputs: NDArray, keys: pd.DataFrame) -> pd.DataFrame:

@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from sklearn.metrics import roc_auc_score
 
 from emomm_lib.chase.router import Router
-from emomm_lib.chase.training import RouterStates, RouterTargets, routed
+from emomm_lib.chase.training import RouterStates, RouterTargets, area, routed
 from emomm_lib.metrics.bootstrap import counted, intervals_of, means
 from emomm_lib.metrics.routing import TABLE6, routing_metrics
 from emomm_study.evaluate.methods import GateSource, Method
@@ -53,7 +52,10 @@ def gate_by_layer(
 
 
 def table6_metrics(study: Study, source: GateSource) -> pd.DataFrame:
-    """Table 6 under the published configuration: ``split, metric, value, low, high, n``."""
+    """Table 6 under the published configuration: ``split, metric, value, low, high, n``.
+
+    NaN, of no prompt, for a split without a conflict in which a modality is right.
+    """
     clips = study.bench.clips[study.bench.clips["split"].isin(["valid", "test"])]
     # The paper's psi-hat and P are unknown; they move attention, and p in later layers a little.
     method = Method("CHASE, default psi-hat", source, study.base, scored=True, protocol="table 6")
@@ -97,7 +99,7 @@ def detection_rates(study: Study, kind: str) -> pd.DataFrame:
 
     ``conflicts`` is their share, ``recall`` and ``false_alarms`` the shares of conflicts and of the
     rest in which p exceeds the published tau in some layer, ``auc`` of p averaged over layers, and
-    ``n`` the prompts.
+    ``n`` the prompts. NaN is what has no prompt: all of them conflicts, or none.
     """
     states, targets = study.targets(study.split("test"))
     p = routed(study.router(kind)[0], states)[0].numpy()
@@ -106,11 +108,15 @@ def detection_rates(study: Study, kind: str) -> pd.DataFrame:
     for coalition in COALITIONS:
         own = (states.index["coalition"] == coalition).to_numpy()
         steered = (p[own] > study.base.tau).any(1)
-        auc = float(roc_auc_score(true[own], p[own].mean(1)))
-        rates = true[own].mean(), steered[true[own]].mean(), steered[~true[own]].mean(), auc
-        rows.append((coalition, *rates, int(own.sum())))
+        among = true[own]
+        rates = (_share(of) for of in (among, steered[among], steered[~among]))
+        rows.append((coalition, *rates, area(among, p[own].mean(1)), int(own.sum())))
     columns = ["coalition", "conflicts", "recall", "false_alarms", "auc", "n"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def _share(of: NDArray[np.bool_]) -> float:
+    return float(of.mean()) if len(of) else np.nan
 
 
 def reliability(probability: ArrayLike, outcome: ArrayLike, bins: int = 10) -> pd.DataFrame:

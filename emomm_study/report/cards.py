@@ -33,7 +33,7 @@ from emomm_study.evaluate.experiment import Experiment
 from emomm_study.media.audio import AudioSettings, read_audio
 from emomm_study.media.video import MediaError
 from emomm_study.paths import resolve_media
-from emomm_study.report.figures.parts import MODALITY_COLOURS, layer_axis
+from emomm_study.report.figures.parts import MODALITY_COLOURS, layer_axis, unshown
 from emomm_study.report.numbers import number
 from emomm_study.report.style import COLOURS, CORPUS_NAMES, INK, context, fixed, titled
 from emomm_study.report.tables import NO, YES
@@ -292,11 +292,7 @@ class NoCard:
 
     def figure(self) -> Figure:
         """The sentence as a figure."""
-        with context():
-            fig = plt.figure(figsize=(9.6, 1.6))
-            titled(fig, "Case study", "no case")
-            fig.text(0.03, 0.5, _wrapped(self.sentence, 120), va="top")
-            return fig
+        return unshown("Case study", "no case", self.sentence)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -385,6 +381,11 @@ def make_card(
     except MediaError as error:
         raise MediaError(f"card of {clip['sample_id']}: {error}") from error
     return Card(case, frames, sound, usual.get(clip["corpus"]), profile)
+
+
+def first_with_video(cards: Sequence[Card | NoCard]) -> Card | None:
+    """The first card that shows video, for Figures 12 and 13; None where none does."""
+    return next((c for c in cards if isinstance(c, Card) and c.frames is not None), None)
 
 
 def shown_frames(count: int, wanted: int = SHOWN_FRAMES) -> list[int]:

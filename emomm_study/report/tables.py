@@ -263,7 +263,9 @@ def systems_table(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def estimate(row: object, factor: float, digits: int) -> str:
-    """``value [low, high]`` of a row of a tidy result, times ``factor``."""
+    """``value [low, high]`` of a row of a tidy result, times ``factor``; a dash for no number."""
+    if pd.isna(row.value):
+        return "-"
     value, low, high = (fixed(factor * x, digits) for x in (row.value, row.low, row.high))
     return f"{value} [{low}, {high}]"
 
@@ -278,8 +280,11 @@ def with_intervals(
 ) -> pd.DataFrame:
     """A tidy result spread out, each cell ``value [low, high]`` times ``factor``.
 
-    Rows and columns keep the order in which they first appear; a cell without a row is empty.
+    Rows and columns keep the order in which they first appear; a cell without a row is empty, and
+    one without a number a dash.
     """
+    if frame.empty:
+        return pd.DataFrame()
     text = [estimate(row, factor, digits) for row in frame.itertuples()]
     table = frame.assign(text=text).pivot(index=index, columns=columns, values="text")
     rows = pd.Index(dict.fromkeys(frame.set_index(index).index), name=table.index.name)

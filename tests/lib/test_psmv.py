@@ -263,11 +263,22 @@ def test_bad_outcomes_are_refused_with_what_is_wrong(change, message):
             function(change(made(4)))
 
 
-def test_drops_and_collapse_need_exactly_align_and_conflict():
+def test_without_a_clip_of_conflict_there_is_no_drop_and_the_share_on_align_stands():
+    frame = made(4)
+    align = frame[frame["subset"] == "align"]
+    drops = accuracy_drops(align)
+    assert drops[["value", "low", "high"]].isna().all(axis=None)
+    found, both = (vcc(f, {"r": f}).set_index(["source", "quantity"]) for f in (align, frame))
+    one = found.loc[("model", "share_align"), ["value", "n"]]
+    assert one.equals(both.loc[("model", "share_align"), ["value", "n"]])
+    assert found["value"].isna().sum() == 5 and found.loc[("r", "share_conflict"), "n"] == 0
+
+
+def test_drops_and_collapse_know_no_other_subset_than_align_and_conflict():
     frame = made(4)
     for function in (accuracy_drops, vcc):
-        with pytest.raises(ValueError, match=r"got \['align'\]"):
-            function(frame[frame["subset"] == "align"])
+        with pytest.raises(ValueError, match=r"got \['align', 'missing'\]"):
+            function(frame.replace({"subset": {"conflict": "missing"}}))
     with pytest.raises(ValueError, match="called 'model'"):
         vcc(frame, {"model": frame})
     with pytest.raises(ValueError, match="reader 'bad'"):

@@ -96,9 +96,14 @@ def test_prompts_that_are_no_conflict_or_have_no_target_leave_no_trace():
     assert 0 < sum(kept) < len(p)
     part = [x[kept] for x in (p, g, right, present)]
     assert routing_metrics(*part, TAU) == routing_metrics(p, g, right, present, TAU)
-    outside = [x[~np.array(kept)] for x in (p, g, right, present)]
-    with pytest.raises(ValueError, match="none of the prompts is a conflict"):
-        routing_metrics(*outside, TAU)
+
+
+def test_table_6_of_no_conflict_is_not_a_number_of_no_prompt():
+    p, g, right, present = prompts(7)
+    outside = [not 0 < r.sum() < t.sum() for r, t in zip(right, present, strict=True)]
+    found = routing_metrics(*(x[outside] for x in (p, g, right, present)), TAU)
+    assert [*found] == [*TABLE6] and {interval.n for interval in found.values()} == {0}
+    assert np.isnan([(i.value, i.low, i.high) for i in found.values()]).all()
 
 
 def test_copies_of_a_clips_prompts_narrow_no_interval_of_table_6():

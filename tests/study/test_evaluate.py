@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import sqlite3
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,8 @@ from sklearn.metrics import accuracy_score, f1_score, mean_absolute_error
 from tiny_media import grey_frames, tone, write_mp4
 
 from emomm_lib import Bootstrap
+from emomm_study.corpora.part import part_of
+from emomm_study.evaluate import experiment
 from emomm_study.evaluate.experiment import Experiment, ExperimentSettings
 from emomm_study.evaluate.files import MediaSettings
 from emomm_study.evaluate.plan import make_plan
@@ -98,6 +101,40 @@ def test_stored_answers_are_those_of_asking_clip_by_clip(model, clips, tmp_path)
             np.testing.assert_allclose(
                 logits.loc[(clip.sample_id, coalition)], alone.letter_logits[0], atol=1e-4
             )
+
+
+@pytest.mark.parametrize("part_first", [True, False])
+def test_answers_of_a_part_are_the_wholes_and_are_asked_once(model, clips, tmp_path, part_first):
+    clips = clips.assign(split="test", stratum="equal", label_gt=range(1, 8))
+    clips["label_gt"] %= 5
+    part, store = part_of(clips, 3), PredictionStore(tmp_path / "p.sqlite")
+    counting = Counting(model)
+    for asked in (part, clips) if part_first else (clips, part):
+        found = run(counting, asked, tmp_path, store)
+        assert set(found["sample_id"]) == set(asked["sample_id"])
+    assert counting.encoded == len(clips)
+
+
+def test_an_experiment_has_the_part_that_was_asked_for_of_what_is_on_disk(
+    clips, tmp_path, monkeypatch
+):
+    clips = clips.assign(split="test", stratum="equal", label_gt=0, speaker_id="s")
+    (tmp_path / "Raw/5.mp4").unlink()
+    monkeypatch.setattr(experiment, "read_manifest", lambda path: clips)
+    monkeypatch.setattr(experiment, "load_system", lambda *given, **options: None)
+    monkeypatch.setenv("EMOMM_CACHE", str(tmp_path / "cache"))
+    roots = {"ch_sims_root": str(tmp_path), "cmu_mosi_root": None}
+    settings = ExperimentSettings(**PARAMETERS | roots, model="m", clips=4)
+    opened = experiment.open_experiment(settings)
+    there = clips[clips["video_path"] != "Raw/5.mp4"]
+    pd.testing.assert_frame_equal(opened.clips, part_of(there, 4))
+    assert opened.part.startswith("A part of 4 of 6 clips, from 1 of 1 groups.")
+    assert experiment.open_experiment(replace(settings, clips=None)).part == ""
+    with pytest.raises(ValueError, match="clips = 0: expected"):
+        experiment.open_experiment(replace(settings, clips=0))
+    other = replace(settings, ch_sims_root=None, cmu_mosi_root=str(tmp_path))
+    with pytest.raises(ValueError, match="clips of ch_sims_v2, of which no root.*notebook 01"):
+        experiment.open_experiment(other)
 
 
 def test_a_second_run_computes_nothing(model, clips, tmp_path):

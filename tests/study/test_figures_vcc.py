@@ -352,3 +352,21 @@ def test_a_frame_that_lacks_something_is_named():
     layers = layer_frame()
     with pytest.raises(ValueError, match="no share of V in AV"):
         figures.figure10(layers[(layers["coalition"] != "AV") | (layers["modality"] != "V")])
+
+
+def test_a_panel_without_a_clip_says_so():
+    layers = layer_frame()
+    fig = figures.figure10(layers[layers["coalition"] != "AV"])
+    said = [[text.get_text() for text in ax.texts] for ax in fig.axes]
+    assert said == [[], [], ["no clips"]]
+
+
+def test_figure_3_without_an_aligned_clip_has_the_bars_of_conflict_alone():
+    conflict, shares = (
+        f[f["subset"] == "conflict"] for f in (accuracy_frame(), share_frame(SHARES))
+    )
+    drops = pd.DataFrame({"coalition": list("TAV"), "value": np.nan, "low": np.nan, "high": np.nan})
+    fig = figures.figure3(conflict, drops, vcc_frame(SHARES).assign(value=np.nan), shares)
+    heights = [bar.get_height() for bar in fig.axes[0].patches]
+    assert np.isfinite(heights).sum() == 7 and len(heights) == 14
+    assert any("0 Align and 1,234 Conflict clips" in text.get_text() for text in fig.texts)

@@ -29,7 +29,9 @@ from emomm_study.run.pipeline import find_notebooks
 PARAMETERS = {"profile": "mini", "data_note": "Surrogate clips.", "unused": 1}
 SOURCES = find_notebooks()
 _FIELDS = {field.name: 1 for field in fields(experiment.ExperimentSettings)}
-MODEL_PARAMETERS = {n: v for n, v in _FIELDS.items() if n != "model"} | {"backbones": ["a", "b"]}
+MODEL_PARAMETERS = {n: v for n, v in _FIELDS.items() if n not in ("model", "clips")} | {
+    "backbones": ["a", "b"]
+}
 CLIPS = pd.DataFrame({"sample_id": ["a", "b"], "label_gt": [0, 4]})
 
 
@@ -175,6 +177,17 @@ def test_the_bench_is_opened_once_and_published_files_are_then_made_of_it(
     run.publish(drawn(), "a", "Figure", "x")
     entry = manifest.read("mini", tmp_path)["a.png"]
     assert entry["fingerprint"] == f"{frame_fingerprint(CLIPS.head(1))}-f00d"
+
+
+def test_a_part_is_described_and_published_apart_from_the_whole(run, tmp_path, monkeypatch, capsys):
+    part = SimpleNamespace(clips=CLIPS.head(1), fingerprint="f00d", part="A part of 1 of 2 clips.")
+    monkeypatch.setattr(experiment, "open_experiment", lambda settings: part)
+    run.parameters = MODEL_PARAMETERS | {"clips": 1}
+    assert run.bench is part and capsys.readouterr().out == "A part of 1 of 2 clips.\n"
+    run.publish(drawn(), "a", "Figure 6", "Labels")
+    entry = manifest.read("mini-1-clips", tmp_path)["a.png"]
+    assert entry["caption"] == "Figure 6: Labels. Profile mini-1-clips. Surrogate clips."
+    assert not (tmp_path / "mini").exists()
 
 
 def test_further_backbones_are_opened_when_their_turn_comes(run, monkeypatch):

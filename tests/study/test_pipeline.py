@@ -262,6 +262,7 @@ def test_an_environment_reference_takes_its_value_or_its_default(monkeypatch):
     monkeypatch.delenv("EMOMM_Y", raising=False)
     assert pipeline.resolve("${EMOMM_X}/a") == "here/a"
     assert pipeline.resolve("${EMOMM_Y:-there}/a") == "there/a"
+    assert pipeline.resolve("${EMOMM_Y:-}") is None and pipeline.resolve("") is None
     assert pipeline.resolve(3) == 3
     assert pipeline.resolve(["${EMOMM_X}", 4]) == ["here", 4]
     with pytest.raises(KeyError, match="EMOMM_Y"):
@@ -315,6 +316,48 @@ def test_a_profile_that_renders_its_corpora_needs_none_on_disk_but_room_for_them
     (tmp_path / "nowhere").touch()
     with pytest.raises(pipeline.PipelineError, match="nowhere/at: this user cannot write there"):
         pipeline.preflight({"profile": "p", "render": True, "ch_sims_root": root})
+
+
+def test_one_corpus_may_be_null_or_empty_and_not_both(tmp_path, monkeypatch):
+    (tmp_path / "meta.csv").touch()
+    monkeypatch.delenv("EMOMM_CMU_MOSI_ROOT", raising=False)
+    one = {"profile": "p", "ch_sims_root": str(tmp_path), "annotations": None}
+    one["cmu_mosi_root"] = "${EMOMM_CMU_MOSI_ROOT:-}"
+    assert pipeline.preflight(one)["cmu_mosi_root"] is None
+    for render in (False, True):
+        with pytest.raises(
+            pipeline.PipelineError, match=r"ch_sims_root: null, as cmu_mosi_root is"
+        ):
+            pipeline.preflight(one | {"ch_sims_root": None, "render": render})
+    (tmp_path / "label.csv").touch()
+    with pytest.raises(pipeline.PipelineError, match=r"annotations: null, where cmu_mosi_root"):
+        pipeline.preflight(one | {"ch_sims_root": None, "cmu_mosi_root": str(tmp_path)})
+
+
+@pytest.mark.parametrize("clips", [0, -1, True, "40", 2.5])
+def test_clips_that_are_no_count_stop_the_run_before_it_begins(tmp_path, runs, clips):
+    (source,) = folder_with(tmp_path, n01_good=GOOD)
+    with pytest.raises(pipeline.PipelineError, match=r"\* clips: .*from 1 on, or null for all"):
+        pipeline.run([source], {"profile": "mini", "clips": clips}, runs=runs)
+    assert not runs.exists()
+
+
+def test_clips_of_the_command_line_go_before_the_profiles(monkeypatch):
+    given = []
+    monkeypatch.setattr(
+        pipeline, "run", lambda s, profile, **_: given.append(profile["clips"]) or []
+    )
+    monkeypatch.setattr(pipeline, "load_profile", lambda name: {"profile": name, "clips": 7})
+    assert pipeline.main(["--clips", "40"]) == 0 and pipeline.main([]) == 0
+    assert given == [40, 7]
+
+
+def test_committed_outputs_are_never_those_of_a_part(tmp_path, runs):
+    (source,) = folder_with(tmp_path, n01_good=GOOD.replace("seed = 0", "seed = 0\nclips = None"))
+    with pytest.raises(
+        pipeline.PipelineError, match="--refresh needs.*\n.*clips = None, .* has 40"
+    ):
+        pipeline.run([source], {"profile": "mini", "clips": 40}, refresh=True, runs=runs)
 
 
 def test_a_device_that_torch_does_not_find_stops_the_run():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,17 +21,24 @@ FOLDS = 5
 def speaker_folds(clips: pd.DataFrame, folds: int = FOLDS, seed: int = 0) -> pd.Series:
     """Fold 0..folds-1 of each clip, by sample_id: whole speakers, stratified by class and subset.
 
-    Raises ``ValueError`` for fewer speakers than folds.
+    As near as so few clips allow: where no class has a clip for each fold, speakers are dealt out
+    without regard to it, and a fold that would be empty is none. Raises ``ValueError`` for fewer
+    speakers than folds.
     """
     ordered = clips.sort_values("sample_id")
     if (speakers := ordered["speaker_id"].nunique()) < folds:
         raise ValueError(f"{speakers} speakers cannot be cut into {folds} folds; take fewer folds")
     strata = ordered["label_gt"].astype(str) + ordered["subset"]
+    if strata.value_counts().max() < folds:
+        strata = pd.Series("", ordered.index)
     cut = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     fold = pd.Series(-1, index=ordered["sample_id"], name="fold")
-    for number, (_, held_out) in enumerate(cut.split(ordered, strata, ordered["speaker_id"])):
-        fold.iloc[held_out] = number
-    return fold
+    with warnings.catch_warnings():
+        # A stratum smaller than the number of folds cannot be in all of them.
+        warnings.filterwarnings("ignore", "The least populated class", UserWarning)
+        for number, (_, held_out) in enumerate(cut.split(ordered, strata, ordered["speaker_id"])):
+            fold.iloc[held_out] = number
+    return fold.rank(method="dense").astype(int) - 1
 
 
 def cross_fit(

@@ -17,7 +17,7 @@ from emomm_lib.chase.training import RouterStates, RouterTargets, TrainingSettin
 from emomm_study.evaluate.experiment import Experiment
 from emomm_study.evaluate.methods import CrossFitted, Method, Routed, with_routers
 from emomm_study.evaluate.parallel import processes_for
-from emomm_study.evaluate.protocol.cross_fit import cross_fit, speaker_folds
+from emomm_study.evaluate.protocol.cross_fit import FOLDS, cross_fit, speaker_folds
 from emomm_study.evaluate.protocol.fit import fit_router, rows_of, side_by_side
 from emomm_study.evaluate.remembered import remembered
 from emomm_study.paths import cache_dir
@@ -107,8 +107,9 @@ class Study:
 
     @cached_property
     def fold(self) -> pd.Series:
-        """Fold of each cross-fitted clip, by sample_id."""
-        return speaker_folds(self.crossed_clips, seed=self.seed)
+        """Fold of each cross-fitted clip, by sample_id; as many as there are speakers, at most five."""
+        clips = self.crossed_clips
+        return speaker_folds(clips, min(FOLDS, clips["speaker_id"].nunique()), seed=self.seed)
 
     def crossed(self, kind: str) -> CrossFitted:
         """Routers of which each is asked about speakers that it never saw.

@@ -16,13 +16,18 @@ from scipy.special import xlogy
 
 from emomm_lib.chase.equations import significant_tokens
 from emomm_lib.chase.saliency import normalized
-from emomm_study.report.cards import shown_frames
+from emomm_study.report.cards import Card, shown_frames
+from emomm_study.report.figures.parts import unshown
 from emomm_study.report.style import COLOURS, context, fixed, titled
 
 HEAT = LinearSegmentedColormap.from_list(
     "heat", [(0.87, 0.18, 0.15, 0.0), (0.87, 0.18, 0.15, 0.75), (0.45, 0.0, 0.05, 0.95)]
 )
 """From transparent over red to dark red: where nothing is, the frame stays visible."""
+_TITLES = {
+    12: "Figure 12. Attention on the video's frames",
+    13: "Figure 13. Importance of the video's tokens",
+}
 
 
 def spread(values: np.ndarray) -> float:
@@ -57,6 +62,25 @@ def _overlay(ax: Axes, frame: np.ndarray, values: np.ndarray, scale: Normalize) 
     )  # fmt: skip
     ax.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
+
+
+NO_VIDEO = "No case shows video: no rule with V found an instance on the test split."
+
+
+def attention_figure(card: Card | None) -> Figure:
+    """:func:`figure12` of a card that shows video, all its methods; without one, that there is none."""
+    if card is None:
+        return unshown(_TITLES[12], "no case", NO_VIDEO)
+    layers = card.case.layers
+    maps = {name: answer.mean_on_video(layers) for name, answer in card.case.answers.items()}
+    return figure12(card.frames, maps, layers, card.heading)
+
+
+def importance_figure(card: Card | None, percentile: float) -> Figure:
+    """:func:`figure13` of a card that shows video; without one, that there is none."""
+    if card is None:
+        return unshown(_TITLES[13], "no case", NO_VIDEO)
+    return figure13(card.frames, card.case.importance, percentile, card.heading)
 
 
 def figure12(
@@ -101,7 +125,7 @@ def figure12(
             ScalarMappable(scale, HEAT), ax=axes, shrink=0.8, pad=0.02,
             label=f"attention on a token,\nmean over heads and layers {shown}",
         )  # fmt: skip
-        titled(fig, "Figure 12. Attention on the video's frames", clip)
+        titled(fig, _TITLES[12], clip)
         return fig
 
 
@@ -163,7 +187,7 @@ def figure13(frames: np.ndarray, importance: np.ndarray, percentile: float, clip
             ScalarMappable(scale, HEAT), ax=axes, shrink=0.9, pad=0.02,
             label=r"importance $\hat{I}_k$",
         )  # fmt: skip
-        titled(fig, "Figure 13. Importance of the video's tokens", clip)
+        titled(fig, _TITLES[13], clip)
         return fig
 
 

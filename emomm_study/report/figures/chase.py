@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from emomm_study.evaluate.routing import expected_calibration_error
-from emomm_study.report.figures.parts import band, dots, layer_axis, line_entry, row_axis
+from emomm_study.report.figures.parts import band, dots, layer_axis, line_entry, row_axis, unshown
 from emomm_study.report.frames import need
 from emomm_study.report.numbers import bracketed, points
 from emomm_study.report.style import (
@@ -37,6 +37,10 @@ _LINES = {"align": ("--", "s"), "conflict": ("-", "o"), "missing": ("-.", "^")}
 _COALITIONS = ("TAV", "TA", "TV", "AV")
 _SPLITS = {"valid": "validation", "test": "test"}
 _GROUP_MARKERS = "oDs^v"
+NOTHING_TO_TRUST = (
+    "No prompt of these clips has a modality that is right and one that is wrong, so that there is "
+    "nobody to trust."
+)
 _TYPESET = {
     "tau": r"$\tau$",
     "eta": r"$\eta$",
@@ -222,12 +226,15 @@ def gate_by_layer(frame: pd.DataFrame) -> Figure:
         ``router, coalition, layer, value, low, high``, values 0..1, layers counted from 1. A router
         with one gate for all layers has equal values, or one row with no layer (NaN or NA), and is
         drawn level and dashed. An optional ``chance`` (one a coalition, or NaN) is drawn dotted.
+        A frame without rows becomes a sentence.
 
     Raises ``ValueError`` for a missing column, two rows of one layer, an unknown coalition, more
     than four routers, or two chances of one coalition.
     """
     keys = ("router", "coalition", "layer")
-    need(frame, "frame", *keys, "value", "low", "high", once=keys)
+    need(frame, "frame", *keys, "value", "low", "high", once=keys, empty=True)
+    if frame.empty:
+        return unshown("Gate by layer", "no clips", NOTHING_TO_TRUST)
     coalitions = _known(frame["coalition"], "frame", _COALITIONS)
     colours = _router_colours(frame["router"])
     # Integers beside pd.NA are a column of objects, which cannot be drawn.

@@ -28,6 +28,7 @@ from emomm_study.report.figures.parts import (
     layer_axis,
     line_entry,
     modality_handles,
+    no_clips,
     one_row,
 )
 from emomm_study.report.frames import need
@@ -124,6 +125,13 @@ def _mark_handles(readers: list[str]) -> list[Artist]:
             for marker, name in zip(_READERS, readers, strict=False)
         ),
     ]
+
+
+def _both_subsets(frame: pd.DataFrame, **keys: Iterable[str]) -> pd.DataFrame:
+    """A frame with rows of NaN for a subset that it has nothing of."""
+    absent = [subset for subset in SUBSETS if subset not in set(frame["subset"])]
+    rows = pd.MultiIndex.from_product([absent, *keys.values()], names=["subset", *keys])
+    return pd.concat([frame, rows.to_frame(index=False).assign(n=0)]) if len(rows) else frame
 
 
 def _accuracy_panel(ax: Axes, accuracy: pd.DataFrame, drops: pd.DataFrame) -> None:
@@ -250,11 +258,14 @@ def figure3(
         PSMV shares ``source, subset, modality, value, low, high``; ``source`` is ``model`` or the
         name of a label-only reader.
 
-    Raises ``ValueError`` that names the frame and the missing column or row.
+    A subset without any row is one without a clip, whose bars are missing. Raises ``ValueError``
+    that names the frame and the missing column or row.
     """
     need(shares, "shares", "source")
     need(accuracy, "accuracy", "n")
     readers = _names(shares["source"])
+    accuracy = _both_subsets(accuracy, coalition=COALITIONS)
+    shares = _both_subsets(shares, source=[_MODEL, *readers], modality=MODALITIES)
     with context():
         fig, axes = plt.subplots(
             1, 2, figsize=(9.6, 4.6), layout="constrained", width_ratios=[1.5, 1.3]
@@ -300,7 +311,11 @@ def figure3_right(points: pd.DataFrame, correlation: pd.DataFrame) -> Figure:
 
 def _layers(ax: Axes, by_layer: pd.DataFrame, coalition: str) -> None:
     columns = ("coalition", "layer", "modality", "quantity", "value", "low", "high")
-    need(by_layer, "by_layer", *columns)
+    need(by_layer, "by_layer", *columns, empty=True)
+    ax.set_ylim(0, 1)
+    if not by_layer["coalition"].eq(coalition).any():
+        no_clips(ax)
+        return
     chosen = by_layer["coalition"].eq(coalition) & by_layer["quantity"].eq("share")
     last = 1
     for modality in coalition_modalities(coalition):
@@ -316,7 +331,6 @@ def _layers(ax: Axes, by_layer: pd.DataFrame, coalition: str) -> None:
         )
         last = max(last, int(layer.iloc[-1]))
     layer_axis(ax, last)
-    ax.set_ylim(0, 1)
 
 
 def _gtar_panel(

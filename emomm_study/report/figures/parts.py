@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from textwrap import fill
+
 import numpy as np
 import pandas as pd
+from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.patheffects import AbstractPathEffect, withStroke
 
 from emomm_lib.labels import MODALITIES
 from emomm_study.report.frames import need
-from emomm_study.report.style import COLOURS
+from emomm_study.report.style import COLOURS, GREY, context, titled
 
 MODALITY_COLOURS = {m: COLOURS[m.lower()] for m in MODALITIES}
 
@@ -73,6 +77,20 @@ def row_axis(ax: Axes, names: list[str]) -> None:
     ax.set_yticks(range(len(names)), names)
     ax.set_ylim(len(names) - 0.4, -0.6)
     ax.tick_params(axis="y", length=0)
+
+
+def unshown(title: str, remark: str, sentence: str) -> Figure:
+    """Stands where a figure would: a sentence that says why there is none."""
+    with context():
+        fig = plt.figure(figsize=(9.6, 1.6))
+        titled(fig, title, remark)
+        fig.text(0.03, 0.5, fill(sentence, 120), va="top")
+        return fig
+
+
+def no_clips(ax: Axes) -> None:
+    """Say in an empty panel why it is one."""
+    ax.text(0.5, 0.5, "no clips", transform=ax.transAxes, ha="center", va="center", color=GREY)
 
 
 def dots(rows: pd.DataFrame) -> str | None:

@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 from emomm_lib import agreement_matrix
 from emomm_lib.labels import CLASSES, SOURCES
 from emomm_study import paper
-from emomm_study.report.figures.parts import line_entry
+from emomm_study.report.figures.parts import line_entry, unshown
 from emomm_study.report.style import (
     COLOURS,
     CORPUS_NAMES,
@@ -117,10 +117,9 @@ def _heatmap(ax: Axes, ours: pd.DataFrame, published: pd.DataFrame, source: str)
 
 def _statistics(manifest: pd.DataFrame, corpora: tuple[str, ...], item: str) -> Figure:
     title = CORPUS_NAMES[corpora[0]] if len(corpora) == 1 else "EmoMM, both corpora"
-    if absent := set(corpora) - set(manifest["corpus"]):
-        raise ValueError(
-            f"{item}: the manifest has no clips of {sorted(absent)}; build the benchmark with them"
-        )
+    if absent := [c for c in corpora if c not in set(manifest["corpus"])]:
+        names = " and ".join(CORPUS_NAMES[corpus] for corpus in absent)
+        return unshown(f"{item}. {title}", "no clips", f"The benchmark has no clips of {names}.")
     clips = manifest[manifest["corpus"].isin(corpora)]
     counts, cells = (t[t["corpus"].isin(corpora)] for t in (paper.table(3), paper.table(4)))
     # Both corpora have the same number of clips, so the pooled C_ij is the mean of the two.
@@ -140,8 +139,8 @@ def figure6(manifest: pd.DataFrame) -> Figure:
     """Figure 6: label distributions and C_ij of both corpora, published values marked.
 
     ``manifest`` has ``corpus`` and ``label_gt/t/a/v``, one row a clip. Black lines are the counts
-    of Table 3, numbers in brackets those of Table 4 (here their mean over the corpora). Raises
-    ``ValueError`` when a corpus is absent.
+    of Table 3, numbers in brackets those of Table 4 (here their mean over the corpora). Where a
+    corpus is absent the figure says so instead.
     """
     return _statistics(manifest, paper.CORPORA, "Figure 6")
 
