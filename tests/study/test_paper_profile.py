@@ -25,7 +25,8 @@ from tests import profile_runs, published_omni, true_vocabulary
 if not true_vocabulary.installed():
     pytest.skip(f"{true_vocabulary.PACKAGE} is not installed", allow_module_level=True)
 
-CLIPS, FILMED, MODEL = 60, 12, "tiny-omni"
+CLIPS, FILMED, MODEL = 24, 12, "tiny-omni"
+SIZES = published_omni.Sizes(layers=2)
 MORE = {Corpus.CH_SIMS: 30, Corpus.CMU_MOSI: 199}
 """Clips that a corpus has beyond the benchmark's 2,000; of CMU-MOSI's nobody judged these."""
 NOTEBOOKS = [f"{i:02d}" for i in range(1, 13)]
@@ -108,7 +109,7 @@ def made(tmp_path_factory) -> Made:
     data = root.parent
     bring_ch_sims(data / "CH-SIMS-v2")
     bring_cmu_mosi(data / "CMU-MOSI")
-    published_omni.write(data / MODEL)
+    published_omni.write(data / MODEL, SIZES)
     variables = {
         "EMOMM_CH_SIMS_ROOT": str(data / "CH-SIMS-v2"),
         "EMOMM_CMU_MOSI_ROOT": str(data / "CMU-MOSI"),

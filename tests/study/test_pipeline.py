@@ -264,6 +264,7 @@ def test_an_environment_reference_takes_its_value_or_its_default(monkeypatch):
     assert pipeline.resolve("${EMOMM_Y:-there}/a") == "there/a"
     assert pipeline.resolve("${EMOMM_Y:-}") is None and pipeline.resolve("") is None
     assert pipeline.resolve(3) == 3
+    assert pipeline.resolve("") == "" and pipeline.resolve("${EMOMM_Y:-}") is None
     assert pipeline.resolve(["${EMOMM_X}", 4]) == ["here", 4]
     with pytest.raises(KeyError, match="EMOMM_Y"):
         pipeline.resolve("${EMOMM_Y}")
