@@ -6,15 +6,19 @@ files and formats are the real ones, and the profile's parameters are its own.
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
 
+from emomm_lib.labels import COALITIONS
 from emomm_study.corpora.scores import GRIDS, Corpus
 from emomm_study.mini.surrogate import render
 from emomm_study.mini.surrogate.plan import SurrogateSettings, corpus_plan
