@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs the notebooks in order and compares what they find with the paper.
 #
-# usage: ./run_all.sh [--profile mini|paper] [--from NN | --only NN] [--clips N]
+# usage: ./run_all.sh [--profile mini|omni|paper] [--from NN | --only NN] [--clips N]
 #                     [--refresh] [--formats LIST] [--help]
 #
 #   --profile NAME  parameters to run with: notebooks/profiles/NAME.yaml (default: mini)

@@ -33,6 +33,8 @@ annotator_noise = 0.13
 render = True
 render_clips = 1000
 render_cue = "informative"
+render_size = 224
+render_seconds = 0
 seed = 0
 
 # %%
@@ -58,6 +60,7 @@ from emomm_study.mini.annotators import SimulatedAnnotators, simulated_campaign
 from emomm_study.mini.surrogate.cue import CUES
 from emomm_study.mini.surrogate.plan import SurrogateSettings
 from emomm_study.mini.surrogate.render import render_corpus
+from emomm_study.mini.surrogate.speaker import Film
 from emomm_study.notebook import open_run
 from emomm_study.paths import located, run_dir
 from emomm_study.report.clips import contact_sheet, face_statistics
@@ -74,12 +77,13 @@ run = open_run("01_benchmark_construction", globals())
 # (`render_cue`), so that whom to trust can be learnt; text is made clearest and video least clear,
 # so an order T > A > V in what a model reads is partly put in. Labels are written for all 2,000 clips
 # of a corpus; `render_clips` says how many get files, under `mini` 1,000 of each, drawn at random.
-# Notebooks from 03 on ask about these. Clips that exist are not rendered again.
+# Notebooks from 03 on ask about these. Frames are `render_size` pixels a side, and a clip is as long as its remark, or
+# `render_seconds` where that is longer. Clips that exist are not rendered again.
 
 # %%
 roots = corpus_roots(ch_sims_root, cmu_mosi_root)
 if render:
-    settings = SurrogateSettings(cue=CUES[render_cue])
+    settings = SurrogateSettings(cue=CUES[render_cue], film=Film(render_size, render_seconds))
     plans = {c: render_corpus(root, c, settings, limit=render_clips) for c, root in roots.items()}
 
 # %% [markdown]

@@ -43,6 +43,8 @@ render_clips = 1000
 keep_encodings = True
 clips = None
 heldout_clips = 200
+render_size = 224
+render_seconds = 0
 search_budget = 16
 systems = ["driver:echo", "pretend:api"]
 system_clips = 30
@@ -75,6 +77,7 @@ from emomm_study.evaluate.protocol import (
 from emomm_study.evaluate.results import declined, instances, join, table1_scores
 from emomm_study.evaluate.states import COALITIONS
 from emomm_study.mini.reading import beside_card, reading_accuracy
+from emomm_study.mini.surrogate.speaker import Film
 from emomm_study.notebook import open_run
 from emomm_study.report import tables
 from emomm_study.report.choices import choices_table, chosen_settings, paired_table
@@ -104,7 +107,7 @@ print(f"{bench.name}: {parameters / 1e6:.2f} million parameters, fingerprint {be
 
 # %%
 if heldout_clips:
-    reading = reading_accuracy(bench, heldout_clips)
+    reading = reading_accuracy(bench, heldout_clips, Film(render_size, render_seconds))
     run.record(reading, "reading", by=["metric", "coalition"])
     display(beside_card(reading, bench.model_folder))
 

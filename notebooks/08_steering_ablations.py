@@ -35,6 +35,8 @@ render_clips = 1000
 keep_encodings = True
 clips = None
 null_clips = 250
+render_size = 224
+render_seconds = 0
 
 # %%
 from dataclasses import replace
@@ -61,6 +63,7 @@ from emomm_study.evaluate.protocol import (
     validated,
 )
 from emomm_study.mini.null import null_control
+from emomm_study.mini.surrogate.speaker import Film
 from emomm_study.notebook import open_run
 from emomm_study.report.choices import choices_table, chosen_settings, paired_table, table2_results
 from emomm_study.report.figures.chase import gains_forest, sweep_figure
@@ -261,7 +264,8 @@ run.publish(
 # %%
 if null_clips:
     asked = [*COMPARED["the paper's method"][1:], *COMPARED["extensions"], *COMPARED["oracles"][:1]]
-    control = with_and_without_cue(study, null_control(bench, null_clips), asked)
+    without = null_control(bench, null_clips, Film(render_size, render_seconds))
+    control = with_and_without_cue(study, without, asked)
     run.record(control, "null control", by=["cue", "method", "subset"], trained=True)
     display(with_intervals(control, index=["cue", "method"], columns="subset"))
 

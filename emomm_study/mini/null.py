@@ -11,9 +11,10 @@ from emomm_study.evaluate.store import PredictionStore
 from emomm_study.mini.surrogate.cue import CUES
 from emomm_study.mini.surrogate.plan import SurrogateSettings, corpus_plan
 from emomm_study.mini.surrogate.render import fingerprint, write_clips
+from emomm_study.mini.surrogate.speaker import Film
 
 
-def null_control(bench: Experiment, clips: int) -> Experiment:
+def null_control(bench: Experiment, clips: int, film: Film = Film()) -> Experiment:
     """The surrogate corpora again, ``clips`` of each, with an emphasis that says nothing.
 
     Labels, words, voices' and faces' readability are as before; a modality that has the ground
@@ -21,7 +22,7 @@ def null_control(bench: Experiment, clips: int) -> Experiment:
     that a part of the benchmark has its control, too. Rendered where they are not yet, and with
     stores of their own.
     """
-    settings = SurrogateSettings(cue=CUES["null"])
+    settings = SurrogateSettings(cue=CUES["null"], film=film)
     roots, chosen = {}, []
     for corpus, root in bench.roots.items():
         beside = root.parent.with_name(f"{root.parent.name}-null")
@@ -29,7 +30,9 @@ def null_control(bench: Experiment, clips: int) -> Experiment:
         # In the order in which a surrogate corpus is rendered where not all of it is.
         plan = corpus_plan(corpus, settings).sample(frac=1, random_state=settings.seed)
         own = plan[plan["sample_id"].isin(bench.clips["sample_id"])].head(clips)
-        write_clips(roots[corpus], own.to_dict("records"), corpus, progress=bench.progress)
+        write_clips(
+            roots[corpus], own.to_dict("records"), corpus, progress=bench.progress, film=film
+        )
         chosen.append(own["sample_id"])
     there = bench.clips[bench.clips["sample_id"].isin(pd.concat(chosen))].reset_index(drop=True)
     store = PredictionStore(bench.store.path.with_name("predictions-null.sqlite"))

@@ -12,19 +12,22 @@ from emomm_lib.labels import COALITIONS
 from emomm_study.corpora.scores import Corpus
 from emomm_study.evaluate.experiment import Experiment
 from emomm_study.mini.model.heldout import FRESH_SEED, heldout_clips
+from emomm_study.mini.surrogate.speaker import Film
 
 CARD_SCORES = "reading.csv"
 """File beside a model's weights that holds the accuracies of its card."""
 
 
-def reading_accuracy(bench: Experiment, clips: int, *, seed: int = FRESH_SEED) -> pd.DataFrame:
+def reading_accuracy(
+    bench: Experiment, clips: int, film: Film = Film(), *, seed: int = FRESH_SEED
+) -> pd.DataFrame:
     """Accuracy on ``clips`` freshly rendered aligned clips, read from their mp4 and wav files.
 
     Returns one row a coalition and metric: ``coalition, metric, value, low, high, n`` as by
     ``emomm_lib.score_frame`` (``acc5``, ``acc2``, ``mae``), coalitions in the usual order. A failed
     answer is not scored: ``n`` shows it. Raises ``ValueError`` where all failed.
     """
-    root, plan = heldout_clips(clips, seed, progress=bench.progress)
+    root, plan = heldout_clips(clips, seed, film, progress=bench.progress)
     there = {corpus.value: root for corpus in Corpus}
     fresh = replace(bench, clips=plan, roots=there, keep_encodings=False)
     predictions = fresh.predictions(plan, COALITIONS)

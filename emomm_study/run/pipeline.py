@@ -277,7 +277,7 @@ def load_profile(name: str, folder: Path = NOTEBOOKS / "profiles") -> dict[str, 
 def resolve(value: object) -> object:
     """Fill in ``${NAME}``, ``${NAME:-default}`` and ``~``; ``KeyError`` for an unset name.
 
-    A list is filled in item by item. What is empty afterwards, as ``${NAME:-}`` may be, is None.
+    A list is filled in item by item. What only then is empty, as ``${NAME:-}`` may be, is None.
     """
     if isinstance(value, list):
         return [resolve(item) for item in value]
@@ -291,7 +291,8 @@ def resolve(value: object) -> object:
             raise KeyError(name)
         return found
 
-    return os.path.expanduser(filled) if (filled := REFERENCE.sub(lookup, value)) else None
+    filled = REFERENCE.sub(lookup, value)
+    return None if value and not filled else os.path.expanduser(filled)
 
 
 def preflight(parameters: Mapping[str, object]) -> dict[str, object]:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import (
     AutoConfig,
@@ -22,6 +23,8 @@ from emomm_study.systems.interface import Encoded, Media, Query
 from emomm_study.systems.prompts import messages
 
 SUPPORTED = ("qwen2_5_omni", "qwen2_5_omni_thinker")
+STEP = 3
+"""Seconds to a multiple of which sounds are padded, up to the feature extractor's window."""
 
 
 class OmniModel(Backbone):
@@ -110,10 +113,12 @@ class OmniModel(Backbone):
         for some in [[i for i in heard if i not in long], *([i] for i in long)]:
             if not some:
                 continue
+            sounds = [clips[i].sound for i in some]
             done = extractor(
-                [clips[i].sound for i in some],
+                sounds,
                 sampling_rate=extractor.sampling_rate,
                 padding="max_length",
+                max_length=self._padded(sounds),
                 truncation=some[0] not in long,
                 return_attention_mask=True,
                 return_tensors="pt",
@@ -136,6 +141,18 @@ class OmniModel(Backbone):
             )
             for i in range(len(clips))
         ]
+
+    def _padded(self, sounds: Sequence[np.ndarray]) -> int:
+        """Samples to pad sounds to, for features as if padded to the extractor's window.
+
+        The published window is 300 s, whose features take a second of a core and 15 MB a clip. Only
+        the silence that a sound's last spectrum reaches into counts. In steps, so that the products
+        behind features, whose last bits depend on their shapes, have few shapes.
+        """
+        extractor = self.processor.feature_extractor
+        step = STEP * extractor.sampling_rate
+        needed = max(map(len, sounds)) + extractor.n_fft
+        return min(-(-needed // step) * step, extractor.n_samples)
 
     def video_grid(self, grid: torch.Tensor) -> tuple[int, int, int]:
         """``(t, h, w)`` of a video's tokens, from the grid of its patches."""

@@ -396,6 +396,33 @@ def test_sound_beyond_the_window_is_heard_to_its_end(omni) -> None:
     assert not torch.allclose(long.audio[-10:], other.audio[-10:])
 
 
+def test_sounds_are_padded_no_further_than_changes_their_features(omni, monkeypatch):
+    """The published window is 300 s: its features would take a second of a core a clip."""
+    small = omni.processor.feature_extractor
+    wide = type(small)(feature_size=small.feature_size, chunk_length=30)
+    monkeypatch.setattr(omni.processor, "feature_extractor", wide)
+    rng = np.random.default_rng(5)
+    lengths = [401, 15_999, 47_600, 47_601, 96_000, wide.n_samples - 100]
+    sounds = [0.1 * rng.standard_normal(n).astype(np.float32) for n in lengths]
+    assert [omni._padded([s]) // 16_000 for s in sounds] == [3, 3, 3, 6, 9, 30]
+    settings = {"sampling_rate": 16_000, "return_attention_mask": True, "return_tensors": "pt"}
+    for sound in sounds:
+        whole = wide([sound], padding="max_length", **settings)
+        due = omni._padded([sound])
+        found = wide([sound], padding="max_length", max_length=due, **settings)
+        frames = int(whole["attention_mask"].sum())
+        assert int(found["attention_mask"].sum()) == frames
+        features = (f["input_features"][..., :frames] for f in (found, whole))
+        torch.testing.assert_close(*features, rtol=0, atol=1e-6)
+    seen = []
+    inner = omni.model.get_audio_features
+    monkeypatch.setattr(
+        omni.model, "get_audio_features", lambda f, **m: seen.append(f.shape) or inner(f, **m)
+    )
+    omni.encode([Media(None, sound) for sound in sounds[:3]])
+    assert seen == [(3, small.feature_size, 300)]
+
+
 @pytest.fixture(scope="module")
 def vita() -> VitaModel:
     return MADE.setdefault("vita", KINDS["vita"].make())

@@ -261,7 +261,7 @@ def test_choosing_a_notebook_that_does_not_exist_lists_those_that_do():
 
 
 def test_an_unknown_profile_lists_the_known_ones():
-    with pytest.raises(pipeline.PipelineError, match="mini, paper"):
+    with pytest.raises(pipeline.PipelineError, match="mini, omni, paper"):
         pipeline.load_profile("big")
 
 
@@ -272,6 +272,7 @@ def test_an_environment_reference_takes_its_value_or_its_default(monkeypatch):
     assert pipeline.resolve("${EMOMM_Y:-there}/a") == "there/a"
     assert pipeline.resolve("${EMOMM_Y:-}") is None and pipeline.resolve("") is None
     assert pipeline.resolve(3) == 3
+    assert pipeline.resolve("") == "" and pipeline.resolve("${EMOMM_Y:-}") is None
     assert pipeline.resolve(["${EMOMM_X}", 4]) == ["here", 4]
     with pytest.raises(KeyError, match="EMOMM_Y"):
         pipeline.resolve("${EMOMM_Y}")
@@ -373,9 +374,9 @@ def test_a_device_that_torch_does_not_find_stops_the_run():
         pipeline.preflight({"profile": "p", "device": "nonsense:3"})
 
 
-def test_the_two_profiles_set_the_same_parameters():
-    mini, paper = pipeline.load_profile("mini"), pipeline.load_profile("paper")
-    assert list(mini) == list(paper)
+@pytest.mark.parametrize("name", ["paper", "omni"])
+def test_every_profile_sets_the_same_parameters(name):
+    assert list(pipeline.load_profile(name)) == list(pipeline.load_profile("mini"))
 
 
 def test_the_closing_table_counts_every_verdict(tmp_path):

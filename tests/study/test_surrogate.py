@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -23,6 +24,7 @@ from emomm_study.mini.surrogate import cue, render
 from emomm_study.mini.surrogate.joint import label_table
 from emomm_study.mini.surrogate.lexicon import LEXICONS
 from emomm_study.mini.surrogate.plan import SurrogateSettings, corpus_plan
+from emomm_study.mini.surrogate.speaker import Film
 
 LABELS = [f"label_{s}" for s in SOURCES]
 SCORES = {corpus: ["score_gt"] for corpus in Corpus}
@@ -204,6 +206,60 @@ def test_other_settings_make_the_folder_anew_and_a_foreign_folder_is_refused(tmp
     with pytest.raises(ValueError, match="not rendered by this project"):
         render.render_corpus(tmp_path / "b", corpus, limit=1)
     assert (tmp_path / "b" / "mine.txt").exists()
+
+
+def test_a_larger_film_shows_the_same_scene_in_finer_pixels(plans):
+    times = [0.0, 0.7, 1.6]
+    for clip in plans[Corpus.CH_SIMS].sample(4, random_state=2).to_dict("records"):
+        usual, large = (render.render_frames(clip, times, size=size) for size in (224, 448))
+        assert large.shape == (3, 448, 448, 3)
+        for small, frame in zip(usual, large, strict=True):
+            shrunk = cv2.resize(frame, (224, 224), interpolation=cv2.INTER_AREA)
+            apart = np.abs(shrunk.astype(int) - small)
+            assert apart.mean() < 3 and (apart.max(-1) > 40).mean() < 0.02
+            # Pixels of their own, not the small frame's four times.
+            assert not np.array_equal(frame[::2], frame[1::2])
+
+
+def test_a_longer_film_adds_silence_in_which_lips_are_still(plans):
+    film = Film(seconds=3.5)
+    clip = plans[Corpus.CMU_MOSI].iloc[3].to_dict() | {"clip_seed": 5}
+    said = render.render_audio(clip)
+    whole = render._room_after(said, clip, film)
+    assert len(whole) == 3.5 * 16_000 and np.array_equal(whole[: len(said)], said)
+    # The first 60 ms are padding: noise alone.
+    assert np.std(whole[len(said) :]) == pytest.approx(np.std(said[:960]), rel=0.2)
+    assert np.array_equal(render._room_after(said, clip, Film(seconds=0.5)), said)
+    spoken = len(said) / 16_000
+    times = np.arange(35) / 10
+    talking = render.render_frames(clip, times)
+    stopped = render.render_frames(clip, times, spoken=spoken)
+    differs = (talking != stopped).any((1, 2, 3))
+    assert not differs[times < spoken].any() and differs[times >= spoken].any()
+
+
+def test_clips_of_another_film_are_written_anew_and_as_asked(tmp_path):
+    root, film = tmp_path / "a", Film(size=112, seconds=3.0)
+    corpus = Corpus.CH_SIMS
+    render.render_corpus(root, corpus, limit=1, progress=False)
+    settings_ = SurrogateSettings(film=film)
+    render.render_corpus(root, corpus, settings_, limit=1, processes=1, progress=False)
+    [path] = root.rglob("*.mp4")
+    assert read_frames(path, VideoSettings(num_frames=2)).shape == (2, 112, 112, 3)
+    assert len(read_audio(path)) == pytest.approx(3.0 * 16_000, abs=2048)
+
+
+@pytest.mark.parametrize(
+    ("film", "problem"),
+    [
+        ({"size": 225}, "render_size: 225; expected .* an even number"),
+        ({"size": 10}, "render_size: 10; expected .* from 56 on"),
+        ({"seconds": -1}, "render_seconds: -1; expected the least length"),
+    ],
+)
+def test_a_film_that_cannot_be_is_refused_by_the_parameters_name(film, problem):
+    with pytest.raises(ValueError, match=problem):
+        Film(**film)
 
 
 def test_the_face_detector_finds_the_speaker_in_98_percent_of_frames(plans):

@@ -24,6 +24,7 @@ from emomm_study.mini.surrogate.cue import (
 )
 from emomm_study.mini.surrogate.joint import label_table
 from emomm_study.mini.surrogate.lexicon import LEXICONS
+from emomm_study.mini.surrogate.speaker import Film
 
 LANGUAGE = {Corpus.CH_SIMS: "zh", Corpus.CMU_MOSI: "en"}
 _VIDEOS = {Corpus.CH_SIMS: 120, Corpus.CMU_MOSI: 93}
@@ -40,6 +41,7 @@ class SurrogateSettings:
     seed: int = 20260
     cue: EmphasisCue = INFORMATIVE_CUE
     expressiveness: Expressiveness = field(default_factory=Expressiveness)
+    film: Film = Film()
 
 
 def _corpus_rng(settings: SurrogateSettings, corpus: Corpus, what: int) -> np.random.Generator:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import multiprocessing
 import os
 import shutil
@@ -27,6 +28,7 @@ from emomm_study.mini.surrogate.plan import SurrogateSettings, corpus_plan
 from emomm_study.mini.surrogate.speaker import (
     FRAME,
     FaceIdentity,
+    Film,
     Grain,
     Performance,
     Pose,
@@ -34,19 +36,35 @@ from emomm_study.mini.surrogate.speaker import (
     head_pose,
     render_frame,
 )
-from emomm_study.mini.surrogate.voice import SAMPLING_RATE, Prosody, VoiceIdentity, speak
+from emomm_study.mini.surrogate.voice import (
+    SAMPLING_RATE,
+    Prosody,
+    VoiceIdentity,
+    lengthened,
+    speak,
+)
 from emomm_study.paths import whole
 
 FPS = 10
 _MARKER = "surrogate.json"
 
 
-def render_audio(clip: pd.Series | dict) -> np.ndarray:
-    """The sound of one planned clip: float32 mono ``(samples,)`` at 16 kHz."""
-    voice = VoiceIdentity.draw(np.random.default_rng([int(clip["speaker_seed"]), 1]))
+def _delivery(clip: pd.Series | dict) -> tuple[VoiceIdentity, Prosody, np.random.Generator]:
     rng = np.random.default_rng([int(clip["clip_seed"]), 1])
-    prosody = Prosody.of(int(clip["shown_a"]), bool(clip["emphatic_a"]), rng)
+    voice = VoiceIdentity.draw(np.random.default_rng([int(clip["speaker_seed"]), 1]))
+    return voice, Prosody.of(int(clip["shown_a"]), bool(clip["emphatic_a"]), rng), rng
+
+
+def render_audio(clip: pd.Series | dict) -> np.ndarray:
+    """What is said in one planned clip: float32 mono ``(samples,)`` at 16 kHz."""
+    voice, prosody, rng = _delivery(clip)
     return speak(clip["text"], clip["language"], voice, prosody, rng)
+
+
+def _room_after(audio: np.ndarray, clip: pd.Series | dict, film: Film) -> np.ndarray:
+    """The sound of the whole clip."""
+    rng = np.random.default_rng([int(clip["clip_seed"]), 4])
+    return lengthened(audio, film.seconds, _delivery(clip)[1], rng)
 
 
 def _cast(clip: pd.Series | dict) -> tuple[FaceIdentity, Performance, np.random.Generator]:
@@ -55,11 +73,22 @@ def _cast(clip: pd.Series | dict) -> tuple[FaceIdentity, Performance, np.random.
     return face, Performance.of(int(clip["shown_v"]), bool(clip["emphatic_v"]), rng), rng
 
 
-def render_frames(clip: pd.Series | dict, times: Iterable[float]) -> np.ndarray:
-    """Frames of one planned clip at times in seconds: ``(N, FRAME, FRAME, 3)`` uint8, RGB."""
+def render_frames(
+    clip: pd.Series | dict,
+    times: Iterable[float],
+    *,
+    size: int = FRAME,
+    spoken: float = math.inf,
+) -> np.ndarray:
+    """Frames of one planned clip at times in seconds: ``(N, size, size, 3)`` uint8, RGB.
+
+    After ``spoken`` seconds lips are still.
+    """
     face, act, rng = _cast(clip)
-    room, grain = Room(rng), Grain(act.noise, rng)
-    return np.stack([render_frame(face, act, room, grain, float(t), rng) for t in times])
+    room, grain = Room(rng, size), Grain(act.noise, rng, size)
+    return np.stack(
+        [render_frame(face, act, room, grain, float(t), rng, talks=t < spoken) for t in times]
+    )
 
 
 def head_poses(clip: pd.Series | dict, times: Iterable[float]) -> list[Pose]:
@@ -72,7 +101,7 @@ def write_mp4(path: Path, frames: np.ndarray, audio: np.ndarray) -> None:
     """Write an mp4; one encoder thread, so that the same input gives the same bytes."""
     with av.open(str(path), "w", format="mp4") as container:
         video = container.add_stream("libx264", rate=FPS)
-        video.width, video.height, video.pix_fmt = FRAME, FRAME, "yuv420p"
+        video.height, video.width, video.pix_fmt = *frames.shape[1:3], "yuv420p"
         video.time_base = Fraction(1, FPS)
         video.codec_context.thread_count = 1
         video.options = {"crf": "28", "preset": "ultrafast", "tune": "fastdecode"}
@@ -102,14 +131,16 @@ def clip_paths(clip: dict) -> tuple[str, str]:
     return path, path
 
 
-def write_clip(root: Path, clip: dict) -> None:
+def write_clip(root: Path, clip: dict, film: Film = Film()) -> None:
     """Write the files of one clip; each appears under its name only when it is whole."""
     targets = dict.fromkeys(clip_paths(clip))
     if all((root / t).exists() for t in targets):
         return
-    audio = render_audio(clip)
+    said = render_audio(clip)
+    audio = _room_after(said, clip, film)
     n_frames = max(2, int(len(audio) / SAMPLING_RATE * FPS))
-    frames = render_frames(clip, np.arange(n_frames) / FPS)
+    spoken = len(said) / SAMPLING_RATE
+    frames = render_frames(clip, np.arange(n_frames) / FPS, size=film.size, spoken=spoken)
     for target in targets:
         path = root / target
         with whole(path) as place:
@@ -169,13 +200,18 @@ def fingerprint(corpus: Corpus, settings: SurrogateSettings) -> str:
 
 
 def write_clips(
-    root: Path, clips: list[dict], what: str, processes: int | None = None, progress: bool = True
+    root: Path,
+    clips: list[dict],
+    what: str,
+    processes: int | None = None,
+    progress: bool = True,
+    film: Film = Film(),
 ) -> None:
     """Write clips in parallel; those that are there already are kept."""
     # Spawned, not forked: a fork of a process that runs threads (torch, Jupyter) can hang.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes or os.cpu_count(), mp_context=context) as pool:
-        done = pool.map(partial(write_clip, root), clips, chunksize=8)
+        done = pool.map(partial(write_clip, root, film=film), clips, chunksize=8)
         for _ in tqdm(done, total=len(clips), desc=f"rendering {what}", disable=not progress):
             pass
 
@@ -217,7 +253,7 @@ def render_corpus(
         for clip in order.iloc[len(clips) :].to_dict("records"):
             for target in clip_paths(clip):
                 (root / target).unlink(missing_ok=True)
-        write_clips(root, clips.to_dict("records"), corpus, processes, progress)
+        write_clips(root, clips.to_dict("records"), corpus, processes, progress, settings.film)
         _TABLES[corpus](root, plan)
         marker.write_text(json.dumps({"fingerprint": key, "clips": len(clips)}))
     return plan

@@ -13,7 +13,8 @@ import cv2
 import numpy as np
 
 FRAME = 224
-"""Side of a frame in pixels."""
+"""Side of a frame in pixels, in which everything is drawn up; a film of another size scales it."""
+LEAST_FRAME = 56
 _SHIFT = 4
 _RGB = tuple[int, int, int]
 
@@ -86,50 +87,89 @@ class Performance:
         )
 
 
+@dataclass(frozen=True)
+class Film:
+    """How clips are filmed: the same scene in frames of another size, or for longer.
+
+    Attributes
+    ----------
+    size
+        Side of a frame in pixels.
+    seconds
+        Least length of a clip. After a shorter remark the speaker keeps the face, and the room's
+        noise goes on.
+    """
+
+    size: int = FRAME
+    seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.size < LEAST_FRAME or self.size % 2:
+            raise ValueError(
+                f"render_size: {self.size}; expected the side of a frame in pixels, "
+                f"an even number (H.264 halves it) from {LEAST_FRAME} on"
+            )
+        if not 0 <= self.seconds < float("inf"):
+            raise ValueError(
+                f"render_seconds: {self.seconds}; expected the least length of a clip in seconds, "
+                "0 for as long as its remark takes"
+            )
+
+
 class Room:
     """A cluttered background, larger than the frame, under a drifting camera."""
 
-    def __init__(self, rng: np.random.Generator) -> None:
+    def __init__(self, rng: np.random.Generator, size: int = FRAME) -> None:
         side = FRAME + 64
+        self._size, self._scale = size, size / FRAME
+        whole = round(side * self._scale)
         top, bottom = rng.integers(60, 200, (2, 3))
-        ramp = np.linspace(0, 1, side)[:, None, None]
+        ramp = np.linspace(0, 1, whole)[:, None, None]
         canvas = np.ascontiguousarray(
-            np.broadcast_to(top * (1 - ramp) + bottom * ramp, (side, side, 3)).astype(np.uint8)
+            np.broadcast_to(top * (1 - ramp) + bottom * ramp, (whole, whole, 3)).astype(np.uint8)
         )
         for _ in range(rng.integers(14, 26)):
             colour = tuple(int(c) for c in rng.integers(20, 235, 3))
-            x, y = (int(c) for c in rng.integers(0, side, 2))
-            w, h = (int(c) for c in rng.integers(8, 60, 2))
+            x, y = (round(c * self._scale) for c in rng.integers(0, side, 2).tolist())
+            w, h = (round(c * self._scale) for c in rng.integers(8, 60, 2).tolist())
             if rng.random() < 0.6:
                 cv2.rectangle(canvas, (x, y), (x + w, y + h), colour, -1)
             else:
                 cv2.ellipse(canvas, (x, y), (w // 2, h // 2), 0, 0, 360, colour, -1, cv2.LINE_AA)
-        self._canvas = cv2.GaussianBlur(canvas, (0, 0), 1.6)
+        self._canvas = cv2.GaussianBlur(canvas, (0, 0), 1.6 * self._scale)
         self._drift = rng.uniform(4, 14, 2)
         self._phase = rng.uniform(0, 2 * np.pi, 2)
         self._ball = tuple(int(c) for c in rng.integers(20, 235, 3))
         self._path = rng.uniform(0, FRAME, (2, 2))
 
     def at(self, time: float) -> np.ndarray:
-        """The background at a time in seconds: (FRAME, FRAME, 3) uint8."""
-        x, y = (32 + self._drift * np.sin(1.1 * time + self._phase)).astype(int)
-        view = self._canvas[y : y + FRAME, x : x + FRAME].copy()
+        """The background at a time in seconds: (size, size, 3) uint8."""
+        corner = 32 + self._drift * np.sin(1.1 * time + self._phase)
+        x, y = (self._scale * corner).astype(int)
+        view = self._canvas[y : y + self._size, x : x + self._size].copy()
         start, end = self._path
-        centre = start + (end - start) * (0.5 + 0.5 * np.sin(0.9 * time + self._phase[0]))
-        cv2.circle(view, (int(centre[0]), int(centre[1])), 12, self._ball, -1, cv2.LINE_AA)
+        along = start + (end - start) * (0.5 + 0.5 * np.sin(0.9 * time + self._phase[0]))
+        x, y = (self._scale * along).astype(int).tolist()
+        cv2.circle(view, (x, y), round(12 * self._scale), self._ball, -1, cv2.LINE_AA)
         return view
 
 
 class Grain:
-    """Grey sensor noise: one tile a clip, shown at another offset in every frame."""
+    """Grey sensor noise: one tile a clip, shown at another offset in every frame.
 
-    def __init__(self, level: float, rng: np.random.Generator) -> None:
+    A grain is as large a part of every frame, so that scaling one down does not clear it.
+    """
+
+    def __init__(self, level: float, rng: np.random.Generator, size: int = FRAME) -> None:
         tile = rng.normal(0, level, (FRAME + 32, FRAME + 32)).astype(np.int16)
+        self._size, self._scale = size, size / FRAME
+        whole = round(len(tile) * self._scale)
+        tile = cv2.resize(tile, (whole, whole), interpolation=cv2.INTER_NEAREST)
         self._tile = cv2.merge([tile, tile, tile])
 
     def at(self, rng: np.random.Generator) -> np.ndarray:
-        x, y = rng.integers(0, 32, 2)
-        return self._tile[y : y + FRAME, x : x + FRAME]
+        x, y = (self._scale * rng.integers(0, 32, 2)).astype(int)
+        return self._tile[y : y + self._size, x : x + self._size]
 
 
 def _shade(colour: _RGB, factor: float) -> _RGB:
@@ -268,7 +308,7 @@ def _valence(act: Performance, time: float) -> float:
 
 @dataclass(frozen=True)
 class Pose:
-    """Where the head is: centre in pixels (x, y), half its height in pixels, roll in radians."""
+    """Where the head is: centre (x, y) and half its height in pixels of FRAME, roll in radians."""
 
     centre: np.ndarray
     size: float
@@ -290,14 +330,17 @@ def render_frame(
     grain: Grain,
     time: float,
     rng: np.random.Generator,
+    *,
+    talks: bool = True,
 ) -> np.ndarray:
-    """One frame at a time in seconds: (FRAME, FRAME, 3) uint8, RGB."""
+    """One frame at a time in seconds: (size, size, 3) uint8, RGB, of the room's size."""
     p = act.phase
     image = room.at(time)
+    scale = len(image) / FRAME
     valence = _valence(act, time)
     pose = head_pose(who, act, time)
-    head = _Head(image, pose.centre, pose.size, pose.roll)
-    talk = 0.11 * np.clip(np.sin(2 * np.pi * 3.3 * time + p[5]), 0, 1)
+    head = _Head(image, pose.centre * scale, pose.size * scale, pose.roll)
+    talk = talks * 0.11 * np.clip(np.sin(2 * np.pi * 3.3 * time + p[5]), 0, 1)
     blink = 0.1 if np.sin(2.1 * time + p[6]) > 0.985 else 1.0
     _draw_body(head, who)
     _draw_skull(head, who)
@@ -305,6 +348,6 @@ def render_frame(
     _draw_nose(head, who)
     _draw_mouth(head, who, valence, talk)
     if act.blur > 0.2:
-        image = cv2.GaussianBlur(image, (0, 0), act.blur)
+        image = cv2.GaussianBlur(image, (0, 0), act.blur * scale)
     light = cv2.convertScaleAbs(image, alpha=act.light)
     return cv2.add(light, grain.at(rng), dtype=cv2.CV_8U)

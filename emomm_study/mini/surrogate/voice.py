@@ -147,8 +147,25 @@ def speak(
     wave = wave * (1 - prosody.tremor * (0.5 + 0.5 * np.sin(2 * np.pi * 6 * time)))
     rms = np.sqrt(np.mean(wave**2)) + 1e-9
     wave = wave * (0.07 * prosody.loudness / rms)
-    # Pink-ish room noise: white noise through a one-pole low-pass, mixed with itself.
-    white = rng.standard_normal(len(wave))
+    noise = _room_noise(len(wave), prosody, rng)
+    return np.clip(wave + noise, -0.99, 0.99).astype(np.float32)
+
+
+def _room_noise(samples: int, prosody: Prosody, rng: np.random.Generator) -> np.ndarray:
+    """Pink-ish: white noise through a one-pole low-pass, mixed with itself."""
+    white = rng.standard_normal(samples)
     noise = white + np.convolve(white, np.exp(-np.arange(64) / 12), mode="same")
     noise *= 0.07 / np.sqrt(np.mean(noise**2)) * 10 ** (-prosody.snr / 20)
-    return np.clip(wave + noise, -0.99, 0.99).astype(np.float32)
+    return noise
+
+
+def lengthened(
+    wave: np.ndarray, seconds: float, prosody: Prosody, rng: np.random.Generator
+) -> np.ndarray:
+    """A sound of :func:`speak` of ``seconds`` at least: at its end the room's noise goes on."""
+    missing = round(seconds * SAMPLING_RATE) - len(wave)
+    if missing <= 0:
+        return wave
+    # Drawn for the whole length: the low-pass needs more than the few samples that may be missing.
+    noise = _room_noise(len(wave) + missing, prosody, rng)[len(wave) :]
+    return np.concatenate([wave, np.clip(noise, -0.99, 0.99).astype(np.float32)])
