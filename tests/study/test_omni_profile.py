@@ -14,7 +14,7 @@ import pytest
 from emomm_lib.labels import COALITIONS
 from emomm_study.media.audio import read_audio
 from emomm_study.media.video import VideoSettings, read_frames
-from emomm_study.run import pipeline
+from emomm_study.run import profiles
 from tests import profile_runs, published_omni, true_vocabulary
 
 RENDERED = 5
@@ -25,18 +25,18 @@ def test_without_a_model_and_a_gpu_the_profile_names_both_and_asks_for_no_corpus
         monkeypatch.delenv(name)
     monkeypatch.setenv("EMOMM_MODEL", "nobody/no-such-model")
     monkeypatch.setenv("EMOMM_DEVICE", "nonsense")
-    with pytest.raises(pipeline.PipelineError) as caught:
-        pipeline.preflight(pipeline.load_profile("omni"))
+    with pytest.raises(profiles.PipelineError) as caught:
+        profiles.preflight(profiles.load_profile("omni"))
     said = str(caught.value)
     assert re.findall(r"^\* (\w+)", said, re.MULTILINE) == ["backbones", "device"]
     assert "export EMOMM_MODEL=..." in said and "export EMOMM_DEVICE=..." in said
     monkeypatch.delenv("EMOMM_MODEL")
-    with pytest.raises(pipeline.PipelineError, match="Qwen/Qwen2.5-Omni-3B: neither a folder"):
-        pipeline.preflight(pipeline.load_profile("omni"))
+    with pytest.raises(profiles.PipelineError, match="Qwen/Qwen2.5-Omni-3B: neither a folder"):
+        profiles.preflight(profiles.load_profile("omni"))
 
 
 def test_surrogates_and_figures_of_the_profiles_lie_apart():
-    mini, omni = (pipeline.load_profile(name) for name in ("mini", "omni"))
+    mini, omni = (profiles.load_profile(name) for name in ("mini", "omni"))
     for name in ("ch_sims_root", "cmu_mosi_root", "annotations", "campaign"):
         assert str(omni[name]).startswith("cache/surrogate-448/") and omni[name] != mini[name]
     assert "surrogate" in omni["data_note"] and "real model" in omni["data_note"]

@@ -25,7 +25,7 @@ from emomm_study.report.comparison import (
     read_comparisons,
     save_comparison,
 )
-from emomm_study.run import pipeline
+from emomm_study.run import pipeline, profiles
 from emomm_study.run.pairing import PairError, declared_parameters, pair_differences, read_source
 from emomm_study.run.report import read_report
 
@@ -262,20 +262,20 @@ def test_choosing_a_notebook_that_does_not_exist_lists_those_that_do():
 
 def test_an_unknown_profile_lists_the_known_ones():
     with pytest.raises(pipeline.PipelineError, match="mini, omni, paper"):
-        pipeline.load_profile("big")
+        profiles.load_profile("big")
 
 
 def test_an_environment_reference_takes_its_value_or_its_default(monkeypatch):
     monkeypatch.setenv("EMOMM_X", "here")
     monkeypatch.delenv("EMOMM_Y", raising=False)
-    assert pipeline.resolve("${EMOMM_X}/a") == "here/a"
-    assert pipeline.resolve("${EMOMM_Y:-there}/a") == "there/a"
-    assert pipeline.resolve("${EMOMM_Y:-}") is None and pipeline.resolve("") is None
-    assert pipeline.resolve(3) == 3
-    assert pipeline.resolve("") == "" and pipeline.resolve("${EMOMM_Y:-}") is None
-    assert pipeline.resolve(["${EMOMM_X}", 4]) == ["here", 4]
+    assert profiles.resolve("${EMOMM_X}/a") == "here/a"
+    assert profiles.resolve("${EMOMM_Y:-there}/a") == "there/a"
+    assert profiles.resolve("${EMOMM_Y:-}") is None
+    assert profiles.resolve(3) == 3
+    assert profiles.resolve("") == "" and profiles.resolve("${EMOMM_Y:-}") is None
+    assert profiles.resolve(["${EMOMM_X}", 4]) == ["here", 4]
     with pytest.raises(KeyError, match="EMOMM_Y"):
-        pipeline.resolve("${EMOMM_Y}")
+        profiles.resolve("${EMOMM_Y}")
 
 
 def test_the_paper_profile_without_data_names_every_variable_and_layout(monkeypatch, tmp_path):
@@ -284,7 +284,7 @@ def test_the_paper_profile_without_data_names_every_variable_and_layout(monkeypa
             monkeypatch.delenv(name)
     monkeypatch.setenv("EMOMM_MODEL", "nobody/no-such-model")
     with pytest.raises(pipeline.PipelineError) as caught:
-        pipeline.preflight(pipeline.load_profile("paper"))
+        profiles.preflight(profiles.load_profile("paper"))
     message = str(caught.value)
     for name in ("CH_SIMS_ROOT", "CMU_MOSI_ROOT", "MOSI_ANNOTATIONS", "MODEL"):
         assert f"export EMOMM_{name}=..." in message
@@ -308,23 +308,23 @@ def test_preflight_accepts_folders_that_look_right(monkeypatch, tmp_path):
     monkeypatch.setenv("EMOMM_MOSI_ANNOTATIONS", str(tmp_path / "votes.csv"))
     monkeypatch.setenv("EMOMM_MODEL", str(tmp_path / "model"))
     monkeypatch.setenv("EMOMM_DEVICE", "cpu")
-    parameters = pipeline.preflight(pipeline.load_profile("paper"))
+    parameters = profiles.preflight(profiles.load_profile("paper"))
     assert parameters["ch_sims_root"] == str(tmp_path / "sims")
     (tmp_path / "mosi" / "OpinionLevelSentiment.csv").unlink()
     (tmp_path / "model" / "a.safetensors").unlink()
     with pytest.raises(pipeline.PipelineError, match=r"cmu_mosi_root[\s\S]*backbones") as caught:
-        pipeline.preflight(pipeline.load_profile("paper"))
+        profiles.preflight(profiles.load_profile("paper"))
     assert "* ch_sims_root" not in str(caught.value)
 
 
 def test_a_profile_that_renders_its_corpora_needs_none_on_disk_but_room_for_them(tmp_path):
     root = str(tmp_path / "nowhere" / "at" / "all")
-    pipeline.preflight({"profile": "p", "render": True, "ch_sims_root": root})
+    profiles.preflight({"profile": "p", "render": True, "ch_sims_root": root})
     with pytest.raises(pipeline.PipelineError, match="nowhere/at/all: no such folder"):
-        pipeline.preflight({"profile": "p", "render": False, "ch_sims_root": root})
+        profiles.preflight({"profile": "p", "render": False, "ch_sims_root": root})
     (tmp_path / "nowhere").touch()
     with pytest.raises(pipeline.PipelineError, match="nowhere/at: this user cannot write there"):
-        pipeline.preflight({"profile": "p", "render": True, "ch_sims_root": root})
+        profiles.preflight({"profile": "p", "render": True, "ch_sims_root": root})
 
 
 def test_one_corpus_may_be_null_or_empty_and_not_both(tmp_path, monkeypatch):
@@ -332,15 +332,15 @@ def test_one_corpus_may_be_null_or_empty_and_not_both(tmp_path, monkeypatch):
     monkeypatch.delenv("EMOMM_CMU_MOSI_ROOT", raising=False)
     one = {"profile": "p", "ch_sims_root": str(tmp_path), "annotations": None}
     one["cmu_mosi_root"] = "${EMOMM_CMU_MOSI_ROOT:-}"
-    assert pipeline.preflight(one)["cmu_mosi_root"] is None
+    assert profiles.preflight(one)["cmu_mosi_root"] is None
     for render in (False, True):
         with pytest.raises(
             pipeline.PipelineError, match=r"ch_sims_root: null, as cmu_mosi_root is"
         ):
-            pipeline.preflight(one | {"ch_sims_root": None, "render": render})
+            profiles.preflight(one | {"ch_sims_root": None, "render": render})
     (tmp_path / "label.csv").touch()
     with pytest.raises(pipeline.PipelineError, match=r"annotations: null, where cmu_mosi_root"):
-        pipeline.preflight(one | {"ch_sims_root": None, "cmu_mosi_root": str(tmp_path)})
+        profiles.preflight(one | {"ch_sims_root": None, "cmu_mosi_root": str(tmp_path)})
 
 
 @pytest.mark.parametrize("clips", [0, -1, True, "40", 2.5])
@@ -371,12 +371,12 @@ def test_committed_outputs_are_never_those_of_a_part(tmp_path, runs):
 
 def test_a_device_that_torch_does_not_find_stops_the_run():
     with pytest.raises(pipeline.PipelineError, match=r"\* device: nonsense:3: "):
-        pipeline.preflight({"profile": "p", "device": "nonsense:3"})
+        profiles.preflight({"profile": "p", "device": "nonsense:3"})
 
 
 @pytest.mark.parametrize("name", ["paper", "omni"])
 def test_every_profile_sets_the_same_parameters(name):
-    assert list(pipeline.load_profile(name)) == list(pipeline.load_profile("mini"))
+    assert list(profiles.load_profile(name)) == list(profiles.load_profile("mini"))
 
 
 def test_the_closing_table_counts_every_verdict(tmp_path):
@@ -429,9 +429,9 @@ def test_a_committed_notebook_is_the_executed_twin_of_its_source(source):
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
 def test_a_notebook_opened_by_hand_has_the_mini_profiles_parameters(source):
-    profile = pipeline.load_profile("mini")
+    profile = profiles.load_profile("mini")
     declared = declared_parameters(read_source(source), source.name)
-    assert declared == {name: pipeline.resolve(profile[name]) for name in declared}
+    assert declared == {name: profiles.resolve(profile[name]) for name in declared}
 
 
 def code(text: str) -> str:
@@ -573,26 +573,26 @@ def test_a_folder_whose_name_is_not_utf8_is_named_before_anything_runs(name, tmp
     value = ["data/omni-mini", f"{value}?audio=full"] if name == "backbones" else value
     for render in (False, True):
         with pytest.raises(pipeline.PipelineError) as caught:
-            pipeline.preflight({"profile": "p", name: value, "render": render})
+            profiles.preflight({"profile": "p", name: value, "render": render})
         assert rf"* {name}: {tmp_path}/\xb1\xed\xc7\xe9" in str(caught.value)
         assert "rename the folder" in str(caught.value)
     link = tmp_path / "link"
     link.symlink_to(folder)
     linked = link / "label.csv" if name == "annotations" else link
     value = [str(linked)] if name == "backbones" else str(linked)
-    assert pipeline.preflight({"profile": "p", name: value})[name] == value
+    assert profiles.preflight({"profile": "p", name: value})[name] == value
 
 
 def test_a_folder_inside_a_corpus_whose_name_is_not_utf8_is_named_too(tmp_path):
     (tmp_path / NOT_UTF8).mkdir()
     (tmp_path / NOT_UTF8 / "meta.csv").touch()
     with pytest.raises(pipeline.PipelineError, match=r"\\xb1.*\\xe9: this path is not UTF-8"):
-        pipeline.preflight({"profile": "p", "ch_sims_root": str(tmp_path)})
+        profiles.preflight({"profile": "p", "ch_sims_root": str(tmp_path)})
 
 
 def test_a_path_that_the_system_refuses_is_a_complaint_like_any_other():
     with pytest.raises(pipeline.PipelineError, match="File name too long"):
-        pipeline.preflight({"profile": "p", "ch_sims_root": "x" * 300})
+        profiles.preflight({"profile": "p", "ch_sims_root": "x" * 300})
 
 
 def test_the_preflight_of_paths_imports_no_torch():

@@ -256,7 +256,7 @@ def test_models_that_were_downloaded_are_found_where_the_folder_is_read_only(
     freeze(home)
     env = variables(EMOMM_CACHE=str(cache), HOME=str(home), PYTHONPATH=str(ROOT))
     env |= {} if way == "home" else {way: str(home if way == "XDG_CACHE_HOME" else hub)}
-    program = "from emomm_study.run import pipeline; print(pipeline._model_problem('a/b'))"
+    program = "from emomm_study.run import profiles; print(profiles._model_problem('a/b'))"
     done = call([*stranger, sys.executable, "-c", program], place, env)
     assert done.stdout == "None\n", done.stdout + done.stderr
 

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from emomm_study import notebook, paper
-from emomm_study.run import pipeline
+from emomm_study.run import profiles
 from emomm_study.systems.named import Named
 from emomm_study.systems.pretend import LocalApi, answer
 from emomm_study.systems.table import NO_MODEL, load_system, shown_name
@@ -66,9 +66,9 @@ def test_the_local_api_answers_what_a_request_allows_and_the_same_every_time():
      ("nobody/no-such-model", "neither a folder nor the id of a model")],
 )  # fmt: skip
 def test_a_system_that_cannot_be_is_named_before_anything_runs(name, said):
-    with pytest.raises(pipeline.PipelineError, match=said):
-        pipeline.preflight({"profile": "p", "systems": ["driver:echo", name]})
-    assert pipeline.preflight({"profile": "p", "systems": ["driver:echo", "pretend:api"]})
+    with pytest.raises(profiles.PipelineError, match=said):
+        profiles.preflight({"profile": "p", "systems": ["driver:echo", name]})
+    assert profiles.preflight({"profile": "p", "systems": ["driver:echo", "pretend:api"]})
 
 
 def test_what_a_downloaded_system_is_called_here_has_the_papers_name():
