@@ -2,7 +2,7 @@
 # Runs the notebooks in order and compares what they find with the paper.
 #
 # usage: ./run_all.sh [--profile mini|omni|paper] [--from NN | --only NN] [--clips N]
-#                     [--refresh] [--formats LIST] [--help]
+#                     [--refresh] [--formats LIST] [--check [--measure]] [--help]
 #
 #   --profile NAME  parameters to run with: notebooks/profiles/NAME.yaml (default: mini)
 #   --from NN       start at notebook NN
@@ -12,6 +12,8 @@
 #   --refresh       also rewrite the outputs of the committed notebooks
 #   --formats LIST  formats of figures, png and with it svg or pdf (default: png,svg; an SVG only
 #                   where it is small and has no raster image in it): --formats png,svg,pdf
+#   --check         run nothing; say what a run would be, and whether it fits (exit 0) or not (1)
+#   --measure       with --check: ask two real batches, and say how long the rest would take
 #   --help          show this
 #
 # Executed notebooks and the comparison go to runs/NAME. The environment is the active one if it has

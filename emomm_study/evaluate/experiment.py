@@ -163,11 +163,8 @@ class Experiment:
         run, preimage = run_fingerprint(self.model, self.media, decoding)
         with in_one_sentence(self.store.path, "answers", self.batch_size) as kept:
             self.store.begin(run, preimage)
-            known = self.store.known(run, traced=traces)
             recorded = self.state_store if states else None
-            if recorded is not None:
-                there = recorded.known() | self.store.failed(run)
-                known = {k for k in known if k[1] not in STATE_COALITIONS or k in there}
+            known = self._known(run, traces, recorded)
             plan = make_plan(clips, self.roots, coalitions, known, self.batch_size)
             if (allow := getattr(self.model, "allow", None)) is not None:
                 allow(questions(plan, self.media))
@@ -175,12 +172,33 @@ class Experiment:
             self._carry_out([(plan, ask)], {run: known}, kept)
             return self._answers(run, clips["sample_id"], coalitions)
 
+    def _known(self, run: str, traces: bool, recorded: StateStore | None) -> set[Key]:
+        """What is not asked again; an answer whose attention or states lack is."""
+        known = self.store.known(run, traced=traces)
+        if recorded is None:
+            return known
+        there = recorded.known() | self.store.failed(run)
+        return {k for k in known if k[1] not in STATE_COALITIONS or k in there}
+
+    def plan(
+        self,
+        clips: pd.DataFrame,
+        coalitions: Sequence[str],
+        *,
+        traces: bool = False,
+        states: bool = False,
+        decoding: Decoding = "constrained",
+    ) -> Plan:
+        """What :meth:`predictions` would ask, batch by batch."""
+        run = run_fingerprint(self.model, self.media, decoding)[0]
+        known = self._known(run, traces, self.state_store if states else None)
+        return make_plan(clips, self.roots, coalitions, known, self.batch_size)
+
     def check(
         self, clips: pd.DataFrame, coalitions: Sequence[str], *, decoding: Decoding = "constrained"
     ) -> Check:
         """What :meth:`predictions` would ask and cost; nothing is asked, decoded or sent."""
-        known = self.store.known(run_fingerprint(self.model, self.media, decoding)[0])
-        plan = make_plan(clips, self.roots, coalitions, known, self.batch_size)
+        plan = self.plan(clips, coalitions, decoding=decoding)
         if (estimate := getattr(self.model, "estimate", None)) is None:
             return Check(plan.known, plan.remaining)
         asked, refused = list(questions(plan, self.media)), None
@@ -463,6 +481,13 @@ class ExperimentSettings:
         return [cls(model=model, **own) for model in models]
 
 
+def media_settings(settings: ExperimentSettings) -> MediaSettings:
+    """How clips are read under a profile's parameters."""
+    return MediaSettings(
+        VideoSettings(settings.num_frames), AudioSettings(max_seconds=settings.max_audio_seconds)
+    )
+
+
 def open_experiment(settings: ExperimentSettings) -> Experiment:
     """The experiment that a profile's parameters describe.
 
@@ -489,7 +514,7 @@ def open_experiment(settings: ExperimentSettings) -> Experiment:
         clips,
         roots,
         PredictionStore(cache_dir() / "predictions.sqlite", s.profile),
-        MediaSettings(VideoSettings(s.num_frames), AudioSettings(max_seconds=s.max_audio_seconds)),
+        media_settings(s),
         s.batch_size,
         keep_encodings=s.keep_encodings,
         name=shown_name(named),

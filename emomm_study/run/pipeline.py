@@ -488,16 +488,37 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument(
         "--formats", metavar="LIST", help=f"of figures: png, svg, pdf (default: {DEFAULT})"
     )
+    parser.add_argument(
+        "--check", action="store_true", help="run nothing; say what a run would be, and if it fits"
+    )
+    parser.add_argument(
+        "--measure", action="store_true", help="with --check: time two real batches, too"
+    )
     return parser
+
+
+def _check(profile: Mapping[str, object], *, measure: bool) -> int:
+    # Imports torch, which a run's own process does without.
+    from emomm_study.run.check import run_check
+
+    own = preflight({k: v for k, v in profile.items() if k not in SETTINGS})
+    try:
+        return run_check(own, measure=measure)
+    except (ValueError, OSError) as error:
+        raise PipelineError(f"The {own['profile']} profile cannot start: {error}") from error
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the pipeline; 0 when every notebook ran, 1 when something stopped it, 130 on Ctrl-C."""
     options = arguments().parse_args(argv)
+    if options.measure and not options.check:
+        arguments().error("--measure goes with --check")
     if options.formats is not None:
         # Kernels are children of this process, and publish what it says.
         os.environ[VARIABLE] = options.formats
     try:
+        if options.check:
+            return _check(load_profile(options.profile), measure=options.measure)
         sources = select(find_notebooks(), options.start, options.only)
         profile = load_profile(options.profile)
         if options.clips is not None:

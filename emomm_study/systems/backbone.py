@@ -9,8 +9,9 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -102,6 +103,16 @@ class Backbone(ABC):
     def seen(self, height: int, width: int) -> tuple[int, int, int, int]:
         """Part of a frame that the video's tokens show: all of it, if the kind crops nothing."""
         return 0, 0, height, width
+
+    def blank(self, frames: tuple[int, int, int] | None, samples: int | None) -> Encoded:
+        """What :meth:`encode` would make of a clip of that size, in shapes alone (on ``meta``).
+
+        ``frames`` is (number, height, width), ``samples`` of 16 kHz sound; None where absent. Raises
+        ``NotImplementedError`` for a kind that does not say it.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} does not say how many tokens a clip becomes (blank)"
+        )
 
     @abstractmethod
     def _chat(self, query: Query) -> str:
@@ -205,6 +216,22 @@ class Backbone(ABC):
         if not end:
             return text, 0, 0
         return text, len(before), len(before) + len(query.transcript)
+
+    def counted(self, queries: Sequence[Query]) -> np.ndarray:
+        """``(B, 4)`` int64: tokens of T, A and V, and of the whole prompt; nothing is computed.
+
+        The first three are :attr:`Answers.counts`. Raises like :meth:`prepare`.
+        """
+        # A place for media is one token, however often it is repeated.
+        one = Encoded(torch.empty(1, 0), None, None, torch.empty(1, 0))
+        short = self._plain([self._text(replace(query, clip=one)) for query in queries])
+        rows = []
+        for query, plain in zip(queries, short, strict=True):
+            media = {"A": query.clip.audio, "V": query.clip.video}
+            a, v = (len(media[m]) if m in query.coalition else 0 for m in "AV")
+            places = sum(m in query.coalition for m in "AV")
+            rows.append((int(plain.inside.sum()), a, v, len(plain.ids) - places + a + v))
+        return np.array(rows, np.int64).reshape(-1, 4)
 
     def _tokens(self, queries: Sequence[Query], text: Text = "transcript") -> Tokens:
         """Tokenize and left-pad; positions by axis, and the modality of every token."""
@@ -478,6 +505,17 @@ class _Finite(LogitsProcessor):
 def _as_taken(positions: torch.Tensor) -> torch.Tensor:
     """``(axes, B, Q)`` positions as a decoder takes them: without a single axis."""
     return positions[0] if len(positions) == 1 else positions
+
+
+Built = TypeVar("Built", bound=PreTrainedModel)
+
+
+def without_weights(kind: type[Built], config: PretrainedConfig, dtype: str) -> Built:
+    """A model in the shapes that its configuration says; its weights are nowhere (on ``meta``)."""
+    chosen = config.dtype if dtype == "auto" else dtype
+    chosen = getattr(torch, chosen) if isinstance(chosen, str) else chosen
+    with torch.device("meta"):
+        return kind._from_config(config, dtype=chosen or torch.get_default_dtype())
 
 
 def weights_fingerprint(path: Path, config: PretrainedConfig) -> str:

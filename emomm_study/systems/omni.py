@@ -5,7 +5,9 @@ from __future__ import annotations
 import emomm_lib._torchvision  # noqa: F401
 
 # isort: split
+import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,13 @@ import numpy as np
 import torch
 from transformers import (
     AutoConfig,
+    BatchFeature,
     Qwen2_5OmniProcessor,
     Qwen2_5OmniThinkerConfig,
     Qwen2_5OmniThinkerForConditionalGeneration,
 )
 
-from emomm_study.systems.backbone import Backbone, weights_fingerprint
+from emomm_study.systems.backbone import Backbone, weights_fingerprint, without_weights
 from emomm_study.systems.interface import Encoded, Media, Query
 from emomm_study.systems.prompts import messages
 
@@ -57,11 +60,13 @@ class OmniModel(Backbone):
         dtype: str = "auto",
         device: str = "cpu",
         pixels: tuple[int, int] | None = None,
+        weights: bool = True,
     ) -> OmniModel:
         """Load a thinker from a folder or a hub id.
 
         ``dtype`` is a torch dtype's name or ``auto``; ``pixels`` is the least and the most pixels
-        of a frame, to which it is resized (the video processor's own setting when None). Raises
+        of a frame, to which it is resized (the video processor's own setting when None). Without
+        ``weights`` it has shapes alone, and computes none (``systems.size``). Raises
         ``ValueError`` for a folder without ``config.json`` or an architecture that this adapter
         does not know.
         """
@@ -73,9 +78,13 @@ class OmniModel(Backbone):
             raise ValueError(
                 f"{name_or_path} is a {config.model_type!r} model; this adapter reads {SUPPORTED}"
             )
-        model = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(
-            str(name_or_path), dtype=dtype, use_safetensors=True
-        ).to(device)
+        kind = Qwen2_5OmniThinkerForConditionalGeneration
+        if weights:
+            model = kind.from_pretrained(str(name_or_path), dtype=dtype, use_safetensors=True)
+            model = model.to(device)
+        else:
+            own = Qwen2_5OmniThinkerConfig.from_pretrained(str(name_or_path))
+            model = without_weights(kind, own, dtype)
         processor = Qwen2_5OmniProcessor.from_pretrained(str(name_or_path))
         return cls(model, processor, weights_fingerprint(path, config), pixels)
 
@@ -92,12 +101,7 @@ class OmniModel(Backbone):
         kept: dict[int, torch.Tensor] = {}
         audio: dict[int, torch.Tensor] = {}
         if seen:
-            done = self.processor.video_processor(
-                [clips[i].frames.frames for i in seen],
-                size=self.frame_size,
-                do_sample_frames=False,
-                return_tensors="pt",
-            )
+            done = self._patches([clips[i].frames.frames for i in seen])
             grid = done["video_grid_thw"].to(self.device)
             pixels = done["pixel_values_videos"].to(self.device)
             embeds = self.model.get_video_features(pixels, grid).pooler_output
@@ -153,6 +157,29 @@ class OmniModel(Backbone):
         step = STEP * extractor.sampling_rate
         needed = max(map(len, sounds)) + extractor.n_fft
         return min(-(-needed // step) * step, extractor.n_samples)
+
+    def _patches(self, videos: Sequence[np.ndarray | torch.Tensor]) -> BatchFeature:
+        return self.processor.video_processor(
+            videos, size=self.frame_size, do_sample_frames=False, return_tensors="pt"
+        )
+
+    def blank(self, frames: tuple[int, int, int] | None, samples: int | None) -> Encoded:
+        """What :meth:`encode` would make of a clip of that size, in shapes alone (on ``meta``)."""
+        shape = partial(torch.empty, device="meta", dtype=self.model.dtype)
+        width, video, grid, audio = self.decoder.config.hidden_size, None, None, None
+        if frames is not None:
+            number, *size = frames
+            made = self._patches([torch.empty(number, 3, *size, dtype=torch.uint8, device="meta")])
+            grid = made["video_grid_thw"][0]
+            video = shape(math.prod(self.video_grid(grid)), width)
+        if samples is not None:
+            extractor = self.processor.feature_extractor
+            # The mask has every hop of the sound, and the features none that only begins in it.
+            hops = max(samples, extractor.n_samples) // extractor.hop_length
+            mel = torch.tensor(min(-(-samples // extractor.hop_length), hops))
+            tower = self.model.model.audio_tower
+            audio = shape(int(tower._get_feat_extract_output_lengths(mel)[1]), width)
+        return Encoded(video, grid, None if grid is None else 1.0, audio)
 
     def video_grid(self, grid: torch.Tensor) -> tuple[int, int, int]:
         """``(t, h, w)`` of a video's tokens, from the grid of its patches."""

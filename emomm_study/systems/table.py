@@ -75,14 +75,19 @@ def load_system(
     prefix, colon, name = str(name_or_path).partition(":")
     if colon and prefix in PREFIXES:
         return _class(PREFIXES[prefix]).load(name, **options)
+    found = class_of(name_or_path)
+    return found.load(name_or_path, dtype=dtype, device=device, pixels=pixels, **options)
+
+
+def class_of(name_or_path: str | Path) -> Any:
+    """The class that opens a checkpoint; raises ``ValueError`` as :func:`load_system`."""
     kind = model_type(name_or_path)
     if kind not in KINDS:
         raise ValueError(
             f"{name_or_path} is a {kind!r} model; known are {', '.join(KINDS)}. "
             "docs/add_a_backbone.md says how to add one"
         )
-    found = _class(KINDS[kind])
-    return found.load(name_or_path, dtype=dtype, device=device, pixels=pixels, **options)
+    return _class(KINDS[kind])
 
 
 def _class(path: str) -> Any:

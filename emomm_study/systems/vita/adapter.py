@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,14 +78,17 @@ class VitaModel(Backbone):
         device: str = "cpu",
         pixels: Sequence[int] | None = None,
         audio: str | None = None,
+        weights: bool = True,
     ) -> VitaModel:
         """Load a checkpoint in the published format, from a folder or a hub id.
 
         ``dtype`` is a torch dtype's name or ``auto``; ``audio`` how the audio encoder attends, where
         the checkpoint leaves it open (:func:`load_vita`). Every frame is one tile of the size that
-        the vision tower has, so that ``pixels`` change nothing. Raises like :func:`load_vita`.
+        the vision tower has, so that ``pixels`` change nothing. Without ``weights`` it has shapes
+        alone, and computes none (``systems.size``). Raises like :func:`load_vita`.
         """
-        model, processor = load_vita(name_or_path, dtype=dtype, device=device, audio=audio)
+        given = {"dtype": dtype, "device": device, "audio": audio, "weights": weights}
+        model, processor = load_vita(name_or_path, **given)
         return cls(model, processor, _fingerprint(name_or_path))
 
     def settings(self) -> dict[str, Any]:
@@ -137,6 +141,19 @@ class VitaModel(Backbone):
             )
             for i in range(len(clips))
         ]
+
+    def blank(self, frames: tuple[int, int, int] | None, samples: int | None) -> Encoded:
+        """What :meth:`encode` would make of a clip of that size, in shapes alone (on ``meta``)."""
+        shape = partial(torch.empty, device="meta", dtype=self.model.dtype)
+        width, video, grid, audio = self.decoder.config.hidden_size, None, None, None
+        if frames is not None:
+            tokens = self.processor.tokens_of_frame
+            side = round(tokens**0.5)
+            grid = torch.tensor([frames[0], side, side])
+            video = shape(frames[0] * tokens, width)
+        if samples is not None:
+            audio = shape(self.processor.tokens_of_sound(samples), width)
+        return Encoded(video, grid, None if grid is None else 1.0, audio)
 
     def video_grid(self, grid: torch.Tensor) -> tuple[int, int, int]:
         """``(t, h, w)`` of a video's tokens: one step a frame."""

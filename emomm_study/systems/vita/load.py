@@ -23,6 +23,7 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer, InternVLVisionConfig, Qwen2Config
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, PILImageResampling
 
+from emomm_study.systems.backbone import without_weights
 from emomm_study.systems.vita.configuration import ALL, VitaConfig, WhaleConfig
 from emomm_study.systems.vita.modeling import JOINED, VitaForConditionalGeneration
 from emomm_study.systems.vita.processing import VitaProcessor
@@ -109,6 +110,7 @@ def load_vita(
     dtype: str | torch.dtype = "auto",
     device: str | torch.device = "cpu",
     audio: str | None = None,
+    weights: bool = True,
 ) -> tuple[VitaForConditionalGeneration, VitaProcessor]:
     """A VITA and its processor, from a folder or the id of a hub model that was downloaded.
 
@@ -118,7 +120,8 @@ def load_vita(
     ``model.config.audio_config``. Features are computed without dither, whatever the files say.
 
     Weights are read from safetensors; those of the audio encoder from its own folder (safetensors,
-    or tensors alone of a ``.pt`` file) where the model's have none. Raises ``ValueError`` for a
+    or tensors alone of a ``.pt`` file) where the model's have none; without ``weights`` only headers
+    are read, and the model has shapes alone. Raises ``ValueError`` for a
     setting that this port does not compute as asked, for weights that are missing or that it does
     not know, and for a vocabulary that does not fit.
     """
@@ -127,6 +130,10 @@ def load_vita(
     tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
     shapes = weight_shapes(folder)
     config.vocab_size = _rows(folder, shapes, config, len(tokenizer))
+    if not weights:
+        config.vocab_size = len(tokenizer)
+        model = without_weights(VitaForConditionalGeneration, config, str(dtype).split(".")[-1])
+        return model.eval(), VitaProcessor.for_config(tokenizer, model.config)
     apart = not any(name.startswith(_AUDIO_PREFIX) for name in shapes)
     heard = _audio_weights(folder) if apart else None
     with _quiet(apart):
