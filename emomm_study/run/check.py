@@ -22,9 +22,10 @@ import torch
 
 from emomm_lib.labels import COALITIONS
 from emomm_study.corpora.ch_sims import load_ch_sims
-from emomm_study.corpora.clips import CorpusTable
+from emomm_study.corpora.clips import CorpusTable, corpus_roots
 from emomm_study.corpora.cmu_mosi import load_cmu_mosi
 from emomm_study.corpora.manifest import BenchmarkSettings, build_manifest, read_manifest
+from emomm_study.corpora.part import described, part_of
 from emomm_study.corpora.scores import Corpus
 from emomm_study.environment import in_gb
 from emomm_study.evaluate.experiment import Experiment, ExperimentSettings, media_settings
@@ -151,14 +152,15 @@ def check_profile(
     With ``measure`` two batches are asked, and kept as any answers are.
     """
     profile = str(parameters["profile"])
-    roots = {
-        Corpus.CH_SIMS: located(parameters["ch_sims_root"]),
-        Corpus.CMU_MOSI: located(parameters["cmu_mosi_root"]),
-    }
+    roots = corpus_roots(parameters["ch_sims_root"], parameters["cmu_mosi_root"])
     clips, source = _clips(parameters, roots, runs / profile / "manifest.parquet")
     warnings = list(dangers.of_parameters(parameters))
     if clips is None:
         return Checked(profile, source, warnings=warnings, systems=list(_systems(parameters, None)))
+    wanted = parameters.get("clips")
+    if wanted is not None:
+        whole, clips = clips, part_of(clips, wanted)
+        source = f"{source}. {described(whole, clips, wanted)}"
     headers = read_headers(clips, roots)
     warnings += [*dangers.of_clips(headers), dangers.NOT_SEEN]
     backbones, refused, measured = [], [], None
@@ -210,7 +212,7 @@ def _clips(
         source = f"the corpora, as notebook 01 would draw them ({lost:,} rows left out)"
     try:
         if manifest is not None:
-            return _part(with_media(manifest, roots, partial=partial_media), parameters), source
+            return with_media(manifest, roots, partial=partial_media), source
     except FileNotFoundError:
         if not parameters.get("render"):
             raise
@@ -221,20 +223,16 @@ def _clips(
     )
 
 
-def _part(clips: pd.DataFrame, parameters: Mapping[str, Any]) -> pd.DataFrame:
-    """The clips that a run takes of those that are there."""
-    return clips
-
-
 def _tables(
     parameters: Mapping[str, Any], roots: Mapping[str, Path], *, check_media: bool
 ) -> list[CorpusTable]:
-    return [
-        load_ch_sims(roots[Corpus.CH_SIMS], check_media=check_media),
-        load_cmu_mosi(
-            roots[Corpus.CMU_MOSI], located(parameters["annotations"]), check_media=check_media
-        ),
-    ]
+    tables = []
+    if Corpus.CH_SIMS in roots:
+        tables.append(load_ch_sims(roots[Corpus.CH_SIMS], check_media=check_media))
+    if Corpus.CMU_MOSI in roots:
+        annotations = located(parameters["annotations"])
+        tables.append(load_cmu_mosi(roots[Corpus.CMU_MOSI], annotations, check_media=check_media))
+    return tables
 
 
 def _summary(values: Sequence[float]) -> dict[str, float]:
@@ -568,7 +566,7 @@ def _same_tokens(bench: Experiment, names: Sequence[str], tokens: pd.DataFrame) 
 
 def report(checked: Checked) -> str:
     """What was found, as text for a terminal."""
-    parts = [f"The {checked.profile} profile. Clips: {checked.source}."]
+    parts = [f"The {checked.profile} profile. Clips: {checked.source.rstrip('.')}."]
     if checked.clips:
         total = sum(checked.clips.values())
         listed = ", ".join(f"{name} {count:,}" for name, count in checked.clips.items())

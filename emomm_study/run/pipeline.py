@@ -517,12 +517,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Kernels are children of this process, and publish what it says.
         os.environ[VARIABLE] = options.formats
     try:
-        if options.check:
-            return _check(load_profile(options.profile), measure=options.measure)
-        sources = select(find_notebooks(), options.start, options.only)
         profile = load_profile(options.profile)
         if options.clips is not None:
             profile["clips"] = options.clips
+        if options.check:
+            return _check(profile, measure=options.measure)
+        sources = select(find_notebooks(), options.start, options.only)
         table = run(sources, profile, refresh=options.refresh)
     except (PipelineError, PairError) as error:
         print(f"{error}", file=sys.stderr)
