@@ -154,6 +154,7 @@ run.publish(
     "Five-class accuracy by subset of every published system (unsteered) and of those that were asked here, by "
     "letters and in free text, with 95% bootstrap intervals over clips",
     note=f"{len(few)} clips of the test split. {data_note} Systems named (no model) are stand-ins.",
+    of=(few, bench.fingerprint, *everyone["system"].unique()),
 )
 
 # %% [markdown]
