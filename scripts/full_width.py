@@ -4,7 +4,7 @@ usage: python scripts/full_width.py [--layers N] [--narrowed PARTS] [--dtype NAM
 
 The checkpoint has the published format and vocabulary, the 7B's widths and heads, random weights
 in bfloat16, and --layers layers (default: 1) in the decoder and one in each tower. It is written to
-a temporary folder, which needs 4 GB, and 0.5 GB more for each further layer. Then one clip goes
+a temporary folder, which needs 4 GB, and 0.5 GB more for each further layer; memory is 10 GB at most. Then one clip goes
 through all that the study asks of a model, at the paper profile's settings of media: loading,
 encoding, answering, recording attention and states, importance by gradients, steering and replay.
 Printed is what each step took, and the most memory so far; at the end, what is checked of the

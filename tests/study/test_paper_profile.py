@@ -1,7 +1,9 @@
 """The paper profile from folders to tables: corpora as their owners lay them out, a published model.
 
 The corpora's labels, words and clips are surrogates', and the model is tiny and random; folders,
-files and formats are the real ones, and the profile's parameters are its own.
+files and formats are the real ones, and the profile's parameters are its own. It takes twelve kernels,
+and bfloat16 on a processor without instructions for it: many minutes, so it runs where
+``EMOMM_PROFILE_TESTS=1``.
 """
 
 from __future__ import annotations
@@ -28,6 +30,9 @@ from tests import profile_runs, published_omni, true_vocabulary
 
 if not true_vocabulary.installed():
     pytest.skip(f"{true_vocabulary.PACKAGE} is not installed", allow_module_level=True)
+
+if os.environ.get("EMOMM_PROFILE_TESTS") != "1":
+    pytest.skip("takes many minutes: set EMOMM_PROFILE_TESTS=1", allow_module_level=True)
 
 CLIPS, FILMED, MODEL = 24, 12, "tiny-omni"
 SIZES = published_omni.Sizes(layers=2)
@@ -89,6 +94,7 @@ class Made:
     root: Path
     said: str
     variables: dict[str, str]
+    compared: pd.DataFrame
 
     @property
     def notebooks(self) -> list[Path]:
@@ -128,7 +134,9 @@ def made(tmp_path_factory) -> Made:
         "EMOMM_MODEL": str(published_omni.write(data / MODEL, SIZES)),
         "EMOMM_DEVICE": "cpu",
     }
-    return Made(root, run(root, variables), variables)
+    said = run(root, variables)
+    compared = pd.read_csv(root / "runs" / "paper" / "comparison.csv").set_index("item")
+    return Made(root, said, variables, compared)
 
 
 def outputs(notebook: Path) -> str:
@@ -138,12 +146,10 @@ def outputs(notebook: Path) -> str:
 
 def test_all_twelve_notebooks_run_and_the_closing_table_is_written(made):
     assert [path.name[:2] for path in made.notebooks] == [f"{i:02d}" for i in range(1, 13)]
-    table = pd.read_csv(made.root / "runs" / "paper" / "comparison.csv")
-    assert table["reproduced"].notna().sum() > 100
-    assert f"{len(table)} compared" in made.said or "not comparable" in made.said
-    quotas = table.set_index("item")["reproduced"]
-    assert quotas["claim/quota_ch_sims_conflict"] == 1000
-    assert quotas["claim/clips_per_corpus"] == 2000
+    assert f"{len(made.compared)} compared: " in made.said
+    found = made.compared["reproduced"]
+    assert found.notna().sum() > 150
+    assert found["claim/quota_ch_sims_conflict"] == 1000 and found["claim/clips_per_corpus"] == 2000
 
 
 def test_what_the_corpora_have_beyond_the_benchmark_is_counted_and_left_out(made):
@@ -171,9 +177,9 @@ def test_tables_have_the_models_own_row_beside_the_published_ones(made):
     others = main[main["model"] != MODEL]
     assert set(others["values"]) == {"published"} and "Qwen2.5-Omni-7B" in set(others["model"])
     assert set(made.table("table6")["model"]) == {MODEL}
-    items = pd.read_csv(made.root / "runs" / "paper" / "comparison.csv").set_index("item")
-    theirs = items.index.str.startswith("table1/Qwen2.5-Omni-7B/")
-    assert theirs.any() and items[theirs]["reproduced"].isna().all()
+    theirs = made.compared[made.compared.index.str.startswith("table1/Qwen2.5-Omni-7B/")]
+    assert len(theirs) and theirs["reproduced"].isna().all()
+    assert made.compared.index.str.startswith(f"table1/{MODEL}/").any()
 
 
 def test_the_figures_are_those_of_the_mini_profile(made):
@@ -187,8 +193,9 @@ def test_the_figures_are_those_of_the_mini_profile(made):
 def test_nothing_is_worded_as_a_result_of_mini_or_of_the_real_model(made):
     for folder in made.figures:
         files = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["files"]
-        captions = [entry["caption"] for entry in files.values()]
-        assert all("Profile paper" in caption for caption in captions)
+        assert all("Profile paper" in entry["caption"] for entry in files.values())
+        # The audit draws the labels of surrogates beside what the tables allow, and says so.
+        captions = [e["caption"] for e in files.values() if e["notebook"] != "10_paper_audit"]
         assert not [c for c in captions if re.search(r"Profile mini|[Ss]urrogate|[Oo]mni-mini", c)]
     for notebook in made.notebooks:
         assert not re.search(r"omni-mini|Omni-mini|profile: mini|\bNone\. ", outputs(notebook)), (
