@@ -14,6 +14,7 @@ from tiny_media import write_mp4
 
 from benchmarks import check_memory
 from emomm_lib.labels import COALITIONS
+from emomm_study.corpora.scores import Corpus
 from emomm_study.evaluate.experiment import Experiment, ExperimentSettings
 from emomm_study.evaluate.files import MediaSettings
 from emomm_study.evaluate.headers import blank_clips, count_tokens, read_headers
@@ -21,9 +22,10 @@ from emomm_study.evaluate.states import COALITIONS as STATE_COALITIONS
 from emomm_study.evaluate.store import PredictionStore
 from emomm_study.media.audio import AudioSettings, read_audio
 from emomm_study.media.header import film_header, sound_header
-from emomm_study.media.video import VideoSettings, read_frames
+from emomm_study.media.video import Frames, VideoSettings, read_frames
 from emomm_study.paths import ROOT
 from emomm_study.run import check, dangers, pipeline
+from emomm_study.systems.interface import Media, Query
 from emomm_study.systems.size import load_weightless
 from emomm_study.systems.table import load_system
 
@@ -91,30 +93,14 @@ def test_estimated_tokens_are_those_of_the_answers_under_every_coalition(name, c
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_whole_prompts_are_counted_as_the_model_pads_them(name, corpus):
-    from emomm_study.corpora.scores import Corpus
-    from emomm_study.systems.interface import Query
-
+def test_whole_prompts_are_counted_as_the_model_tokenizes_them(name):
     model = load_system(MODELS[name], dtype="float32")
-    clip = model.blank((4, 100, 180), 20_000)
-    asked = [Query(clip, c, Corpus.CMU_MOSI, "good <|im_end|>") for c in COALITIONS]
-    blank = {"x": clip}
-    widths = []
-    for query in asked:
-        media = dict.fromkeys("AV", blank["x"])
-        assert media
-        widths.append(model.counted([query])[0, 3])
-    real = model.encode([_media(20_000)])[0]
-    tokens = model._tokens([Query(real, c, Corpus.CMU_MOSI, "good <|im_end|>") for c in COALITIONS])
-    assert tokens.mask.sum(1).tolist() == widths
-
-
-def _media(samples: int):
-    from emomm_study.media.video import Frames
-    from emomm_study.systems.interface import Media
-
-    frames = np.zeros((4, 100, 180, 3), np.uint8)
-    return Media(Frames(frames, 2.0), np.zeros(samples, np.float32))
+    media = Media(Frames(np.zeros((4, 100, 180, 3), np.uint8), 2.0), np.zeros(20_000, np.float32))
+    text, [real] = "good <|im_end|>", model.encode([media])
+    asked = [Query(real, coalition, Corpus.CMU_MOSI, text) for coalition in COALITIONS]
+    blank = model.blank((4, 100, 180), 20_000)
+    counted = model.counted([dataclasses.replace(query, clip=blank) for query in asked])
+    assert counted[:, 3].tolist() == model._tokens(asked).mask.sum(1).tolist()
 
 
 @pytest.mark.parametrize("name", MODELS)
