@@ -6,6 +6,7 @@ import hashlib
 import re
 import unicodedata
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 from emomm_lib.labels import CLASS_NAMES, COALITIONS, LETTERS
@@ -40,6 +41,7 @@ def format_score(score: float) -> str:
     return f"{score + 0.0:.1f}"
 
 
+@cache
 def score_policy(corpus: Corpus | str) -> str:
     """The allowed scores of each letter under a corpus's mapping (Appendix E)."""
     grid = GRIDS[Corpus(corpus)]

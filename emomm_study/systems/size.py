@@ -12,7 +12,7 @@ import emomm_lib._torchvision  # noqa: F401
 
 # isort: split
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, ValuesView
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_map_only
 
 from emomm_lib.chase.saliency import gradient_importance
 from emomm_study.media.video import Frames
@@ -122,7 +122,7 @@ class Counting(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+        given = list(_tensors((args, kwargs.values())))
         shapes_alone = any(x.is_meta for x in given)
         if shapes_alone and func.overloadpacket in _NUMBERS:
             return torch.zeros((), dtype=given[0].dtype).item()
@@ -136,26 +136,36 @@ class Counting(TorchDispatchMode):
                 dtype = kwargs.get("dtype") or given[0].dtype
                 made = torch.zeros(given[0].shape, dtype=dtype, device=wanted)
                 return self._noted(made)
-            args, kwargs = tree_map_only(Tensor, _shape_of, (args, kwargs))
+            if not all(x.is_meta for x in given):
+                args, kwargs = tree_map_only(Tensor, _shape_of, (args, kwargs))
             if wanted is not None:
                 kwargs = kwargs | {"device": _META}
-        return self._noted(func(*args, **kwargs))
+        return self._noted(func(*args, **kwargs), given)
 
-    def _noted(self, made: Any) -> Any:
-        for tensor in tree_leaves(made):
-            if isinstance(tensor, Tensor):
-                self._note(tensor.untyped_storage())
-        return made
-
-    def _note(self, storage: torch.UntypedStorage) -> None:
-        if (key := storage._cdata) not in self._live:
-            self._live[key] = storage.nbytes()
-            self.now += self._live[key]
+    def _noted(self, made: Any, given: Sequence[Tensor] = ()) -> Any:
+        for tensor in _tensors((made,)):
+            storage = tensor.untyped_storage()
+            # A view of what was there before, as of a weight, takes nothing.
+            own = storage._cdata
+            if own in self._live or any(x.untyped_storage()._cdata == own for x in given):
+                continue
+            self._live[own] = storage.nbytes()
+            self.now += self._live[own]
             self.peak = max(self.peak, self.now)
-            weakref.finalize(storage, self._gone, key)
+            weakref.finalize(storage, self._gone, own)
+        return made
 
     def _gone(self, key: int) -> None:
         self.now -= self._live.pop(key)
+
+
+def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
+    """Tensors among an operator's arguments or results, those in lists included."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, (list, tuple, ValuesView)):
+            yield from _tensors(value)
 
 
 def _shape_of(tensor: Tensor) -> Tensor:
