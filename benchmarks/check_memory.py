@@ -67,21 +67,23 @@ def questions(model: Backbone, clips: int, made: Callable[[], object]) -> list[Q
     return [Query(clip, c, Corpus.CH_SIMS, TEXT) for clip in own for c in COALITIONS]
 
 
-def compared(folder: Path, clips: int, dtype: str) -> Iterator[tuple[str, int, int]]:
+def compared(
+    folder: Path, clips: int, dtype: str, clip: size.Clip = CLIP
+) -> Iterator[tuple[str, int, int]]:
     """What is counted without weights and measured with them, of the model in a folder."""
     bare = size.load_weightless(str(folder), dtype=dtype)
     real = load_system(folder, dtype=dtype)
     yield "weights", size.bytes_of_weights(bare.model), size.bytes_of_weights(real.model)
-    frames, samples = CLIP
+    frames, samples = clip
     media = Media(Frames(np.zeros((*frames, 3), np.uint8), 2.0), np.zeros(samples, np.float32))
     real.encode([media])
-    yield "encoding", size.bytes_of_encoding(bare, CLIP), profiled(lambda: real.encode([media]))
-    counted = size.bytes_of_pass(bare, questions(bare, clips, lambda: bare.blank(*CLIP)))
+    yield "encoding", size.bytes_of_encoding(bare, clip), profiled(lambda: real.encode([media]))
+    counted = size.bytes_of_pass(bare, questions(bare, clips, lambda: bare.blank(*clip)))
     asked = questions(real, clips, lambda: real.encode([media])[0])
     held = sum(x.nbytes for q in asked[:: len(COALITIONS)] for x in (q.clip.video, q.clip.audio))
     measured = profiled(lambda: real.answer(asked, trace=True, states=True))
     yield "pass", counted, held + measured
-    top = Query(bare.blank(*CLIP), "TAV", Corpus.CH_SIMS, TEXT)
+    top = Query(bare.blank(*clip), "TAV", Corpus.CH_SIMS, TEXT)
     whole = next(q for q in asked if q.coalition == "TAV")
     yield "gradient", size.bytes_of_gradient(bare, top), profiled(lambda: gradient(real, whole))
 

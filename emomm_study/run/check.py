@@ -46,6 +46,8 @@ from emomm_study.systems.table import DRIVER, load_system, shown_name
 
 HEADROOM = 1.1
 """Of memory: what is needed over what is counted, for kernels and an allocator's gaps."""
+WEIGHTS, ENCODERS, DECODER = "weights", "encoders, a batch", "decoder, a batch"
+GRADIENT = "gradient importance (beta above 0)"
 _ROWS = 512
 
 
@@ -343,23 +345,16 @@ def _memory(
     together = max(1, GRADIENT_TOKENS // int(by_clip.max()))
     processes = processes_for(settings.device)
     found: dict[str, float] = {
-        "weights": size.bytes_of_weights(model.model),
+        WEIGHTS: size.bytes_of_weights(model.model),
         "keys and values, a token": _bytes_of_cache(model),
-        "encoders, a batch": encoding * batch,
-        "decoder, a batch": passing(batch),
-        "gradient importance (beta above 0)": size.bytes_of_gradient(model, top) * together,
+        ENCODERS: encoding * batch,
+        DECODER: passing(batch),
+        GRADIENT: size.bytes_of_gradient(model, top) * together,
     }
-    cache = _bytes_of_cache(model) * int(by_clip.max()) * 2 * batch
-    gradient = found["gradient importance (beta above 0)"] + cache
-    peak = max(found["encoders, a batch"], found["decoder, a batch"], gradient)
     device, there = _device_memory(settings.device)
-    advice = ""
-    needed = HEADROOM * (found["weights"] + peak * processes)
-    if needed > there:
-        each = max(encoding, passing(1), found["decoder, a batch"] / batch, cache / batch)
-        room = there / HEADROOM - found["weights"]
-        advice = _advice(bench, room / processes, each, gradient - cache, batch)
-    needs = [Need(device, needed, there, advice)]
+    held = _bytes_of_cache(model) * int(by_clip.max()) * 2 * batch
+    batches = Batches(batch, processes, held, bench.media.video.num_frames)
+    needs = [device_need(device, there, found, batches, lambda: max(encoding, passing(1)))]
     found |= _on_disk(bench, plan, tokens, blank, settings)
     needs += _others(found, len(bench.clips), settings)
     return found, needs
@@ -381,15 +376,48 @@ def _passing(
     return size.bytes_of_pass(model, queries)
 
 
-def _advice(bench: Experiment, room: float, each: float, gradient: float, batch: int) -> str:
-    """The parameter that would make it fit, and its value."""
-    fits = int((room - gradient if room > gradient else room) // each)
+@dataclass(frozen=True)
+class Batches:
+    """How clips go through a model: how many at once, in how many processes.
+
+    ``held`` are bytes of keys and values that a batch keeps while gradients are computed.
+    """
+
+    clips: int
+    processes: int
+    held: float
+    frames: int | None
+
+
+def device_need(
+    device: str,
+    there: float,
+    found: Mapping[str, float],
+    batches: Batches,
+    alone: Callable[[], float],
+) -> Need:
+    """Memory that a device needs, and where it lacks, the largest batch that fits.
+
+    ``alone`` gives the bytes of a batch of one clip; it is called where they are needed.
+    """
+    gradient = found[GRADIENT] + batches.held
+    peak = max(found[ENCODERS], found[DECODER], gradient)
+    needed = HEADROOM * (found[WEIGHTS] + peak * batches.processes)
+    if needed <= there:
+        return Need(device, needed, there)
+    room = (there / HEADROOM - found[WEIGHTS]) / batches.processes
+    each, held = alone(), batches.held / batches.clips
+    more = (max(found[ENCODERS], found[DECODER]) - each) / max(1, batches.clips - 1)
+    fits = 0
+    if each <= room and found[GRADIENT] + held <= room:
+        fits = min(1 + int((room - each) / max(more, 1)), int((room - found[GRADIENT]) / held))
     if fits >= 1:
-        return f"set batch_size to {min(fits, batch - 1) or 1}"
-    frames = int((bench.media.video.num_frames or 1) * max(room, 0) / max(each, gradient))
-    if frames >= 1:
-        return f"set batch_size to 1 and num_frames to {frames}, or bound frame_pixels"
-    return "the weights leave no room: take a larger device or a smaller model"
+        return Need(device, needed, there, f"set batch_size to {min(fits, batches.clips)}")
+    frames = int((batches.frames or 1) * max(room, 0) / max(each, found[GRADIENT] + held))
+    advice = f"set batch_size to 1 and num_frames to {frames}, or bound frame_pixels"
+    if frames < 1:
+        advice = "the weights leave no room: take a larger device or a smaller model"
+    return Need(device, needed, there, advice)
 
 
 def _bytes_of_cache(model: Backbone) -> int:

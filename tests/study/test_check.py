@@ -18,7 +18,6 @@ from emomm_study.corpora.scores import Corpus
 from emomm_study.evaluate.experiment import Experiment, ExperimentSettings
 from emomm_study.evaluate.files import MediaSettings
 from emomm_study.evaluate.headers import blank_clips, count_tokens, read_headers
-from emomm_study.evaluate.states import COALITIONS as STATE_COALITIONS
 from emomm_study.evaluate.store import PredictionStore
 from emomm_study.media.audio import AudioSettings, read_audio
 from emomm_study.media.header import film_header, sound_header
@@ -31,6 +30,7 @@ from emomm_study.systems.table import load_system
 
 MODELS = {name: ROOT / "data" / name for name in ("omni-mini", "vita-mini")}
 MEDIA = MediaSettings(VideoSettings(5), AudioSettings(max_seconds=2.2))
+CLIP = ((4, 224, 224), 40_000)
 SHAPES = ((34, 250, 16_000), (120, 66, 44_100), (224, 224, 22_050), (90, 130, 48_000))
 
 
@@ -105,7 +105,7 @@ def test_whole_prompts_are_counted_as_the_model_tokenizes_them(name):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_counted_memory_is_within_a_fifth_of_what_the_allocator_gives_out(name):
-    for what, counted, measured in check_memory.compared(MODELS[name], 2, "float32"):
+    for what, counted, measured in check_memory.compared(MODELS[name], 1, "float32", CLIP):
         assert 0.8 * measured <= counted <= 1.2 * measured, what
 
 
@@ -129,33 +129,34 @@ def settings(**changed) -> ExperimentSettings:
     return ExperimentSettings(**(given | changed))
 
 
-def found_with(memory: float, corpus, tmp_path, monkeypatch) -> check.BackboneCheck:
-    monkeypatch.setattr(check, "_main_memory", lambda: memory)
-    monkeypatch.setattr(check, "processes_for", lambda device: 1)
-    model = load_weightless(str(MODELS["omni-mini"]), dtype="float32")
-    own = bench(model, corpus, tmp_path / "store.sqlite")
+def test_a_batch_that_does_not_fit_is_refused_with_the_largest_that_does():
+    def needed(clips: int) -> tuple[dict[str, float], check.Batches]:
+        found = {check.WEIGHTS: 100.0, check.ENCODERS: 2.0 * clips, check.DECODER: 5 + 10.0 * clips}
+        return found | {check.GRADIENT: 30.0}, check.Batches(clips, 2, 4.0 * clips, 8)
+
+    def need(clips: int, there: float) -> check.Need:
+        return check.device_need("a GPU", there, *needed(clips), lambda: 15.0)
+
+    there = need(5, 1e9).needed + 1e-6
+    assert need(5, there).fits and not need(6, there).fits
+    assert need(8, there).advice == "set batch_size to 5"
+    assert "set batch_size to 1 and num_frames to " in str(need(8, need(1, 1e9).needed - 1))
+    assert "the weights leave no room" in str(need(8, 90.0))
+
+
+def test_a_backbones_check_has_its_longest_prompt_and_all_that_takes_room(
+    corpus, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("EMOMM_CACHE", str(tmp_path))
+    own = bench(load_weightless(str(MODELS["omni-mini"])), corpus, tmp_path / "store.sqlite")
     headers = read_headers(corpus[1], own.roots)
-    blank = blank_clips(model, headers, MEDIA)
-    tokens = count_tokens(model, corpus[1], blank)
-    return check._backbone(own, headers, blank, tokens, settings(), COALITIONS)
-
-
-def test_a_batch_that_does_not_fit_is_refused_with_one_that_does(corpus, tmp_path, monkeypatch):
-    roomy = found_with(1e12, corpus, tmp_path, monkeypatch)
-    assert all(need.fits for need in roomy.needs)
-    whole = roomy.needs[0].needed
-    tight = found_with(0.75 * whole, corpus, tmp_path, monkeypatch)
-    assert not tight.needs[0].fits
-    assert "will not fit: set batch_size to " in str(tight.needs[0])
-    none = found_with(1e6, corpus, tmp_path, monkeypatch)
-    assert "the weights leave no room" in str(none.needs[0])
-
-
-def test_the_longest_prompt_is_named_with_its_coalition(corpus, tmp_path, monkeypatch):
-    found = found_with(1e12, corpus, tmp_path, monkeypatch)
-    tokens = estimated(load_weightless(str(MODELS["omni-mini"])), corpus)
+    blank = blank_clips(own.model, headers, MEDIA)
+    tokens = count_tokens(own.model, corpus[1], blank)
+    found = check._backbone(own, headers, blank, tokens, settings(), COALITIONS)
     assert (found.its_tokens, found.its_coalition) == (tokens["prompt"].max(), "TAV")
-    assert found.coalitions == COALITIONS and set(STATE_COALITIONS) < set(COALITIONS)
+    assert (found.known, found.questions) == (0, len(SHAPES) * len(COALITIONS))
+    assert all(value > 0 for value in found.memory.values())
+    assert [need.fits for need in found.needs] == [True] * 3
 
 
 def test_what_loses_days_is_named(corpus):
