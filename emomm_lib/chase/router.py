@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers.modeling_utils import PreTrainedModel
 
 from emomm_lib.attention.rows import LayerView
-from emomm_lib.chase.equations import Preference, masked_softmax, preference
+from emomm_lib.chase.equations import Preference, head_preference
 from emomm_lib.labels import MODALITIES
 
 Inputs = Literal["layer", "embedded"]
@@ -93,16 +93,29 @@ class Router(nn.Module, PyTorchModelHubMixin):
     def route(self, view: LayerView) -> tuple[Tensor, Tensor]:
         """p and g in one layer of a running model (:class:`emomm_lib.chase.gates.Gate`)."""
         columns = view.query_state.shape[1]
-        present = view.present[:, None]
         if self.inputs == "embedded":
             x = view.embedded.flatten(1)[:, None].expand(-1, columns, -1)
-        else:
-            pi = preference(view.nmas, present[:, None], self.preference_kind).mean(2)
-            states = view.modality_states[:, None].expand(-1, columns, -1, -1)
-            query = view.query_state
-            x = layer_input(query, states.to(query), pi.to(query))
-        conflict, gate = self(x.to(self.mean), present)
-        return conflict.sigmoid(), masked_softmax(gate, present)
+            return view.once((id(self), columns), lambda: self._answer(x, view))
+        pi = head_preference(view, self.preference_kind).mean(2)
+        states = view.modality_states[:, None].expand(-1, columns, -1, -1)
+        query = view.query_state
+        return self._answer(layer_input(query, states.to(query), pi.to(query)), view)
+
+    def _answer(self, x: Tensor, view: LayerView) -> tuple[Tensor, Tensor]:
+        """p and g as :meth:`forward` has them, both first layers at once."""
+        x = (x.to(self.mean) - self.mean) / self.scale
+        inner = nn.functional.linear(x, *view.once(id(self), self._first_layers)).relu()
+        conflict, gate = inner.tensor_split(2, -1)
+        shut, some = view.once((id(self), "present"), lambda: self._present(view))
+        shares = (self.gate_head[2](gate) + shut).softmax(-1) * some
+        return self.conflict_head[2](conflict)[..., 0].sigmoid(), shares
+
+    def _first_layers(self) -> tuple[Tensor, Tensor]:
+        first = self.conflict_head[0], self.gate_head[0]
+        return torch.cat([x.weight for x in first]), torch.cat([x.bias for x in first])
+
+    def _present(self, view: LayerView) -> tuple[Tensor, Tensor]:
+        return view.shut[:, None].to(self.mean), view.some[:, None].to(self.mean)
 
     def take(self, rows: Tensor) -> Router:
         """Itself: it knows no prompt by its place."""

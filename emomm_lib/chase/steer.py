@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any, TypeVar
 
@@ -15,17 +15,19 @@ from transformers.modeling_utils import PreTrainedModel
 from emomm_lib.attention.hook import instead
 from emomm_lib.attention.record import Trace, record
 from emomm_lib.attention.replay import Prefill, Replayed, replay_decision
-from emomm_lib.attention.rows import Bias, LayerView
+from emomm_lib.attention.rows import Bias, LayerView, exact
 from emomm_lib.chase.equations import (
+    Preference,
     Rule,
     SteeringConfig,
     checked_route,
     first_bias,
     gate_bias,
+    head_distance,
+    head_preference,
     inter_bias,
-    intra_bias,
-    js_divergence,
-    preference,
+    lift,
+    probable,
     sharpened,
     significant_tokens,
     target_preference,
@@ -84,33 +86,21 @@ class Steerer:
     ) -> None:
         _check_columns(model, columns)
         configs = [config for _, config in columns]
-        self._layers = model.get_decoder().config.num_hidden_layers
+        text = model.get_decoder().config
+        self._layers, self._heads = text.num_hidden_layers, text.num_attention_heads
         self.scope = configs[0].scope
         self.first_layer = min(config.first_layer for config in configs)
-        device = modality_ids.device
-        self._ids = modality_ids
-        self._config = {
-            f.name: torch.tensor(
-                [getattr(c, f.name) for c in configs], dtype=torch.float64, device=device
-            )
-            for f in fields(SteeringConfig)
-            if f.type in ("int", "float")
-        }
-        self._kinds = _by_value([c.preference for c in configs], device)
-        self._rules = _by_value([c.rule for c in configs], device)
+        self._ids, self._configs = modality_ids, configs
         by_gate: dict[int, list[int]] = {}
         for column, (gate, _) in enumerate(columns):
             by_gate.setdefault(id(gate), []).append(column)
-        self._gates = [
-            (columns[own[0]][0], torch.tensor(own, device=device)) for own in by_gate.values()
-        ]
-        self._fixed = [config.heads for config in configs]
-        self._tempered = any(config.temperature != 1 for config in configs)
+        self._gates = [(columns[own[0]][0], own) for own in by_gate.values()]
         self.needs_importance = any(config.beta > 0 for config in configs)
         self._significant: Tensor | None = None
-        self._boost = partial(_boost, self._config)
         if importance is not None:
             self.look_at(importance)
+        self._settings: dict[torch.device, _Settings] = {}
+        self._said: dict[int, tuple[Tensor, Tensor]] = {}
         self._decided: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
 
     def look_at(self, importance: Tensor) -> None:
@@ -125,9 +115,12 @@ class Steerer:
                 f"importance {tuple(importance.shape)} is not of the prompts' shape "
                 f"{tuple(self._ids.shape)}"
             )
-        visual = self._ids == MODALITIES.index("V")
-        chosen, which = self._config["percentile"].unique(return_inverse=True)
-        self._significant = significant_tokens(importance, visual, chosen)[:, which]
+        visual, device = self._ids == MODALITIES.index("V"), self._ids.device
+        every = [config.percentile for config in self._configs]
+        chosen = sorted(set(every))
+        found = significant_tokens(importance, visual, torch.tensor(chosen, device=device))
+        which = torch.tensor([chosen.index(own) for own in every], device=device)
+        self._significant = found[:, which]
 
     def __call__(self, view: LayerView) -> Bias | None:
         if self.needs_importance and self._significant is None:
@@ -135,63 +128,87 @@ class Steerer:
                 "beta above 0 steers towards important visual tokens: give importance "
                 "(emomm_lib.gradient_importance computes it), or set beta=0"
             )
+        settings, config = self._on(view.mass.device)
         # In double precision: heads differ little, and which of them are chosen hangs on it.
-        exact = replace(view, mass=view.mass.double())
-        config = {name: value.to(exact.mass) for name, value in self._config.items()}
-        conflict, gate = self._route(exact)
-        gate = sharpened(gate, config["sharpness"][:, None])
-        present = view.present[:, None, None]
-        pi = _chosen(
-            {kind: preference(exact.nmas, present, kind) for kind in self._kinds}, self._kinds
-        )
-        bias = self._bias(config, pi, conflict, gate)
-        bias = torch.where(present, bias, 0.0).to(view.mass)
-        heads = top_heads(js_divergence(pi, gate[:, :, None]), config["top_k"])
-        heads = self._with_fixed(heads, view.layer)
-        works = view.layer >= config["first_layer"]
-        steered = (conflict > config["tau"]) & works & view.present.any(1, keepdim=True)
-        heads = heads & steered[..., None]
-        self._decided[view.layer] = (
-            torch.where(works, conflict, torch.nan).detach(),
-            torch.where(works[:, None], gate, torch.nan).detach(),
+        pi = _chosen({kind: head_preference(view, kind) for kind in settings.kinds}, settings.kinds)
+        conflict, said = self._route(view, settings.order)
+        if settings.sharpened:
+            gate = sharpened(said.to(pi), config["sharpness"][:, None])
+        else:
+            # A router's shares sum to 1 in single precision.
+            total = said.sum(-1, keepdim=True, dtype=pi.dtype)
+            gate = said / total.clamp(min=torch.finfo(pi.dtype).tiny)
+        heads = top_heads(head_distance(pi, gate[:, :, None]), config["top_k"])
+        if settings.fixed is not None:
+            concerned, fixed = settings.fixed
+            heads = torch.where(concerned, fixed[view.layer - 1], heads)
+        above = view.once("above", lambda: settings.above(view.some))[view.layer - 1]
+        heads = heads & (conflict > above)[..., None]
+        self._said[view.layer] = conflict.detach(), said.detach()
+        self._decided[view.layer] = conflict.detach(), gate.detach(), heads
+        bias = self._bias(settings, pi, conflict, gate).to(view.mass)
+        scale = settings.scale
+        return Bias(
             heads,
+            bias,
+            None if scale is None else scale.to(bias).expand(*heads.shape),
+            self._significant,
+            view.once("boost", lambda: settings.boost(bias.dtype)),
+            max(settings.most(view.layer)),
         )
-        scale = None
-        if self._tempered:
-            scale = (1 / config["temperature"]).to(bias)[:, None].expand(*heads.shape)
-        return Bias(heads, bias, scale, self._significant, self._boost)
 
-    def _bias(
-        self, config: dict[str, Tensor], pi: Tensor, conflict: Tensor, gate: Tensor
-    ) -> Tensor:
+    def _on(self, device: torch.device) -> tuple[_Settings, dict[str, Tensor]]:
+        """The configurations on a layer's device."""
+        if device not in self._settings:
+            order = [column for _, own in self._gates for column in own]
+            sizes = self._layers, self._heads
+            self._settings[device] = _Settings.of(self._configs, order, sizes, device)
+        return self._settings[device], self._settings[device].numbers
+
+    def _bias(self, settings: _Settings, pi: Tensor, conflict: Tensor, gate: Tensor) -> Tensor:
         """gamma b ``(B, C, H, 3)``, each column by its own rule (Eq. 12, 13)."""
+        config = settings.numbers
         epsilon = config["epsilon_a"][:, None]
         strength = (config["eta"] * conflict)[..., None, None]
-        by_head = gate[:, :, None]
         made: dict[Rule, Callable[[], Tensor]] = {
             "preference": lambda: inter_bias(
-                target_preference(pi, by_head, strength), pi, epsilon[:, None]
+                target_preference(pi, gate[:, :, None], strength), pi, epsilon[:, None]
             ),
             "gate": lambda: gate_bias(gate, epsilon)[:, :, None].expand_as(pi),
             "first": lambda: first_bias(gate)[:, :, None].expand_as(pi),
         }
-        bias = _chosen({rule: made[rule]() for rule in self._rules}, self._rules)
+        bias = _chosen({rule: made[rule]() for rule in settings.rules}, settings.rules)
         return config["gamma"][:, None, None] * bias
 
-    def _route(self, view: LayerView) -> tuple[Tensor, Tensor]:
-        found = [gate.route(view.columns(own)) for gate, own in self._gates]
-        order = torch.cat([own for _, own in self._gates]).argsort()
-        conflict, gate = (torch.cat(parts, 1)[:, order] for parts in zip(*found, strict=True))
-        return checked_route(conflict.to(view.mass), gate.to(view.mass), view.layer)
+    def _route(
+        self, view: LayerView, order: tuple[Tensor, Tensor] | None
+    ) -> tuple[Tensor, Tensor]:
+        """p and g as the gates say them, each asked once about all columns that it stands in."""
+        together = view if order is None else view.columns(order[0])
+        found, start = [], 0
+        for gate, own in self._gates:
+            stop = start + len(own)
+            asked = together if len(self._gates) == 1 else together.columns(slice(start, stop))
+            found.append(gate.route(asked))
+            start = stop
+        said = [x[0] if len(x) == 1 else torch.cat(x, 1) for x in zip(*found, strict=True)]
+        if order is not None:
+            said = [x[:, order[1]] for x in said]
+        conflict, gate = (x.to(view.mass.device) for x in said)
+        return conflict, gate
 
-    def _with_fixed(self, heads: Tensor, layer: int) -> Tensor:
-        for column, pairs in enumerate(self._fixed):
-            if pairs is not None:
-                own = [head - 1 for at, head in pairs if at == layer]
-                heads = heads.clone()
-                heads[:, column] = False
-                heads[:, column, own] = True
-        return heads
+    def check(self) -> None:
+        """Raise ``ValueError``, as :func:`checked_route`, where a gate said what is no probability.
+
+        Of all layers that ran since it was last asked, in one look: each has the host wait.
+        """
+        said, self._said = self._said, {}
+        if not said:
+            return
+        every = [probable(x.to(self._ids.device)).all() for pair in said.values() for x in pair]
+        if not bool(torch.stack(every).all()):
+            for layer, (conflict, gate) in said.items():
+                checked_route(conflict, gate, layer)
 
     @property
     def decisions(self) -> Decisions:
@@ -199,14 +216,116 @@ class Steerer:
         expected = range(self.first_layer, self._layers + 1)
         if missing := [layer for layer in expected if layer not in self._decided]:
             raise RuntimeError(f"decoder layers {missing} were to be steered and did not run")
-        conflict, gate, heads = self._decided[self.first_layer]
-        blank = (
-            torch.full_like(conflict, torch.nan),
-            torch.full_like(gate, torch.nan),
-            torch.zeros_like(heads),
-        )
+        device = self._ids.device
+        blank = tuple(torch.zeros_like(x) for x in self._decided[self.first_layer])
         layers = [self._decided.get(layer, blank) for layer in range(1, self._layers + 1)]
-        return Decisions(*(torch.stack(parts, 2) for parts in zip(*layers, strict=True)))
+        conflict, gate, heads = (
+            torch.stack([x.to(device) for x in parts], 2) for parts in zip(*layers, strict=True)
+        )
+        idle = ~self._on(device)[0].works.T
+        return Decisions(
+            conflict.to(exact(device)).masked_fill(idle, torch.nan),
+            gate.masked_fill(idle[..., None], torch.nan),
+            heads,
+        )
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """C configurations side by side on one device.
+
+    Attributes
+    ----------
+    numbers
+        ``(C,)`` by name, in the precision in which heads are told apart.
+    works
+        ``(L, C)`` bool: from l_r on.
+    kinds, rules
+        Which columns ``(C,)`` have each.
+    fixed
+        Columns ``(C, 1)`` whose heads are fixed, and these heads ``(L, C, H)``; None without any.
+    scale
+        ``(C, 1)`` of scores, or None.
+    order
+        Columns of a gate side by side, and how to put them back; None where they stand so.
+    """
+
+    configs: Sequence[SteeringConfig]
+    numbers: dict[str, Tensor]
+    works: Tensor
+    kinds: dict[Preference, Tensor]
+    rules: dict[Rule, Tensor]
+    fixed: tuple[Tensor, Tensor] | None
+    scale: Tensor | None
+    order: tuple[Tensor, Tensor] | None
+    sharpened: bool
+
+    @classmethod
+    def of(
+        cls,
+        configs: Sequence[SteeringConfig],
+        order: Sequence[int],
+        sizes: tuple[int, int],
+        device: torch.device,
+    ) -> _Settings:
+        """Brought to a device; ``order`` has the columns of each gate side by side."""
+        names = [f.name for f in fields(SteeringConfig) if f.type in ("int", "float")]
+        values = [[getattr(config, name) for config in configs] for name in names]
+        table = torch.tensor(values, dtype=exact(device)).to(device)
+        numbers = dict(zip(names, table, strict=True))
+        layers = torch.arange(1, sizes[0] + 1, device=device)
+        turned = torch.tensor(order)
+        return cls(
+            configs,
+            numbers,
+            layers[:, None] >= numbers["first_layer"],
+            _by_value([config.preference for config in configs], device),
+            _by_value([config.rule for config in configs], device),
+            _fixed_heads(configs, sizes, device),
+            (1 / numbers["temperature"])[:, None] if _any(configs, "temperature") else None,
+            None
+            if list(order) == sorted(order)
+            else (turned.to(device), turned.argsort().to(device)),
+            _any(configs, "sharpness"),
+        )
+
+    def above(self, some: Tensor) -> Tensor:
+        """``(L, B, C)`` what p must exceed: tau, or infinity where nothing is to be steered.
+
+        ``some`` is ``(B, 1)``: which prompts hold any modality.
+        """
+        return torch.where(self.works[:, None] & some, self.numbers["tau"], torch.inf)
+
+    def boost(self, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+        """beta delta for attention ``(B, C or Q, H)`` on S_v (Eq. 14, 15)."""
+        names = "beta", "psi_hat", "epsilon_b"
+        beta, psi_hat, epsilon = (self.numbers[name].to(dtype)[:, None] for name in names)
+        return partial(_boost, beta, psi_hat + epsilon, epsilon)
+
+    def most(self, layer: int) -> list[int]:
+        """How many heads of a layer each column steers at the most."""
+        return [
+            c.top_k if c.heads is None else sum(at == layer for at, _ in set(c.heads))
+            for c in self.configs
+        ]
+
+
+def _any(configs: Sequence[SteeringConfig], name: str) -> bool:
+    return any(getattr(config, name) != 1 for config in configs)
+
+
+def _fixed_heads(
+    configs: Sequence[SteeringConfig], sizes: tuple[int, int], device: torch.device
+) -> tuple[Tensor, Tensor] | None:
+    if all(config.heads is None for config in configs):
+        return None
+    layers, heads = sizes
+    made = torch.zeros(layers, len(configs), heads, dtype=torch.bool)
+    for column, config in enumerate(configs):
+        for layer, head in config.heads or ():
+            made[layer - 1, column, head - 1] = True
+    concerned = torch.tensor([[config.heads is not None] for config in configs])
+    return concerned.to(device), made.to(device)
 
 
 def _check_columns(model: PreTrainedModel, columns: Sequence[tuple[Gate, SteeringConfig]]) -> None:
@@ -247,10 +366,8 @@ def _chosen(made: dict[Kind, Tensor], columns: dict[Kind, Tensor]) -> Tensor:
     return result
 
 
-def _boost(config: dict[str, Tensor], mass: Tensor) -> Tensor:
-    """beta delta for attention ``(B, C or Q, H)`` on S_v (Eq. 14, 15)."""
-    own = {name: config[name].to(mass)[:, None] for name in ("beta", "psi_hat", "epsilon_b")}
-    return own["beta"] * intra_bias(mass, own["psi_hat"], own["epsilon_b"])
+def _boost(beta: Tensor, wanted: Tensor, epsilon: Tensor, mass: Tensor) -> Tensor:
+    return beta * lift(mass, wanted, epsilon)
 
 
 @dataclass(frozen=True)
