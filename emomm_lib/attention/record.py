@@ -62,6 +62,8 @@ class Trace:
     ----------
     counts
         ``(B, 3)`` number of tokens of T, A, V (|K_m| of Eq. 5).
+    all_hold_some
+        Whether no prompt is without any.
     """
 
     def __init__(
@@ -78,14 +80,17 @@ class Trace:
                 f"modality_ids is an integer tensor (batch, positions); got {ids.dtype} of shape "
                 f"{tuple(ids.shape)}"
             )
-        if ids.min() < OTHER or ids.max() >= len(MODALITIES):
-            raise ValueError(
-                f"modality_ids holds {OTHER} (none) or 0..2 for {MODALITIES}; got values from "
-                f"{int(ids.min())} to {int(ids.max())}"
-            )
         self._ids = ids
         self._one_hot = ids[..., None] == torch.arange(len(MODALITIES), device=ids.device)
         self.counts = self._one_hot.sum(1)
+        fewest = self.counts.sum(1).min()
+        low, high, fewest = torch.stack([ids.min(), ids.max(), fewest]).tolist()
+        if low < OTHER or high >= len(MODALITIES):
+            raise ValueError(
+                f"modality_ids holds {OTHER} (none) or 0..2 for {MODALITIES}; got values from "
+                f"{low} to {high}"
+            )
+        self.all_hold_some = fewest > 0
         self._states, self._keep_rows = states, rows
         self._intervention = intervention
         acts_from = layers if intervention is None else intervention.first_layer - 1
@@ -289,7 +294,7 @@ class Trace:
         if "counts" not in known:
             counts = self.counts.to(mass.device)
             divisor = counts.to(mass).clamp(min=1)[..., None]
-            known |= {"counts": counts, "divisor": divisor}
+            known |= {"counts": counts, "divisor": divisor, "all hold some": self.all_hold_some}
             known["embedded"] = self._sums[0].to(mass) / divisor
         query = self._query[layer] if self._states else self._query.pop(layer)
         means = self._sums[layer].to(mass) / known["divisor"], known["embedded"]
@@ -358,9 +363,13 @@ class Trace:
 
 def _exchanged(output: Tensor, at: tuple, moved: Tensor, changed: Tensor) -> Tensor:
     """What a kernel returned, which is nobody else's, with some of it exchanged where it moved."""
-    if output.requires_grad:
+    if output.requires_grad or changed.requires_grad:
         output = output.clone()
-    output[at] = torch.where(moved, changed, output[at])
+        output[at] = torch.where(moved, changed, output[at])
+    elif (own := output[at])._is_view():
+        torch.where(moved, changed, own, out=own)
+    else:
+        output[at] = torch.where(moved, changed, own)
     return output
 
 

@@ -81,7 +81,7 @@ class _Columns:
         self._past = ids.shape[1] - 1
         self._one_hot = ids[..., None] == torch.arange(len(MODALITIES), device=ids.device)
         self._visible = mask[:, None, :-1].bool()
-        self._counts = prompts.trace.counts
+        self._trace = prompts.trace
         self._intervention = intervention
         self._known: dict[Hashable, Any] = {}
         if intervention is not None:
@@ -115,7 +115,9 @@ class _Columns:
         attention = scores.softmax(-1)
         known = self._known.setdefault(attention.device, {})
         if "one hot" not in known:
-            known |= {"one hot": self._one_hot.to(attention), "counts": self._counts.to(call.key.device)}
+            known["one hot"] = self._one_hot.to(attention)
+            known["counts"] = self._trace.counts.to(attention.device)
+            known["all hold some"] = self._trace.all_hold_some
         one_hot = known["one hot"]
         mass = mass_on(attention, one_hot)
         asked = self._intervention

@@ -79,6 +79,12 @@ class LayerView:
         """``(B, 1)`` bool: whether it holds any."""
         return self.once("some", lambda: self.present.any(-1, keepdim=True))
 
+    def without_none(self, shares: Tensor) -> Tensor:
+        """Shares of modalities ``(B, ..., 3)``, 0 in a prompt that holds none."""
+        if self.known.get("all hold some"):
+            return shares
+        return shares * self.some.to(shares).view(-1, *[1] * (shares.ndim - 1))
+
     @property
     def tokens(self) -> Tensor:
         """``(B, 1, 1, 3)`` number of tokens, at least 1, in the precision that heads need."""
@@ -247,8 +253,9 @@ def biased(
 ) -> tuple[Tensor, Tensor]:
     """Rows of attention under a bias, and ``(B, H, C)`` where it moves any score (Eq. 14-15).
 
-    ``scores`` and ``attention`` are ``(B, H, C, K)``, ``one_hot`` ``(B, K, 3)`` says which keys are
-    T, A, V, ``significant`` ``(B, C, K)`` which are S_v. A row that nothing moved stays as it is.
+    ``scores`` and ``attention``, their softmax, are ``(B, H, C, K)``, ``one_hot`` ``(B, K, 3)`` says
+    which keys are T, A, V, ``significant`` ``(B, C, K)`` which are S_v. A row that nothing moved stays
+    as it is.
     """
     scaled = scores if bias.scale is None else scores * bias.scale.transpose(1, 2)[..., None]
     modality = bias.modality.transpose(1, 2).flatten(1, 2)
@@ -258,8 +265,8 @@ def biased(
         marked = significant[:, None].to(attention.dtype)
         boost = bias.boost((attention * marked).sum(-1).transpose(1, 2)).transpose(1, 2)
         changed = torch.addcmul(changed, boost[..., None], marked)
-    moved = (changed != scores).any(-1) & bias.heads.transpose(1, 2)
-    return torch.where(moved[..., None], changed.softmax(-1), attention), moved
+    changed = torch.where(bias.heads.transpose(1, 2)[..., None], changed, scores)
+    return changed.softmax(-1), (changed != scores).any(-1)
 
 
 def biased_kernel(

@@ -159,8 +159,8 @@ def head_distance(pi: Tensor, gate: Tensor, epsilon: float = 1e-8) -> Tensor:
 
     ``pi`` is ``(..., H, 3)``, ``gate`` ``(..., 1, 3)``; that number is the gate's negative entropy.
     """
-    both = pi + gate
-    return (torch.xlogy(pi, pi) - torch.xlogy(both, both / 2 + epsilon)).sum(-1)
+    middle = torch.lerp(pi, gate, 0.5)
+    return torch.sub(pi.xlogy(pi), middle.xlogy(middle + epsilon), alpha=2).sum(-1)
 
 
 def masked_softmax(logits: Tensor, present: Tensor) -> Tensor:
@@ -192,9 +192,8 @@ def head_preference(view: LayerView, kind: Preference) -> Tensor:
         if kind == "share":
             # Nothing attends to what is absent.
             return preference(view.mass / view.tokens, view.present[:, None, None], kind)
-        shares = torch.addcdiv(view.shut[:, None, None], view.mass, view.tokens).softmax(-1)
-        # Where none is present all three would be alike.
-        return shares * view.some[:, None, None]
+        shut = view.shut[:, None, None]
+        return view.without_none(torch.addcdiv(shut, view.mass, view.tokens).softmax(-1))
 
     return view.here(kind, make)
 

@@ -102,20 +102,27 @@ class Router(nn.Module, PyTorchModelHubMixin):
         return self._answer(layer_input(query, states.to(query), pi.to(query)), view)
 
     def _answer(self, x: Tensor, view: LayerView) -> tuple[Tensor, Tensor]:
-        """p and g as :meth:`forward` has them, both first layers at once."""
-        x = (x.to(self.mean) - self.mean) / self.scale
-        inner = nn.functional.linear(x, *view.once(id(self), self._first_layers)).relu()
+        """p and g as :meth:`forward` has them, in fewer operations."""
+        columns = x.shape[1]
+        weight, bias = view.once(id(self), self._first_layers)
+        x = (x.to(self.mean).flatten(0, 1) - self.mean) / self.scale
+        inner = nn.functional.linear(x, weight, bias).relu()
         conflict, gate = inner.tensor_split(2, -1)
-        shut, some = view.once((id(self), "present"), lambda: self._present(view))
-        shares = (self.gate_head[2](gate) + shut).softmax(-1) * some
-        return self.conflict_head[2](conflict)[..., 0].sigmoid(), shares
+        shut = view.once((id(self), "shut", columns), lambda: self._shut(view, columns))
+        logits = torch.addmm(shut, gate, self.gate_head[2].weight.T)
+        said = self.conflict_head[2](conflict).sigmoid(), logits.softmax(-1)
+        conflict, shares = (x.unflatten(0, (-1, columns)) for x in said)
+        return conflict[..., 0], view.without_none(shares)
 
     def _first_layers(self) -> tuple[Tensor, Tensor]:
+        """Weights and biases of both first layers, one below the other."""
         first = self.conflict_head[0], self.gate_head[0]
         return torch.cat([x.weight for x in first]), torch.cat([x.bias for x in first])
 
-    def _present(self, view: LayerView) -> tuple[Tensor, Tensor]:
-        return view.shut[:, None].to(self.mean), view.some[:, None].to(self.mean)
+    def _shut(self, view: LayerView, columns: int) -> Tensor:
+        """``(B C, 3)`` the gate's last bias, minus infinity where a modality is absent."""
+        bias = view.shut[:, None].to(self.mean) + self.gate_head[2].bias
+        return bias.expand(-1, columns, -1).flatten(0, 1)
 
     def take(self, rows: Tensor) -> Router:
         """Itself: it knows no prompt by its place."""
