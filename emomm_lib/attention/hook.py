@@ -10,6 +10,7 @@ from functools import cache, partial
 from typing import Any, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
+import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import eager_mask, sdpa_mask
@@ -162,7 +163,8 @@ def decoder_attention(model: PreTrainedModel) -> list[tuple[nn.Module, nn.Module
 def watched(model: PreTrainedModel, make: Callable[[int], Watching]) -> Iterator[Watching]:
     """Have a watcher told of every decoder layer; ``make`` is given the number of layers.
 
-    The model is left as it was, also after an exception. Raises ``RuntimeError`` when it is watched
+    The model is left as it was, also after an exception; meanwhile nothing runs as ``torch.compile``
+    has it. Raises ``RuntimeError`` when it is watched
     already, ``NotImplementedError`` for an architecture or attention implementation that cannot be.
     """
     decoder = model.get_decoder()
@@ -181,6 +183,9 @@ def watched(model: PreTrainedModel, make: Callable[[int], Watching]) -> Iterator
     watchers: list[Watcher] = [watcher]
     _register()
     with ExitStack() as undo:
+        if "torch._dynamo" in sys.modules:
+            # A compiled model would go on as it was compiled, and miss what is exchanged here.
+            undo.enter_context(torch.compiler.set_stance("force_eager"))
         # The empty key: this configuration alone, and none below it.
         undo.callback(decoder.set_attn_implementation, {"": base})
         decoder.set_attn_implementation({"": _PREFIX + base})

@@ -110,9 +110,13 @@ class Trace:
         self._unseen: Tensor | None = None
         self._pending = intervention is not None
         if earlier is not None:
-            before, chosen = earlier
+            before, continued = earlier
             self._computed, self._start = list(before._computed), before._start
-            self._sums = {layer: sums[chosen] for layer, sums in before._sums.items()}
+            chosen = torch.as_tensor(continued)
+            for layer, sums in before._sums.items():
+                # Brought to a device once, and not for every layer.
+                chosen = chosen.to(sums.device)
+                self._sums[layer] = sums[chosen]
 
     @property
     def mass(self) -> Tensor:
@@ -308,7 +312,10 @@ class Trace:
         most = heads if bias.most is None else min(bias.most, heads)
         if most == 0:
             return output
-        batch = torch.arange(len(output), device=output.device)[:, None]
+        known = self._known.setdefault(output.device, {})
+        if "batch" not in known:
+            known["batch"] = torch.arange(len(output), device=output.device)[:, None]
+        batch = known["batch"]
         # Those concerned come first, in their order; where a prompt has fewer, others fill up.
         at = chosen.int().argsort(dim=1, descending=True, stable=True)[:, :most]
         shared = at // (heads // call.key.shape[1])

@@ -129,8 +129,10 @@ class LayerView:
 
 
 @cache
-def _minus_infinity(device: torch.device, dtype: torch.dtype) -> Tensor:
-    return torch.full((), -torch.inf, dtype=dtype, device=device)
+def _number(value: float, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """It on a device, brought there once."""
+    with torch.inference_mode(False):
+        return torch.full((), value, dtype=dtype, device=device)
 
 
 def nmas(mass: Tensor, counts: Tensor) -> Tensor:
@@ -217,7 +219,7 @@ def decision_scores(
     scores = scores.view(batch, heads, columns, -1)
     if visible is not None:
         if visible.dtype == torch.bool:
-            hidden = _minus_infinity(scores.device, scores.dtype)
+            hidden = _number(-torch.inf, scores.device, scores.dtype)
             scores = torch.where(visible[:, :, None], scores, hidden)
         else:
             scores = scores + visible[:, :, None]
@@ -297,8 +299,6 @@ def biased_kernel(
     groups = key.shape[1]
     columns = [bias.modality[:, 0, :, None].expand(-1, -1, queries, -1)]
     marks = [one_hot]
-    there = (one_hot.amax(1) > 0)[:, None]
-    moved = ((bias.modality[:, 0] != 0) & there).any(-1)
     if significant is not None:
         marked = significant[..., None].to(one_hot.dtype)
         ones = marked[:, None].to(value.dtype).expand(-1, groups, -1, value.shape[3]).contiguous()
@@ -306,23 +306,23 @@ def biased_kernel(
         boost = bias.boost(mass.to(bias.modality.dtype))
         columns.append(boost.transpose(1, 2)[..., None])
         marks.append(marked)
-        # Where no key is of S_v no query attends to one, and all are lifted towards nothing.
-        moved = moved | ((boost != 0).any(1) & (significant != 0).any(-1, keepdim=True))
+    added, marked = torch.cat(columns, -1), torch.cat(marks, -1)
+    # Nothing moves towards what no key is of, and without S_v every query would be lifted to it.
+    there = (marked.amax(1) > 0)[:, None, None]
+    moved = ((added != 0) & there).flatten(2).any(-1)
     if bias.scale is not None:
         query = query * bias.scale[:, 0, :, None, None].to(query.dtype)
         moved = moved | (bias.scale[:, 0] != 1)
-    exactly = torch.cat(columns, -1) / scaling
+    exactly = added / scaling
     extra = exactly.to(query.dtype)
     if extra.dtype != exactly.dtype:
         # What a narrow type rounds off a column, a second one adds.
         extra = torch.cat([extra, (exactly - extra).to(query.dtype)], -1)
-        marks *= 2
-    marking = torch.cat(marks, -1)[:, None].expand(-1, groups, -1, -1).to(key.dtype)
+        marked = torch.cat([marked, marked], -1)
+    marking = marked[:, None].expand(-1, groups, -1, -1).to(key.dtype)
     # Kernels want sizes in steps of eight, and the same for values as for keys.
     width = -(-max(size + extra.shape[-1], value.shape[3]) // 8) * 8
-    query, key, wider = (
-        _widened(x, width) for x in ((query, extra), (key, marking), (value,))
-    )
+    query, key, wider = (_widened(x, width) for x in ((query, extra), (key, marking), (value,)))
     output = kernel(query, key, wider, mask, scaling=scaling, **given)[0]
     return output[..., : value.shape[3]], bias.heads[:, 0] & moved
 
@@ -330,5 +330,5 @@ def biased_kernel(
 def _widened(parts: tuple[Tensor, ...], width: int) -> Tensor:
     """Parts side by side, with zeros up to a width, in one copy."""
     missing = width - sum(part.shape[-1] for part in parts)
-    zeros = parts[0].new_zeros(()).expand(*parts[0].shape[:-1], missing)
-    return torch.cat([*parts, zeros], -1)
+    zero = _number(0.0, parts[0].device, parts[0].dtype)
+    return torch.cat([*parts, zero.expand(*parts[0].shape[:-1], missing)], -1)

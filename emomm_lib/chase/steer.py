@@ -102,6 +102,8 @@ class Steerer:
         self._settings: dict[torch.device, _Settings] = {}
         self._said: dict[int, tuple[Tensor, Tensor]] = {}
         self._decided: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
+        # Now: to bring numbers to a device in a layer would have the host wait there.
+        self._on(modality_ids.device)
 
     def look_at(self, importance: Tensor) -> None:
         """Take S_v from importance ``(B, S)``; nothing to do where no ``beta`` is above 0.
