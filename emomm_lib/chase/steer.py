@@ -182,9 +182,7 @@ class Steerer:
         bias = _chosen({rule: made[rule]() for rule in settings.rules}, settings.rules)
         return config["gamma"][:, None, None] * bias
 
-    def _route(
-        self, view: LayerView, order: tuple[Tensor, Tensor] | None
-    ) -> tuple[Tensor, Tensor]:
+    def _route(self, view: LayerView, order: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
         """p and g as the gates say them, each asked once about all columns that it stands in."""
         together = view if order is None else view.columns(order[0])
         found, start = [], 0

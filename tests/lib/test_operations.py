@@ -142,8 +142,10 @@ def test_the_counter_sees_a_wait_for_what_it_is(models):
     model = models[QWEN]
     for wait in waits.values():
         before = counts("plain", model).waiting(1)
-        hook = model.get_decoder().layers[1].mlp.register_forward_hook(
-            lambda _, given, out, wait=wait: wait(out) is None and None
+        hook = (
+            model.get_decoder()
+            .layers[1]
+            .mlp.register_forward_hook(lambda _, given, out, wait=wait: wait(out) is None and None)
         )
         try:
             assert len(counts("plain", model).waiting(1)) == len(before) + 1
@@ -170,7 +172,9 @@ def test_at_single_precision_other_heads_would_be_chosen(kind, monkeypatch):
     def chosen():
         view = rows.LayerView(1, mass, counts_, state, state, state)
         pi = head_preference(view, kind)
-        return top_heads(head_distance(pi, gate[:, :, None].to(pi)), torch.tensor([4]))[:, 0].numpy()
+        return top_heads(head_distance(pi, gate[:, :, None].to(pi)), torch.tensor([4]))[
+            :, 0
+        ].numpy()
 
     nmas = mass.double().numpy()[:, 0] / np.array([200, 400, 2000])
     raised = np.exp(nmas.astype(np.longdouble)) if kind == "softmax" else nmas.astype(np.longdouble)
