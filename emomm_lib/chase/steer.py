@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from functools import partial
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from transformers import PretrainedConfig
 from transformers.modeling_utils import PreTrainedModel
 
 from emomm_lib.attention.hook import instead
@@ -17,7 +17,6 @@ from emomm_lib.attention.record import Trace, record
 from emomm_lib.attention.replay import Prefill, Replayed, replay_decision
 from emomm_lib.attention.rows import Bias, LayerView, exact
 from emomm_lib.chase.equations import (
-    Preference,
     Rule,
     SteeringConfig,
     checked_route,
@@ -86,24 +85,31 @@ class Steerer:
     ) -> None:
         _check_columns(model, columns)
         configs = [config for _, config in columns]
-        text = model.get_decoder().config
-        self._layers, self._heads = text.num_hidden_layers, text.num_attention_heads
+        text, device = model.get_decoder().config, modality_ids.device
+        self._layers = text.num_hidden_layers
         self.scope = configs[0].scope
         self.first_layer = min(config.first_layer for config in configs)
         self._ids, self._configs = modality_ids, configs
+        self._kinds = list(dict.fromkeys(config.preference for config in configs))
+        self._rules = list(dict.fromkeys(config.rule for config in configs))
         by_gate: dict[int, list[int]] = {}
         for column, (gate, _) in enumerate(columns):
             by_gate.setdefault(id(gate), []).append(column)
-        self._gates = [(columns[own[0]][0], own) for own in by_gate.values()]
+        self._gates, order = [], []
+        for own in by_gate.values():
+            self._gates.append((columns[own[0]][0], slice(len(order), len(order) + len(own))))
+            order += own
+        # Brought to the device here: in a layer the host would have to wait for it.
+        self._config = _side_by_side(configs, order, text, exact(device), device)
+        self._differs = {
+            n for n in ("sharpness", "temperature") for c in configs if vars(c)[n] != 1
+        }
         self.needs_importance = any(config.beta > 0 for config in configs)
         self._significant: Tensor | None = None
         if importance is not None:
             self.look_at(importance)
-        self._settings: dict[torch.device, _Settings] = {}
         self._said: dict[int, tuple[Tensor, Tensor]] = {}
         self._decided: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
-        # Now: to bring numbers to a device in a layer would have the host wait there.
-        self._on(modality_ids.device)
 
     def look_at(self, importance: Tensor) -> None:
         """Take S_v from importance ``(B, S)``; nothing to do where no ``beta`` is above 0.
@@ -130,46 +136,37 @@ class Steerer:
                 "beta above 0 steers towards important visual tokens: give importance "
                 "(emomm_lib.gradient_importance computes it), or set beta=0"
             )
-        settings, config = self._on(view.mass.device)
+        config = view.once("config", lambda: _moved(self._config, view.mass.device))
         # In double precision: heads differ little, and which of them are chosen hangs on it.
-        pi = _chosen({kind: head_preference(view, kind) for kind in settings.kinds}, settings.kinds)
-        conflict, said = self._route(view, settings.order)
-        if settings.sharpened:
+        pi = _chosen({kind: head_preference(view, kind) for kind in self._kinds}, config)
+        conflict, said = self._route(view, config)
+        if "sharpness" in self._differs:
             gate = sharpened(said.to(pi), config["sharpness"][:, None])
         else:
             # A router's shares sum to 1 in single precision.
             total = said.sum(-1, keepdim=True, dtype=pi.dtype)
             gate = said / total.clamp(min=torch.finfo(pi.dtype).tiny)
         heads = top_heads(head_distance(pi, gate[:, :, None]), config["top_k"])
-        if settings.fixed is not None:
-            concerned, fixed = settings.fixed
-            heads = torch.where(concerned, fixed[view.layer - 1], heads)
-        above = view.once("above", lambda: settings.above(view.some))[view.layer - 1]
+        if any(own.heads is not None for own in self._configs):
+            heads = torch.where(config["is_fixed"], config["heads"][view.layer - 1], heads)
+        above = view.once("above", lambda: _above(config, view.some))[view.layer - 1]
         heads = heads & (conflict > above)[..., None]
         self._said[view.layer] = conflict.detach(), said.detach()
         self._decided[view.layer] = conflict.detach(), gate.detach(), heads
-        bias = self._bias(settings, pi, conflict, gate).to(view.mass)
-        scale = settings.scale
-        return Bias(
-            heads,
-            bias,
-            None if scale is None else scale.to(bias).expand(*heads.shape),
-            self._significant,
-            view.once("boost", lambda: settings.boost(bias.dtype)),
-            max(settings.most(view.layer)),
-        )
+        bias = self._bias(config, pi, conflict, gate).to(view.mass)
+        scale = None
+        if "temperature" in self._differs:
+            scale = (1 / config["temperature"]).to(bias)[:, None].expand(*heads.shape)
+        boost = view.once("boost", lambda: _boost_by(config, bias.dtype))
+        fixed = ({head for at, head in c.heads or () if at == view.layer} for c in self._configs)
+        most = max(c.top_k if c.heads is None else len(own)
+                   for c, own in zip(self._configs, fixed, strict=True))  # fmt: skip
+        return Bias(heads, bias, scale, self._significant, boost, most)
 
-    def _on(self, device: torch.device) -> tuple[_Settings, dict[str, Tensor]]:
-        """The configurations on a layer's device."""
-        if device not in self._settings:
-            order = [column for _, own in self._gates for column in own]
-            sizes = self._layers, self._heads
-            self._settings[device] = _Settings.of(self._configs, order, sizes, device)
-        return self._settings[device], self._settings[device].numbers
-
-    def _bias(self, settings: _Settings, pi: Tensor, conflict: Tensor, gate: Tensor) -> Tensor:
+    def _bias(
+        self, config: dict[str, Tensor], pi: Tensor, conflict: Tensor, gate: Tensor
+    ) -> Tensor:
         """gamma b ``(B, C, H, 3)``, each column by its own rule (Eq. 12, 13)."""
-        config = settings.numbers
         epsilon = config["epsilon_a"][:, None]
         strength = (config["eta"] * conflict)[..., None, None]
         made: dict[Rule, Callable[[], Tensor]] = {
@@ -179,23 +176,19 @@ class Steerer:
             "gate": lambda: gate_bias(gate, epsilon)[:, :, None].expand_as(pi),
             "first": lambda: first_bias(gate)[:, :, None].expand_as(pi),
         }
-        bias = _chosen({rule: made[rule]() for rule in settings.rules}, settings.rules)
+        bias = _chosen({rule: made[rule]() for rule in self._rules}, config)
         return config["gamma"][:, None, None] * bias
 
-    def _route(self, view: LayerView, order: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
+    def _route(self, view: LayerView, config: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """p and g as the gates say them, each asked once about all columns that it stands in."""
-        together = view if order is None else view.columns(order[0])
-        found, start = [], 0
-        for gate, own in self._gates:
-            stop = start + len(own)
-            asked = together if len(self._gates) == 1 else together.columns(slice(start, stop))
-            found.append(gate.route(asked))
-            start = stop
-        said = [x[0] if len(x) == 1 else torch.cat(x, 1) for x in zip(*found, strict=True)]
-        if order is not None:
-            said = [x[:, order[1]] for x in said]
-        conflict, gate = (x.to(view.mass.device) for x in said)
-        return conflict, gate
+        if len(self._gates) == 1:
+            conflict, gate = self._gates[0][0].route(view)
+        else:
+            together = view.columns(config["order"])
+            found = [gate.route(together.columns(own)) for gate, own in self._gates]
+            back = config["back"]
+            conflict, gate = (torch.cat(parts, 1)[:, back] for parts in zip(*found, strict=True))
+        return conflict.to(view.mass.device), gate.to(view.mass.device)
 
     def check(self) -> None:
         """Raise ``ValueError``, as :func:`checked_route`, where a gate said what is no probability.
@@ -222,110 +215,12 @@ class Steerer:
         conflict, gate, heads = (
             torch.stack([x.to(device) for x in parts], 2) for parts in zip(*layers, strict=True)
         )
-        idle = ~self._on(device)[0].works.T
+        idle = ~self._config["works"].T
         return Decisions(
             conflict.to(exact(device)).masked_fill(idle, torch.nan),
             gate.masked_fill(idle[..., None], torch.nan),
             heads,
         )
-
-
-@dataclass(frozen=True)
-class _Settings:
-    """C configurations side by side on one device.
-
-    Attributes
-    ----------
-    numbers
-        ``(C,)`` by name, in the precision in which heads are told apart.
-    works
-        ``(L, C)`` bool: from l_r on.
-    kinds, rules
-        Which columns ``(C,)`` have each.
-    fixed
-        Columns ``(C, 1)`` whose heads are fixed, and these heads ``(L, C, H)``; None without any.
-    scale
-        ``(C, 1)`` of scores, or None.
-    order
-        Columns of a gate side by side, and how to put them back; None where they stand so.
-    """
-
-    configs: Sequence[SteeringConfig]
-    numbers: dict[str, Tensor]
-    works: Tensor
-    kinds: dict[Preference, Tensor]
-    rules: dict[Rule, Tensor]
-    fixed: tuple[Tensor, Tensor] | None
-    scale: Tensor | None
-    order: tuple[Tensor, Tensor] | None
-    sharpened: bool
-
-    @classmethod
-    def of(
-        cls,
-        configs: Sequence[SteeringConfig],
-        order: Sequence[int],
-        sizes: tuple[int, int],
-        device: torch.device,
-    ) -> _Settings:
-        """Brought to a device; ``order`` has the columns of each gate side by side."""
-        names = [f.name for f in fields(SteeringConfig) if f.type in ("int", "float")]
-        values = [[getattr(config, name) for config in configs] for name in names]
-        table = torch.tensor(values, dtype=exact(device)).to(device)
-        numbers = dict(zip(names, table, strict=True))
-        layers = torch.arange(1, sizes[0] + 1, device=device)
-        turned = torch.tensor(order)
-        return cls(
-            configs,
-            numbers,
-            layers[:, None] >= numbers["first_layer"],
-            _by_value([config.preference for config in configs], device),
-            _by_value([config.rule for config in configs], device),
-            _fixed_heads(configs, sizes, device),
-            (1 / numbers["temperature"])[:, None] if _any(configs, "temperature") else None,
-            None
-            if list(order) == sorted(order)
-            else (turned.to(device), turned.argsort().to(device)),
-            _any(configs, "sharpness"),
-        )
-
-    def above(self, some: Tensor) -> Tensor:
-        """``(L, B, C)`` what p must exceed: tau, or infinity where nothing is to be steered.
-
-        ``some`` is ``(B, 1)``: which prompts hold any modality.
-        """
-        return torch.where(self.works[:, None] & some, self.numbers["tau"], torch.inf)
-
-    def boost(self, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
-        """beta delta for attention ``(B, C or Q, H)`` on S_v (Eq. 14, 15)."""
-        names = "beta", "psi_hat", "epsilon_b"
-        beta, psi_hat, epsilon = (self.numbers[name].to(dtype)[:, None] for name in names)
-        return partial(_boost, beta, psi_hat + epsilon, epsilon)
-
-    def most(self, layer: int) -> list[int]:
-        """How many heads of a layer each column steers at the most."""
-        return [
-            c.top_k if c.heads is None else sum(at == layer for at, _ in set(c.heads))
-            for c in self.configs
-        ]
-
-
-def _any(configs: Sequence[SteeringConfig], name: str) -> bool:
-    return any(getattr(config, name) != 1 for config in configs)
-
-
-def _fixed_heads(
-    configs: Sequence[SteeringConfig], sizes: tuple[int, int], device: torch.device
-) -> tuple[Tensor, Tensor] | None:
-    if all(config.heads is None for config in configs):
-        return None
-    layers, heads = sizes
-    made = torch.zeros(layers, len(configs), heads, dtype=torch.bool)
-    for column, config in enumerate(configs):
-        for layer, head in config.heads or ():
-            made[layer - 1, column, head - 1] = True
-    concerned = torch.tensor([[config.heads is not None] for config in configs])
-    return concerned.to(device), made.to(device)
 
 
 def _check_columns(model: PreTrainedModel, columns: Sequence[tuple[Gate, SteeringConfig]]) -> None:
@@ -349,15 +244,41 @@ def _check_columns(model: PreTrainedModel, columns: Sequence[tuple[Gate, Steerin
         raise ValueError("columns of one pass share a scope; run 'decision' and 'all' apart")
 
 
-def _by_value(values: Sequence[Kind], device: torch.device) -> dict[Kind, Tensor]:
-    """Which columns ``(C,)`` have each value."""
-    return {
-        value: torch.tensor([own == value for own in values], device=device)
-        for value in dict.fromkeys(values)
-    }
+def _side_by_side(
+    configs: Sequence[SteeringConfig],
+    order: Sequence[int],
+    text: PretrainedConfig,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> dict[str, Tensor]:
+    """Numbers of C configurations ``(C,)`` by name, which columns have a kind, and what follows.
+
+    That is ``works`` ``(L, C)`` from l_r on, ``heads`` ``(L, C, H)`` that are fixed in the columns
+    ``is_fixed`` ``(C, 1)``, and ``order``, columns of a gate side by side, with the way ``back``.
+    """
+    names = [f.name for f in fields(SteeringConfig) if f.type in ("int", "float")]
+    table = torch.tensor([[vars(c)[name] for c in configs] for name in names], dtype=dtype)
+    made = dict(zip(names, table.to(device), strict=True))
+    for kind in {kind for c in configs for kind in (c.preference, c.rule)}:
+        made[kind] = torch.tensor([kind in (c.preference, c.rule) for c in configs])
+    shape = text.num_hidden_layers, len(configs), text.num_attention_heads
+    made["heads"] = torch.zeros(shape, dtype=torch.bool)
+    for column, config in enumerate(configs):
+        for layer, head in config.heads or ():
+            made["heads"][layer - 1, column, head - 1] = True
+    made["is_fixed"] = torch.tensor([[config.heads is not None] for config in configs])
+    made["order"] = torch.tensor(order)
+    made["back"] = made["order"].argsort()
+    layers = torch.arange(1, shape[0] + 1, device=device)
+    made["works"] = layers[:, None] >= made["first_layer"]
+    return _moved(made, device)
 
 
-def _chosen(made: dict[Kind, Tensor], columns: dict[Kind, Tensor]) -> Tensor:
+def _moved(tensors: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    return {name: tensor.to(device) for name, tensor in tensors.items()}
+
+
+def _chosen(made: dict[Kind, Tensor], columns: dict[str, Tensor]) -> Tensor:
     """Of ``(B, C, H, 3)`` by name, each column's own."""
     names = list(made)
     result = made[names[0]]
@@ -366,8 +287,17 @@ def _chosen(made: dict[Kind, Tensor], columns: dict[Kind, Tensor]) -> Tensor:
     return result
 
 
-def _boost(beta: Tensor, wanted: Tensor, epsilon: Tensor, mass: Tensor) -> Tensor:
-    return beta * lift(mass, wanted, epsilon)
+def _above(config: dict[str, Tensor], some: Tensor) -> Tensor:
+    """``(L, B, C)`` what p must exceed: tau, or infinity where nothing is to be steered."""
+    return torch.where(config["works"][:, None] & some, config["tau"], torch.inf)
+
+
+def _boost_by(config: dict[str, Tensor], dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+    """beta delta for attention ``(B, C or Q, H)`` on S_v (Eq. 14, 15)."""
+    names = "beta", "psi_hat", "epsilon_b"
+    beta, psi_hat, epsilon = (config[name].to(dtype)[:, None] for name in names)
+    wanted = psi_hat + epsilon
+    return lambda mass: beta * lift(mass, wanted, epsilon)
 
 
 @dataclass(frozen=True)
