@@ -73,7 +73,7 @@ class Trace:
         states: bool,
         rows: bool,
         intervention: Intervention | None = None,
-        earlier: tuple[Trace, Sequence[int]] | None = None,
+        earlier: tuple[Trace, Sequence[int] | Tensor] | None = None,
     ) -> None:
         if ids.ndim != 2 or ids.is_floating_point() or ids.dtype == torch.bool:
             raise ValueError(
@@ -91,6 +91,7 @@ class Trace:
                 f"{low} to {high}"
             )
         self.all_hold_some = fewest > 0
+        self._places = torch.arange(len(ids), device=ids.device)[:, None]
         self._states, self._keep_rows = states, rows
         self._intervention = intervention
         acts_from = layers if intervention is None else intervention.first_layer - 1
@@ -108,15 +109,10 @@ class Trace:
         self._sums: dict[int, Tensor] = {}
         self._known: dict[Hashable, Any] = {}
         self._unseen: Tensor | None = None
-        self._pending = intervention is not None
         if earlier is not None:
-            before, continued = earlier
+            before, chosen = earlier
             self._computed, self._start = list(before._computed), before._start
-            chosen = torch.as_tensor(continued)
-            for layer, sums in before._sums.items():
-                # Brought to a device once, and not for every layer.
-                chosen = chosen.to(sums.device)
-                self._sums[layer] = sums[chosen]
+            self._sums = {layer: sums[chosen] for layer, sums in before._sums.items()}
 
     @property
     def mass(self) -> Tensor:
@@ -288,9 +284,7 @@ class Trace:
                 "modality_ids marks: pad on the left, and mark padding with -1"
             )
         if self._intervention is not None:
-            if self._pending:
-                self._check_seen()
-            self._pending = False
+            self._check_seen()
             self._intervention.check()
 
     def _ask(self, asked: Intervention, layer: int, mass: Tensor) -> Bias | None:
@@ -312,10 +306,7 @@ class Trace:
         most = heads if bias.most is None else min(bias.most, heads)
         if most == 0:
             return output
-        known = self._known.setdefault(output.device, {})
-        if "batch" not in known:
-            known["batch"] = torch.arange(len(output), device=output.device)[:, None]
-        batch = known["batch"]
+        batch = self._places.to(output.device)
         # Those concerned come first, in their order; where a prompt has fewer, others fill up.
         at = chosen.int().argsort(dim=1, descending=True, stable=True)[:, :most]
         shared = at // (heads // call.key.shape[1])
@@ -388,7 +379,7 @@ def record(
     states: bool = True,
     rows: bool = False,
     intervention: Intervention | None = None,
-    earlier: tuple[Trace, Sequence[int]] | None = None,
+    earlier: tuple[Trace, Sequence[int] | Tensor] | None = None,
 ) -> Iterator[Trace]:
     """Record what the decision query attends to while the model runs one batch.
 
@@ -414,7 +405,8 @@ def record(
         which the prompt must be computed in one pass.
     earlier
         The trace of a record that these prompts begin in, and which of its rows each one
-        continues: mean states then cover both.
+        continues: mean states then cover both. Rows in a tensor are not brought to the device for
+        every layer.
 
     Without an intervention the model computes exactly what it would otherwise; it is left as it
     was in any case, also after an exception. Raises ``RuntimeError`` when the model is being

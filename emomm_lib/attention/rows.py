@@ -88,20 +88,19 @@ class LayerView:
     @property
     def tokens(self) -> Tensor:
         """``(B, 1, 1, 3)`` number of tokens, at least 1, in the precision that heads need."""
-        return self.once(
-            "tokens", lambda: self.counts.clamp(min=1).to(exact(self.mass.device))[:, None, None]
-        )
+        dtype = exact(self.mass.device)
+        return self.once("tokens", lambda: self.counts.clamp(min=1).to(dtype)[:, None, None])
 
     @property
     def shut(self) -> Tensor:
-        """``(B, 3)`` minus infinity where a modality is absent and another present, else 0.
+        """``(B, 1, 1, 3)`` to be added before a softmax: minus infinity shuts what is absent out.
 
-        Added before a softmax, it leaves only those that are present.
+        0 where none is present, or there would be nothing left.
         """
 
         def make() -> Tensor:
-            zeros = self.counts.new_zeros(self.counts.shape, dtype=exact(self.mass.device))
-            return zeros.masked_fill(self.some & ~self.present, -torch.inf)
+            shut = (self.some & ~self.present)[:, None, None]
+            return torch.zeros_like(self.tokens).masked_fill(shut, -torch.inf)
 
         return self.once("shut", make)
 
@@ -115,11 +114,10 @@ class LayerView:
 
         ``known`` is what earlier layers of the pass made of the same prompts, if it was kept.
         """
-        own = (self.mass, self.counts, self.query_state, self.modality_states, self.embedded)
+        names = "mass", "counts", "query_state", "modality_states", "embedded"
+        own: dict[str, Any] = {name: getattr(self, name)[rows] for name in names}
         made = {name: values[rows] for name, values in self.worked_out.items()}
-        return LayerView(
-            self.layer, *(values[rows] for values in own), {} if known is None else known, made
-        )
+        return replace(self, **own, known={} if known is None else known, worked_out=made)
 
     def columns(self, own: Tensor | slice) -> LayerView:
         """Of some of the C columns."""

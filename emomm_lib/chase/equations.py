@@ -192,8 +192,7 @@ def head_preference(view: LayerView, kind: Preference) -> Tensor:
         if kind == "share":
             # Nothing attends to what is absent.
             return preference(view.mass / view.tokens, view.present[:, None, None], kind)
-        shut = view.shut[:, None, None]
-        return view.without_none(torch.addcdiv(shut, view.mass, view.tokens).softmax(-1))
+        return view.without_none(torch.addcdiv(view.shut, view.mass, view.tokens).softmax(-1))
 
     return view.here(kind, make)
 

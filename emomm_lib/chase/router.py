@@ -106,22 +106,22 @@ class Router(nn.Module, PyTorchModelHubMixin):
         columns = x.shape[1]
         weight, bias = view.once(id(self), self._first_layers)
         x = (x.to(self.mean).flatten(0, 1) - self.mean) / self.scale
-        inner = nn.functional.linear(x, weight, bias).relu()
-        conflict, gate = inner.tensor_split(2, -1)
+        conflict, gate = nn.functional.linear(x, weight, bias).relu().tensor_split(2, -1)
         shut = view.once((id(self), "shut", columns), lambda: self._shut(view, columns))
-        logits = torch.addmm(shut, gate, self.gate_head[2].weight.T)
+        logits = torch.addmm(shut, gate, self.gate_head.get_parameter("2.weight").T)
         said = self.conflict_head[2](conflict).sigmoid(), logits.softmax(-1)
         conflict, shares = (x.unflatten(0, (-1, columns)) for x in said)
         return conflict[..., 0], view.without_none(shares)
 
     def _first_layers(self) -> tuple[Tensor, Tensor]:
         """Weights and biases of both first layers, one below the other."""
-        first = self.conflict_head[0], self.gate_head[0]
-        return torch.cat([x.weight for x in first]), torch.cat([x.bias for x in first])
+        heads, names = (self.conflict_head, self.gate_head), ("0.weight", "0.bias")
+        weight, bias = (torch.cat([x.get_parameter(name) for x in heads]) for name in names)
+        return weight, bias
 
     def _shut(self, view: LayerView, columns: int) -> Tensor:
         """``(B C, 3)`` the gate's last bias, minus infinity where a modality is absent."""
-        bias = view.shut[:, None].to(self.mean) + self.gate_head[2].bias
+        bias = view.shut[:, 0].to(self.mean) + self.gate_head.get_parameter("2.bias")
         return bias.expand(-1, columns, -1).flatten(0, 1)
 
     def take(self, rows: Tensor) -> Router:

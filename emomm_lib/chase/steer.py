@@ -95,7 +95,8 @@ class Steerer:
         by_gate: dict[int, list[int]] = {}
         for column, (gate, _) in enumerate(columns):
             by_gate.setdefault(id(gate), []).append(column)
-        self._gates, order = [], []
+        self._gates: list[tuple[Gate, slice]] = []
+        order: list[int] = []
         for own in by_gate.values():
             self._gates.append((columns[own[0]][0], slice(len(order), len(order) + len(own))))
             order += own

@@ -305,7 +305,7 @@ class Backbone(ABC):
                 own = torch.as_tensor(of_parent, device=self.device)
                 mask = torch.cat([before.attention_mask[own], mask], 1)
                 marks = torch.cat([before.modality_ids[own], marks], 1)
-                earlier = (before.trace, of_parent) if states else None
+                earlier = (before.trace, own) if states else None
             embeds = self._embed(piece, [queries[row].clip for row in step.rows])
             positions = _as_taken(piece.positions)
             wanted = states or ((trace or rows) and step.last)
