@@ -218,7 +218,7 @@ class Trace:
         # Rows of zeros where nothing of a modality is here: the sum over chunks stays right.
         pooled = torch.bmm(pick, hidden[:, : end - past])
         self._sums[layer] = self._sums[layer] + pooled if layer in self._sums else pooled
-        if end == positions:
+        if end == positions and (self._states or layer >= self._acts_from):
             last = hidden[:, end - 1 - past]
             # A view would keep all positions of every layer alive.
             self._query[layer] = last.clone() if self._states else last
