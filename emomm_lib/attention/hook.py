@@ -10,6 +10,7 @@ from functools import cache, partial
 from typing import Any, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
+import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import eager_mask, sdpa_mask
@@ -38,7 +39,7 @@ class Call:
     """
 
     module: nn.Module
-    kernel: Callable[..., tuple]
+    kernel: partial[tuple]
     query: Tensor
     key: Tensor
     value: Tensor
@@ -54,6 +55,10 @@ class Call:
         """What the model's own function returns: ``(B, Q, H, d)``, and weights or None."""
         return self.kernel(self.query, self.key, self.value, self.mask, **self.given)
 
+    def one_key_a_head(self) -> Callable[..., tuple]:
+        """The kernel for keys and values that no two heads share."""
+        return partial(self.kernel.func, _OneKeyAHead(self.module))
+
     def check_known(self) -> None:
         """Raise ``NotImplementedError`` for scores that this package would compute otherwise."""
         if unknown := [name for name in _UNKNOWN if self.given.get(name) is not None]:
@@ -61,6 +66,18 @@ class Call:
                 f"{type(self.module).__name__} gives its attention {unknown}, which cannot be "
                 "recorded"
             )
+
+
+class _OneKeyAHead:
+    """An attention module in all but how many heads share a key: none do."""
+
+    num_key_value_groups = 1
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._module, name)
 
 
 class Watcher(Protocol):
@@ -71,6 +88,9 @@ class Watcher(Protocol):
 
     def attend(self, layer: int, call: Call) -> tuple[Tensor, Tensor | None]:
         """What the attention function returns, as :meth:`Call.output` does."""
+
+    def leave(self) -> None:
+        """The decoder has computed all of its layers."""
 
 
 Watching = TypeVar("Watching", bound=Watcher)
@@ -143,7 +163,8 @@ def decoder_attention(model: PreTrainedModel) -> list[tuple[nn.Module, nn.Module
 def watched(model: PreTrainedModel, make: Callable[[int], Watching]) -> Iterator[Watching]:
     """Have a watcher told of every decoder layer; ``make`` is given the number of layers.
 
-    The model is left as it was, also after an exception. Raises ``RuntimeError`` when it is watched
+    The model is left as it was, also after an exception; meanwhile nothing runs as ``torch.compile``
+    has it. Raises ``RuntimeError`` when it is watched
     already, ``NotImplementedError`` for an architecture or attention implementation that cannot be.
     """
     decoder = model.get_decoder()
@@ -162,6 +183,9 @@ def watched(model: PreTrainedModel, make: Callable[[int], Watching]) -> Iterator
     watchers: list[Watcher] = [watcher]
     _register()
     with ExitStack() as undo:
+        if "torch._dynamo" in sys.modules:
+            # A compiled model would go on as it was compiled, and miss what is exchanged here.
+            undo.enter_context(torch.compiler.set_stance("force_eager"))
         # The empty key: this configuration alone, and none below it.
         undo.callback(decoder.set_attn_implementation, {"": base})
         decoder.set_attn_implementation({"": _PREFIX + base})
@@ -170,6 +194,7 @@ def watched(model: PreTrainedModel, make: Callable[[int], Watching]) -> Iterator
             _ACTIVE[attention] = index, watchers
             hook = partial(_before_layer, index, watchers)
             undo.callback(layer.register_forward_pre_hook(hook, with_kwargs=True).remove)
+        undo.callback(decoder.register_forward_hook(lambda *_: watchers[-1].leave()).remove)
         yield watcher
 
 

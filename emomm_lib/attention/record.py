@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +21,8 @@ from emomm_lib.attention.rows import (
     biased_kernel,
     brought,
     decision_scores,
+    exact,
+    mass_on,
     nmas,
     wide,
 )
@@ -58,6 +62,8 @@ class Trace:
     ----------
     counts
         ``(B, 3)`` number of tokens of T, A, V (|K_m| of Eq. 5).
+    all_hold_some
+        Whether no prompt is without any.
     """
 
     def __init__(
@@ -67,21 +73,25 @@ class Trace:
         states: bool,
         rows: bool,
         intervention: Intervention | None = None,
-        earlier: tuple[Trace, Sequence[int]] | None = None,
+        earlier: tuple[Trace, Sequence[int] | Tensor] | None = None,
     ) -> None:
         if ids.ndim != 2 or ids.is_floating_point() or ids.dtype == torch.bool:
             raise ValueError(
                 f"modality_ids is an integer tensor (batch, positions); got {ids.dtype} of shape "
                 f"{tuple(ids.shape)}"
             )
-        if ids.min() < OTHER or ids.max() >= len(MODALITIES):
-            raise ValueError(
-                f"modality_ids holds {OTHER} (none) or 0..2 for {MODALITIES}; got values from "
-                f"{int(ids.min())} to {int(ids.max())}"
-            )
         self._ids = ids
         self._one_hot = ids[..., None] == torch.arange(len(MODALITIES), device=ids.device)
         self.counts = self._one_hot.sum(1)
+        fewest = self.counts.sum(1).min()
+        low, high, fewest = torch.stack([ids.min(), ids.max(), fewest]).tolist()
+        if low < OTHER or high >= len(MODALITIES):
+            raise ValueError(
+                f"modality_ids holds {OTHER} (none) or 0..2 for {MODALITIES}; got values from "
+                f"{low} to {high}"
+            )
+        self.all_hold_some = fewest > 0
+        self._places = torch.arange(len(ids), device=ids.device)[:, None]
         self._states, self._keep_rows = states, rows
         self._intervention = intervention
         acts_from = layers if intervention is None else intervention.first_layer - 1
@@ -94,10 +104,11 @@ class Trace:
         self._start = 0
         self._mass: dict[int, Tensor] = {}
         self._rows: dict[int, Tensor] = {}
-        self._attention = torch.zeros(ids.shape, dtype=torch.float64, device=ids.device)
+        self._shown: dict[int, tuple[int, Tensor]] = {}
         self._query: dict[int, Tensor] = {}
         self._sums: dict[int, Tensor] = {}
-        self._keys: dict[tuple, Tensor] = {}
+        self._known: dict[Hashable, Any] = {}
+        self._unseen: Tensor | None = None
         if earlier is not None:
             before, chosen = earlier
             self._computed, self._start = list(before._computed), before._start
@@ -118,9 +129,16 @@ class Trace:
 
     @property
     def mean_attention(self) -> Tensor:
-        """``(B, S)`` attention on every position, averaged over layers and heads, in float64."""
+        """``(B, S)`` attention on every position, averaged over layers and heads, in float64.
+
+        In float32 on a device without double precision.
+        """
         self._stacked(self._mass)
-        return self._attention / self._layers
+        device = self._ids.device
+        total = torch.zeros(self._ids.shape, dtype=exact(device), device=device)
+        for first, shown in self._shown.values():
+            total[:, first : first + shown.shape[1]] += shown.to(device)
+        return total / self._layers
 
     @property
     def query_state(self) -> Tensor:
@@ -146,7 +164,7 @@ class Trace:
         return self._stacked(self._rows)[..., : self._ids.shape[1]]
 
     def _check_seen(self) -> None:
-        if bool(self._one_hot[:, : self._start].any()):
+        if self._start and bool(self._one_hot[:, : self._start].any()):
             raise RuntimeError(
                 f"the first {self._start} positions came from a cache made outside of record(), so "
                 "their hidden states were not seen; prefill inside, or pass states=False"
@@ -200,9 +218,10 @@ class Trace:
         # Rows of zeros where nothing of a modality is here: the sum over chunks stays right.
         pooled = torch.bmm(pick, hidden[:, : end - past])
         self._sums[layer] = self._sums[layer] + pooled if layer in self._sums else pooled
-        if end == positions:
+        if end == positions and (self._states or layer >= self._acts_from):
+            last = hidden[:, end - 1 - past]
             # A view would keep all positions of every layer alive.
-            self._query[layer] = hidden[:, end - 1 - past].clone()
+            self._query[layer] = last.clone() if self._states else last
 
     def attend(self, layer: int, call: Call) -> tuple[Tensor, Tensor | None]:
         """The kernel's output, and the decision query's row where this pass computes it."""
@@ -222,24 +241,21 @@ class Trace:
         causal = getattr(call.module, "is_causal", True) if causal is None else causal
         visible = None if call.mask is None else call.mask[:, :, index, :keys]
         if layer == 0 and visible is not None and call.given.get("sliding_window") is None:
-            self._check_visible(visible, first)
+            self._unseen = self._needed_unseen(visible, first)
         end = index + 1 if visible is None and causal and width > 1 else keys
         query, key = call.query[:, :, index : index + 1], call.key[:, :, :end]
         scores = decision_scores(query.detach(), key.detach(), visible, call.scaling)
         attention = scores.softmax(-1)
         one_hot = self._on(attention, first, first + end)
-        mass = attention @ one_hot[:, None]
+        mass = mass_on(attention, one_hot)
         asked = self._intervention if layer >= self._acts_from else None
         if asked is not None and (bias := self._ask(asked, layer, mass)) is not None:
-            significant = self._cut(bias.significant, first, first + end)
+            significant = self._cut(bias.significant, attention, first, first + end)
             attention, moved = biased(scores, attention, bias, one_hot, significant)
             if asked.scope == "decision":
                 changed = brought(attention, call.value[:, :, :end]).to(output).transpose(1, 2)
-                own = output[:, index : index + 1]
-                output = output.clone()
-                output[:, index : index + 1] = torch.where(
-                    moved.transpose(1, 2)[..., None], changed, own
-                )
+                moved = moved.transpose(1, 2)[..., None]
+                output = _exchanged(output, (slice(None), slice(index, index + 1)), moved, changed)
             else:
                 if past > 0:
                     raise RuntimeError(
@@ -248,64 +264,111 @@ class Trace:
                     )
                 self._kept[layer] = bias
                 output = self._steer_all(call, first, bias, output)
-            mass = attention @ one_hot[:, None]
+            mass = mass_on(attention, one_hot)
         self._mass[layer] = mass[:, :, 0]
         row = attention[:, :, 0]
         stop = min(first + end, self._ids.shape[1])
-        shown = row[..., : stop - first].double().mean(1)
-        self._attention[:, first:stop] += shown.to(self._attention.device)
+        self._shown[layer] = first, row[..., : stop - first].mean(1, dtype=exact(row.device))
         if self._keep_rows:
             whole = row.new_zeros(*row.shape[:2], max(first + end, self._ids.shape[1]))
             whole[..., first : first + end] = row
             self._rows[layer] = whole
         return output, weights
 
-    def _ask(self, asked: Intervention, layer: int, mass: Tensor) -> Bias | None:
-        self._check_seen()
-        counts = self.counts.to(mass).clamp(min=1)[..., None]
-        means = (self._sums[i].to(mass) / counts for i in (layer, 0))
-        query = self._query[layer][:, None]
-        return asked(LayerView(layer + 1, mass.transpose(1, 2), self.counts, query, *means))
-
-    def _steer_all(self, call: Call, first: int, bias: Bias, output: Tensor) -> Tensor:
-        """Every query's attention under a layer's bias; heads that nothing moves as they were."""
-        end = first + call.key.shape[2]
-        significant = self._cut(bias.significant, first, end)
-        given = {"scaling": None} | call.given
-        changed, moved = biased_kernel(
-            call.kernel, call.query, call.key, call.value, call.mask, bias,
-            self._on(bias.modality, first, end),
-            None if significant is None else significant[:, 0], **given,
-        )  # fmt: skip
-        return torch.where(moved[:, None, :, None], changed, output)
-
-    def _cut(self, marks: Tensor | None, start: int, end: int) -> Tensor | None:
-        """Marks ``(B, C, S)`` on the prompt's positions at positions [start, end), False after."""
-        if marks is None:
-            return None
-        chosen = marks[..., start:end]
-        return nn.functional.pad(chosen, (0, end - start - chosen.shape[-1]))
-
-    def _check_visible(self, visible: Tensor, first: int) -> None:
-        """Every marked token, and the decision query itself, must be visible to that query."""
-        seen = visible if visible.dtype == torch.bool else visible > torch.finfo(visible.dtype).min
-        seen = seen.all(1).expand(len(self._ids), -1)[:, : self._ids.shape[1] - first]
-        needed = self._one_hot.any(-1)[:, first:].to(seen.device).clone()
-        needed[:, -1] = True
-        if bool((needed & ~seen).any()):
+    def leave(self) -> None:
+        """Raise what was wrong in a pass: to look in its midst would have the host wait there."""
+        unseen, self._unseen = self._unseen, None
+        if unseen is not None and bool(unseen):
             raise ValueError(
                 "the decision query (the last position) cannot see itself or a position that "
                 "modality_ids marks: pad on the left, and mark padding with -1"
             )
+        if self._intervention is not None:
+            self._check_seen()
+            self._intervention.check()
+
+    def _ask(self, asked: Intervention, layer: int, mass: Tensor) -> Bias | None:
+        known = self._known.setdefault(mass.device, {})
+        if "counts" not in known:
+            counts = self.counts.to(mass.device)
+            divisor = counts.to(mass).clamp(min=1)[..., None]
+            known |= {"counts": counts, "divisor": divisor, "all hold some": self.all_hold_some}
+            known["embedded"] = self._sums[0].to(mass) / divisor
+        query = self._query[layer] if self._states else self._query.pop(layer)
+        means = self._sums[layer].to(mass) / known["divisor"], known["embedded"]
+        mass = mass.transpose(1, 2)
+        return asked(LayerView(layer + 1, mass, known["counts"], query[:, None], *means, known))
+
+    def _steer_all(self, call: Call, first: int, bias: Bias, output: Tensor) -> Tensor:
+        """Every query's attention under a layer's bias, of the heads concerned; others as they were."""
+        end = first + call.key.shape[2]
+        heads, chosen = output.shape[2], bias.heads[:, 0]
+        most = heads if bias.most is None else min(bias.most, heads)
+        if most == 0:
+            return output
+        batch = self._places.to(output.device)
+        # Those concerned come first, in their order; where a prompt has fewer, others fill up.
+        at = chosen.int().argsort(dim=1, descending=True, stable=True)[:, :most]
+        shared = at // (heads // call.key.shape[1])
+        query, key, value = (
+            x[batch, which]
+            for x, which in ((call.query, at), (call.key, shared), (call.value, shared))
+        )
+        mask = call.mask
+        if mask is not None and mask.shape[1] > 1:
+            mask = mask.expand(len(output), -1, -1, -1)[batch, at]
+        own = replace(
+            bias,
+            heads=bias.heads.gather(2, at[:, None]),
+            modality=bias.modality[batch, 0, at][:, None],
+            scale=None if bias.scale is None else bias.scale[batch, 0, at][:, None],
+        )
+        significant = self._cut(bias.significant, own.modality, first, end)
+        changed, moved = biased_kernel(
+            call.one_key_a_head(), query, key, value, mask, own,
+            self._on(own.modality, first, end),
+            None if significant is None else significant[:, 0], **({"scaling": None} | call.given),
+        )  # fmt: skip
+        where = batch, slice(None), at
+        return _exchanged(output, where, moved[..., None, None], changed.transpose(1, 2))
+
+    def _cut(self, marks: Tensor | None, like: Tensor, start: int, end: int) -> Tensor | None:
+        """Marks ``(B, C, S)`` on the prompt's positions at [start, end), as numbers, 0 after it."""
+        if marks is None:
+            return None
+        at = "marks", like.device, like.dtype, start, end
+        if at not in self._known:
+            chosen = marks[..., start:end].to(like)
+            self._known[at] = nn.functional.pad(chosen, (0, end - start - chosen.shape[-1]))
+        return self._known[at]
+
+    def _needed_unseen(self, visible: Tensor, first: int) -> Tensor:
+        """Whether a marked token, or the decision query itself, is not visible to that query."""
+        seen = visible if visible.dtype == torch.bool else visible > torch.finfo(visible.dtype).min
+        seen = seen.all(1).expand(len(self._ids), -1)[:, : self._ids.shape[1] - first]
+        needed = self._one_hot.any(-1)[:, first:].to(seen.device)
+        return (needed & ~seen).any() | ~seen[:, -1].all()
 
     def _on(self, like: Tensor, start: int, end: int) -> Tensor:
         """``(B, end - start, 3)`` one-hot modality of positions, zero after the prompt."""
-        at = (like.device, like.dtype, start, end)
-        if at not in self._keys:
+        at = "modalities", like.device, like.dtype, start, end
+        if at not in self._known:
             chosen = self._one_hot[:, start:end]
             padded = nn.functional.pad(chosen, (0, 0, 0, end - start - chosen.shape[1]))
-            self._keys[at] = padded.to(like)
-        return self._keys[at]
+            self._known[at] = padded.to(like)
+        return self._known[at]
+
+
+def _exchanged(output: Tensor, at: tuple, moved: Tensor, changed: Tensor) -> Tensor:
+    """What a kernel returned, which is nobody else's, with some of it exchanged where it moved."""
+    if output.requires_grad or changed.requires_grad:
+        output = output.clone()
+        output[at] = torch.where(moved, changed, output[at])
+    elif (own := output[at])._is_view():
+        torch.where(moved, changed, own, out=own)
+    else:
+        output[at] = torch.where(moved, changed, own)
+    return output
 
 
 @contextmanager
@@ -316,7 +379,7 @@ def record(
     states: bool = True,
     rows: bool = False,
     intervention: Intervention | None = None,
-    earlier: tuple[Trace, Sequence[int]] | None = None,
+    earlier: tuple[Trace, Sequence[int] | Tensor] | None = None,
 ) -> Iterator[Trace]:
     """Record what the decision query attends to while the model runs one batch.
 
@@ -342,13 +405,14 @@ def record(
         which the prompt must be computed in one pass.
     earlier
         The trace of a record that these prompts begin in, and which of its rows each one
-        continues: mean states then cover both.
+        continues: mean states then cover both. Rows in a tensor are not brought to the device for
+        every layer.
 
     Without an intervention the model computes exactly what it would otherwise; it is left as it
     was in any case, also after an exception. Raises ``RuntimeError`` when the model is being
     recorded already, when a decoder layer did not compute the decision query, or computed it
     twice; ``NotImplementedError`` for an architecture or attention implementation that cannot be
-    recorded.
+    recorded. What numbers alone tell, padding on the right for one, is raised when the pass ends.
     """
 
     def make(layers: int) -> Trace:
@@ -358,5 +422,6 @@ def record(
         yield trace
     # A silent no-op is the commonest bug of hooks: say so at once.
     trace._stacked(trace._mass)
-    trace._keys.clear()
+    trace.leave()
+    trace._known.clear()
     trace._kept.clear()

@@ -7,7 +7,7 @@ sample are then computed side by side, each seeing the prompt and itself but not
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from inspect import signature
 from typing import Any, cast
@@ -27,6 +27,7 @@ from emomm_lib.attention.rows import (
     biased,
     brought,
     decision_scores,
+    mass_on,
     wide,
 )
 from emomm_lib.labels import MODALITIES
@@ -80,8 +81,9 @@ class _Columns:
         self._past = ids.shape[1] - 1
         self._one_hot = ids[..., None] == torch.arange(len(MODALITIES), device=ids.device)
         self._visible = mask[:, None, :-1].bool()
-        self._counts = prompts.trace.counts
+        self._trace = prompts.trace
         self._intervention = intervention
+        self._known: dict[Hashable, Any] = {}
         if intervention is not None:
             self._states = prompts.trace.modality_states
         self._keep_rows = rows
@@ -99,6 +101,10 @@ class _Columns:
             )
         self._query = hidden
 
+    def leave(self) -> None:
+        if self._intervention is not None:
+            self._intervention.check()
+
     def attend(self, layer: int, call: Call) -> tuple[Tensor, None]:
         """Attention of each token to the prompt and itself; the kernel would show it the others."""
         call.check_known()
@@ -107,16 +113,23 @@ class _Columns:
         self.keys[layer], self.values[layer] = own_key, own_value
         scores = decision_scores(call.query, keys, self._visible, call.scaling, own_key)
         attention = scores.softmax(-1)
-        one_hot = self._one_hot.to(attention)
-        mass = attention @ one_hot[:, None]
+        known = self._known.setdefault(attention.device, {})
+        if "one hot" not in known:
+            known["one hot"] = self._one_hot.to(attention)
+            known["counts"] = self._trace.counts.to(attention.device)
+            known["all hold some"] = self._trace.all_hold_some
+        one_hot = known["one hot"]
+        mass = mass_on(attention, one_hot)
         asked = self._intervention
         if asked is not None and layer + 1 >= asked.first_layer:
             hidden = self._query.to(wide(self._query.dtype))
             means = self._states[:, layer], self._states[:, 0]
-            view = LayerView(layer + 1, mass.transpose(1, 2), self._counts, hidden, *means)
-            if (bias := asked(view)) is not None:
-                attention, _ = biased(scores, attention, bias, one_hot, bias.significant)
-                mass = attention @ one_hot[:, None]
+            seen = mass.transpose(1, 2), known["counts"], hidden, *means
+            if (bias := asked(LayerView(layer + 1, *seen, known))) is not None:
+                if "marks" not in known and bias.significant is not None:
+                    known["marks"] = bias.significant.to(attention)
+                attention, _ = biased(scores, attention, bias, one_hot, known.get("marks"))
+                mass = mass_on(attention, one_hot)
         self.mass[layer] = mass.transpose(1, 2)
         if self._keep_rows:
             self.rows[layer] = attention.transpose(1, 2)

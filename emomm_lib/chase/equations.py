@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from emomm_lib.attention.rows import Scope
+from emomm_lib.attention.rows import LayerView, Scope, exact
 
 Preference = Literal["softmax", "share"]
 Rule = Literal["preference", "gate", "first"]
@@ -121,6 +121,11 @@ def checked_importance(importance: Tensor, visual: Tensor) -> Tensor:
     return importance
 
 
+def probable(values: Tensor) -> Tensor:
+    """Which values may be probabilities; one that is missing may not."""
+    return (values >= 0) & (values <= 1 + 1e-3)
+
+
 def checked_route(conflict: Tensor, gate: Tensor, layer: int) -> tuple[Tensor, Tensor]:
     """p ``(B, C)`` and g ``(B, C, 3)`` as they are, if they are probabilities.
 
@@ -128,7 +133,7 @@ def checked_route(conflict: Tensor, gate: Tensor, layer: int) -> tuple[Tensor, T
     ``ValueError`` that names the layer, from 1, the first row and column, from 0, and the value.
     """
     for name, values in (("the conflict probability", conflict), ("the gate", gate)):
-        bad = ~((values >= 0) & (values <= 1 + 1e-3))
+        bad = ~probable(values)
         if bad.any():
             row, column, *_ = _first(bad)
             raise ValueError(
@@ -149,14 +154,22 @@ def js_divergence(p: Tensor, q: Tensor, epsilon: float = 1e-8) -> Tensor:
     return (kl_divergence(p, middle, epsilon) + kl_divergence(q, middle, epsilon)) / 2
 
 
+def head_distance(pi: Tensor, gate: Tensor, epsilon: float = 1e-8) -> Tensor:
+    """What orders heads by Eq. 11: twice :func:`js_divergence`, less a number that they share.
+
+    ``pi`` is ``(..., H, 3)``, ``gate`` ``(..., 1, 3)``; that number is the gate's negative entropy.
+    """
+    middle = torch.lerp(pi, gate, 0.5)
+    return torch.sub(pi.xlogy(pi), middle.xlogy(middle + epsilon), alpha=2).sum(-1)
+
+
 def masked_softmax(logits: Tensor, present: Tensor) -> Tensor:
     """Softmax over the modalities that are present, 0 for the others (E of Eq. 6 and 8).
 
     All zero where none is present.
     """
-    present = present.expand_as(logits)
-    shares = logits.masked_fill(~present, -torch.inf).softmax(-1)
-    return torch.where(present, shares, 0.0)
+    absent = ~present.expand_as(logits)
+    return logits.masked_fill(absent, -torch.inf).softmax(-1).masked_fill(absent, 0.0)
 
 
 def preference(nmas: Tensor, present: Tensor, kind: Preference) -> Tensor:
@@ -168,8 +181,20 @@ def preference(nmas: Tensor, present: Tensor, kind: Preference) -> Tensor:
     """
     if kind == "softmax":
         return masked_softmax(nmas, present)
-    known = torch.where(present, nmas, 0.0)
+    known = nmas.masked_fill(~present, 0.0)
     return known / known.sum(-1, keepdim=True).clamp(min=torch.finfo(nmas.dtype).tiny)
+
+
+def head_preference(view: LayerView, kind: Preference) -> Tensor:
+    """:func:`preference` of a layer's heads, ``(B, C, H, 3)``, in the precision that they need."""
+
+    def make() -> Tensor:
+        if kind == "share":
+            # Nothing attends to what is absent.
+            return preference(view.mass / view.tokens, view.present[:, None, None], kind)
+        return view.without_none(torch.addcdiv(view.shut, view.mass, view.tokens).softmax(-1))
+
+    return view.here(kind, make)
 
 
 def sharpened(gate: Tensor, power: float | Tensor) -> Tensor:
@@ -184,15 +209,14 @@ def top_heads(score: Tensor, k: Tensor) -> Tensor:
 
     ``k`` is ``(C,)`` or one number.
     """
-    order = score.argsort(dim=-1, descending=True, stable=True)
-    places = torch.arange(score.shape[-1], device=score.device)
-    rank = torch.empty_like(order).scatter_(-1, order, places.expand_as(order))
+    # Where each head stands in the order is the order of the order.
+    rank = score.argsort(dim=-1, descending=True, stable=True).argsort(-1)
     return rank < k[..., None]
 
 
 def target_preference(pi: Tensor, gate: Tensor, strength: Tensor) -> Tensor:
     """pi-hat, the way from pi to the gate by ``strength`` = eta p (Eq. 12)."""
-    return (1 - strength) * pi + strength * gate
+    return torch.lerp(pi, gate, strength)
 
 
 def inter_bias(target: Tensor, pi: Tensor, epsilon: float | Tensor) -> Tensor:
@@ -220,8 +244,12 @@ def intra_bias(mass: Tensor, psi_hat: float | Tensor, epsilon: float | Tensor) -
         given = torch.as_tensor(value)
         if not ((given > 0) & (given <= high) & given.isfinite()).all():
             raise ValueError(f"{name} is positive and at most {high}; got {given.tolist()}")
-    lift = ((psi_hat + epsilon) / (mass + epsilon)).log()
-    return torch.where(mass < psi_hat, lift, 0.0)
+    return lift(mass, psi_hat + epsilon, epsilon)
+
+
+def lift(mass: Tensor, wanted: float | Tensor, epsilon: float | Tensor) -> Tensor:
+    """:func:`intra_bias` for ``wanted`` = psi-hat + epsilon, of which nothing is checked."""
+    return (wanted / (mass + epsilon)).log().clamp(min=0)
 
 
 def significant_tokens(importance: Tensor, visual: Tensor, percentile: Tensor) -> Tensor:
@@ -235,7 +263,7 @@ def significant_tokens(importance: Tensor, visual: Tensor, percentile: Tensor) -
     if not ((percentile >= 0) & (percentile <= 100)).all():
         raise ValueError(f"a percentile is in [0, 100]; got {percentile.tolist()}")
     # In double precision: at single, a threshold that is a token's own score can pass over it.
-    importance = checked_importance(importance, visual).double()
+    importance = checked_importance(importance, visual).to(exact(visual.device))
     among = importance.masked_fill(~visual, torch.nan)
     threshold = among.nanquantile(percentile.to(among) / 100, dim=1)
     # A comparison with nan, where a prompt has no visual token, is False.

@@ -59,14 +59,16 @@ class ConstantGate:
                 f"the batch has {len(like)} prompts, this gate {len(self.conflict)} values of p "
                 f"and {len(self.gate)} of g"
             )
-        known = self.gate.to(like) * view.present
+        conflict, gate = view.once(id(self), lambda: self._answer(view))
+        return conflict[:, None].expand(-1, columns), gate[:, None].expand(-1, columns, -1)
+
+    def _answer(self, view: LayerView) -> tuple[Tensor, Tensor]:
+        """p ``(B,)`` and g ``(B, 3)`` over what is present."""
+        known = self.gate.to(view.tokens) * view.present
         total = known.sum(-1, keepdim=True)
         even = view.present / view.present.sum(-1, keepdim=True).clamp(min=1)
         gate = torch.where(total > 0, known / total.clamp(min=1e-12), even)
-        return (
-            self.conflict.to(like)[:, None].expand(-1, columns),
-            gate[:, None].expand(-1, columns, -1),
-        )
+        return self.conflict.to(view.tokens), gate
 
     def take(self, rows: Tensor) -> ConstantGate:
         return ConstantGate(self.conflict[rows], self.gate[rows])

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers.modeling_utils import PreTrainedModel
 
 from emomm_lib.attention.rows import LayerView
-from emomm_lib.chase.equations import Preference, masked_softmax, preference
+from emomm_lib.chase.equations import Preference, head_preference
 from emomm_lib.labels import MODALITIES
 
 Inputs = Literal["layer", "embedded"]
@@ -93,16 +93,36 @@ class Router(nn.Module, PyTorchModelHubMixin):
     def route(self, view: LayerView) -> tuple[Tensor, Tensor]:
         """p and g in one layer of a running model (:class:`emomm_lib.chase.gates.Gate`)."""
         columns = view.query_state.shape[1]
-        present = view.present[:, None]
         if self.inputs == "embedded":
             x = view.embedded.flatten(1)[:, None].expand(-1, columns, -1)
-        else:
-            pi = preference(view.nmas, present[:, None], self.preference_kind).mean(2)
-            states = view.modality_states[:, None].expand(-1, columns, -1, -1)
-            query = view.query_state
-            x = layer_input(query, states.to(query), pi.to(query))
-        conflict, gate = self(x.to(self.mean), present)
-        return conflict.sigmoid(), masked_softmax(gate, present)
+            return view.once((id(self), columns), lambda: self._answer(x, view))
+        pi = head_preference(view, self.preference_kind).mean(2)
+        states = view.modality_states[:, None].expand(-1, columns, -1, -1)
+        query = view.query_state
+        return self._answer(layer_input(query, states.to(query), pi.to(query)), view)
+
+    def _answer(self, x: Tensor, view: LayerView) -> tuple[Tensor, Tensor]:
+        """p and g as :meth:`forward` has them, in fewer operations."""
+        columns = x.shape[1]
+        weight, bias = view.once(id(self), self._first_layers)
+        x = (x.to(self.mean).flatten(0, 1) - self.mean) / self.scale
+        conflict, gate = nn.functional.linear(x, weight, bias).relu().tensor_split(2, -1)
+        shut = view.once((id(self), "shut", columns), lambda: self._shut(view, columns))
+        logits = torch.addmm(shut, gate, self.gate_head.get_parameter("2.weight").T)
+        said = self.conflict_head[2](conflict).sigmoid(), logits.softmax(-1)
+        conflict, shares = (x.unflatten(0, (-1, columns)) for x in said)
+        return conflict[..., 0], view.without_none(shares)
+
+    def _first_layers(self) -> tuple[Tensor, Tensor]:
+        """Weights and biases of both first layers, one below the other."""
+        heads, names = (self.conflict_head, self.gate_head), ("0.weight", "0.bias")
+        weight, bias = (torch.cat([x.get_parameter(name) for x in heads]) for name in names)
+        return weight, bias
+
+    def _shut(self, view: LayerView, columns: int) -> Tensor:
+        """``(B C, 3)`` the gate's last bias, minus infinity where a modality is absent."""
+        bias = view.shut[:, 0].to(self.mean) + self.gate_head.get_parameter("2.bias")
+        return bias.expand(-1, columns, -1).flatten(0, 1)
 
     def take(self, rows: Tensor) -> Router:
         """Itself: it knows no prompt by its place."""

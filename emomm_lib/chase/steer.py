@@ -4,28 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
-from functools import partial
+from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from transformers import PretrainedConfig
 from transformers.modeling_utils import PreTrainedModel
 
 from emomm_lib.attention.hook import instead
 from emomm_lib.attention.record import Trace, record
 from emomm_lib.attention.replay import Prefill, Replayed, replay_decision
-from emomm_lib.attention.rows import Bias, LayerView
+from emomm_lib.attention.rows import Bias, LayerView, exact
 from emomm_lib.chase.equations import (
     Rule,
     SteeringConfig,
     checked_route,
     first_bias,
     gate_bias,
+    head_distance,
+    head_preference,
     inter_bias,
-    intra_bias,
-    js_divergence,
-    preference,
+    lift,
+    probable,
     sharpened,
     significant_tokens,
     target_preference,
@@ -84,33 +85,31 @@ class Steerer:
     ) -> None:
         _check_columns(model, columns)
         configs = [config for _, config in columns]
-        self._layers = model.get_decoder().config.num_hidden_layers
+        text, device = model.get_decoder().config, modality_ids.device
+        self._layers = text.num_hidden_layers
         self.scope = configs[0].scope
         self.first_layer = min(config.first_layer for config in configs)
-        device = modality_ids.device
-        self._ids = modality_ids
-        self._config = {
-            f.name: torch.tensor(
-                [getattr(c, f.name) for c in configs], dtype=torch.float64, device=device
-            )
-            for f in fields(SteeringConfig)
-            if f.type in ("int", "float")
-        }
-        self._kinds = _by_value([c.preference for c in configs], device)
-        self._rules = _by_value([c.rule for c in configs], device)
+        self._ids, self._configs = modality_ids, configs
+        self._kinds = list(dict.fromkeys(config.preference for config in configs))
+        self._rules = list(dict.fromkeys(config.rule for config in configs))
         by_gate: dict[int, list[int]] = {}
         for column, (gate, _) in enumerate(columns):
             by_gate.setdefault(id(gate), []).append(column)
-        self._gates = [
-            (columns[own[0]][0], torch.tensor(own, device=device)) for own in by_gate.values()
-        ]
-        self._fixed = [config.heads for config in configs]
-        self._tempered = any(config.temperature != 1 for config in configs)
+        self._gates: list[tuple[Gate, slice]] = []
+        order: list[int] = []
+        for own in by_gate.values():
+            self._gates.append((columns[own[0]][0], slice(len(order), len(order) + len(own))))
+            order += own
+        # Brought to the device here: in a layer the host would have to wait for it.
+        self._config = _side_by_side(configs, order, text, exact(device), device)
+        self._differs = {
+            n for n in ("sharpness", "temperature") for c in configs if vars(c)[n] != 1
+        }
         self.needs_importance = any(config.beta > 0 for config in configs)
         self._significant: Tensor | None = None
-        self._boost = partial(_boost, self._config)
         if importance is not None:
             self.look_at(importance)
+        self._said: dict[int, tuple[Tensor, Tensor]] = {}
         self._decided: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
 
     def look_at(self, importance: Tensor) -> None:
@@ -125,9 +124,12 @@ class Steerer:
                 f"importance {tuple(importance.shape)} is not of the prompts' shape "
                 f"{tuple(self._ids.shape)}"
             )
-        visual = self._ids == MODALITIES.index("V")
-        chosen, which = self._config["percentile"].unique(return_inverse=True)
-        self._significant = significant_tokens(importance, visual, chosen)[:, which]
+        visual, device = self._ids == MODALITIES.index("V"), self._ids.device
+        every = [config.percentile for config in self._configs]
+        chosen = sorted(set(every))
+        found = significant_tokens(importance, visual, torch.tensor(chosen, device=device))
+        which = torch.tensor([chosen.index(own) for own in every], device=device)
+        self._significant = found[:, which]
 
     def __call__(self, view: LayerView) -> Bias | None:
         if self.needs_importance and self._significant is None:
@@ -135,31 +137,32 @@ class Steerer:
                 "beta above 0 steers towards important visual tokens: give importance "
                 "(emomm_lib.gradient_importance computes it), or set beta=0"
             )
+        config = view.once("config", lambda: _moved(self._config, view.mass.device))
         # In double precision: heads differ little, and which of them are chosen hangs on it.
-        exact = replace(view, mass=view.mass.double())
-        config = {name: value.to(exact.mass) for name, value in self._config.items()}
-        conflict, gate = self._route(exact)
-        gate = sharpened(gate, config["sharpness"][:, None])
-        present = view.present[:, None, None]
-        pi = _chosen(
-            {kind: preference(exact.nmas, present, kind) for kind in self._kinds}, self._kinds
-        )
-        bias = self._bias(config, pi, conflict, gate)
-        bias = torch.where(present, bias, 0.0).to(view.mass)
-        heads = top_heads(js_divergence(pi, gate[:, :, None]), config["top_k"])
-        heads = self._with_fixed(heads, view.layer)
-        works = view.layer >= config["first_layer"]
-        steered = (conflict > config["tau"]) & works & view.present.any(1, keepdim=True)
-        heads = heads & steered[..., None]
-        self._decided[view.layer] = (
-            torch.where(works, conflict, torch.nan).detach(),
-            torch.where(works[:, None], gate, torch.nan).detach(),
-            heads,
-        )
+        pi = _chosen({kind: head_preference(view, kind) for kind in self._kinds}, config)
+        conflict, said = self._route(view, config)
+        if "sharpness" in self._differs:
+            gate = sharpened(said.to(pi), config["sharpness"][:, None])
+        else:
+            # A router's shares sum to 1 in single precision.
+            total = said.sum(-1, keepdim=True, dtype=pi.dtype)
+            gate = said / total.clamp(min=torch.finfo(pi.dtype).tiny)
+        heads = top_heads(head_distance(pi, gate[:, :, None]), config["top_k"])
+        if any(own.heads is not None for own in self._configs):
+            heads = torch.where(config["is_fixed"], config["heads"][view.layer - 1], heads)
+        above = view.once("above", lambda: _above(config, view.some))[view.layer - 1]
+        heads = heads & (conflict > above)[..., None]
+        self._said[view.layer] = conflict.detach(), said.detach()
+        self._decided[view.layer] = conflict.detach(), gate.detach(), heads
+        bias = self._bias(config, pi, conflict, gate).to(view.mass)
         scale = None
-        if self._tempered:
+        if "temperature" in self._differs:
             scale = (1 / config["temperature"]).to(bias)[:, None].expand(*heads.shape)
-        return Bias(heads, bias, scale, self._significant, self._boost)
+        boost = view.once("boost", lambda: _boost_by(config, bias.dtype))
+        fixed = ({head for at, head in c.heads or () if at == view.layer} for c in self._configs)
+        most = max(c.top_k if c.heads is None else len(own)
+                   for c, own in zip(self._configs, fixed, strict=True))  # fmt: skip
+        return Bias(heads, bias, scale, self._significant, boost, most)
 
     def _bias(
         self, config: dict[str, Tensor], pi: Tensor, conflict: Tensor, gate: Tensor
@@ -167,31 +170,39 @@ class Steerer:
         """gamma b ``(B, C, H, 3)``, each column by its own rule (Eq. 12, 13)."""
         epsilon = config["epsilon_a"][:, None]
         strength = (config["eta"] * conflict)[..., None, None]
-        by_head = gate[:, :, None]
         made: dict[Rule, Callable[[], Tensor]] = {
             "preference": lambda: inter_bias(
-                target_preference(pi, by_head, strength), pi, epsilon[:, None]
+                target_preference(pi, gate[:, :, None], strength), pi, epsilon[:, None]
             ),
             "gate": lambda: gate_bias(gate, epsilon)[:, :, None].expand_as(pi),
             "first": lambda: first_bias(gate)[:, :, None].expand_as(pi),
         }
-        bias = _chosen({rule: made[rule]() for rule in self._rules}, self._rules)
+        bias = _chosen({rule: made[rule]() for rule in self._rules}, config)
         return config["gamma"][:, None, None] * bias
 
-    def _route(self, view: LayerView) -> tuple[Tensor, Tensor]:
-        found = [gate.route(view.columns(own)) for gate, own in self._gates]
-        order = torch.cat([own for _, own in self._gates]).argsort()
-        conflict, gate = (torch.cat(parts, 1)[:, order] for parts in zip(*found, strict=True))
-        return checked_route(conflict.to(view.mass), gate.to(view.mass), view.layer)
+    def _route(self, view: LayerView, config: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """p and g as the gates say them, each asked once about all columns that it stands in."""
+        if len(self._gates) == 1:
+            conflict, gate = self._gates[0][0].route(view)
+        else:
+            together = view.columns(config["order"])
+            found = [gate.route(together.columns(own)) for gate, own in self._gates]
+            back = config["back"]
+            conflict, gate = (torch.cat(parts, 1)[:, back] for parts in zip(*found, strict=True))
+        return conflict.to(view.mass.device), gate.to(view.mass.device)
 
-    def _with_fixed(self, heads: Tensor, layer: int) -> Tensor:
-        for column, pairs in enumerate(self._fixed):
-            if pairs is not None:
-                own = [head - 1 for at, head in pairs if at == layer]
-                heads = heads.clone()
-                heads[:, column] = False
-                heads[:, column, own] = True
-        return heads
+    def check(self) -> None:
+        """Raise ``ValueError``, as :func:`checked_route`, where a gate said what is no probability.
+
+        Of all layers that ran since it was last asked, in one look: each has the host wait.
+        """
+        said, self._said = self._said, {}
+        if not said:
+            return
+        every = [probable(x.to(self._ids.device)).all() for pair in said.values() for x in pair]
+        if not bool(torch.stack(every).all()):
+            for layer, (conflict, gate) in said.items():
+                checked_route(conflict, gate, layer)
 
     @property
     def decisions(self) -> Decisions:
@@ -199,14 +210,18 @@ class Steerer:
         expected = range(self.first_layer, self._layers + 1)
         if missing := [layer for layer in expected if layer not in self._decided]:
             raise RuntimeError(f"decoder layers {missing} were to be steered and did not run")
-        conflict, gate, heads = self._decided[self.first_layer]
-        blank = (
-            torch.full_like(conflict, torch.nan),
-            torch.full_like(gate, torch.nan),
-            torch.zeros_like(heads),
-        )
+        device = self._ids.device
+        blank = tuple(torch.zeros_like(x) for x in self._decided[self.first_layer])
         layers = [self._decided.get(layer, blank) for layer in range(1, self._layers + 1)]
-        return Decisions(*(torch.stack(parts, 2) for parts in zip(*layers, strict=True)))
+        conflict, gate, heads = (
+            torch.stack([x.to(device) for x in parts], 2) for parts in zip(*layers, strict=True)
+        )
+        idle = ~self._config["works"].T
+        return Decisions(
+            conflict.to(exact(device)).masked_fill(idle, torch.nan),
+            gate.masked_fill(idle[..., None], torch.nan),
+            heads,
+        )
 
 
 def _check_columns(model: PreTrainedModel, columns: Sequence[tuple[Gate, SteeringConfig]]) -> None:
@@ -230,15 +245,41 @@ def _check_columns(model: PreTrainedModel, columns: Sequence[tuple[Gate, Steerin
         raise ValueError("columns of one pass share a scope; run 'decision' and 'all' apart")
 
 
-def _by_value(values: Sequence[Kind], device: torch.device) -> dict[Kind, Tensor]:
-    """Which columns ``(C,)`` have each value."""
-    return {
-        value: torch.tensor([own == value for own in values], device=device)
-        for value in dict.fromkeys(values)
-    }
+def _side_by_side(
+    configs: Sequence[SteeringConfig],
+    order: Sequence[int],
+    text: PretrainedConfig,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> dict[str, Tensor]:
+    """Numbers of C configurations ``(C,)`` by name, which columns have a kind, and what follows.
+
+    That is ``works`` ``(L, C)`` from l_r on, ``heads`` ``(L, C, H)`` that are fixed in the columns
+    ``is_fixed`` ``(C, 1)``, and ``order``, columns of a gate side by side, with the way ``back``.
+    """
+    names = [f.name for f in fields(SteeringConfig) if f.type in ("int", "float")]
+    table = torch.tensor([[vars(c)[name] for c in configs] for name in names], dtype=dtype)
+    made = dict(zip(names, table.to(device), strict=True))
+    for kind in {kind for c in configs for kind in (c.preference, c.rule)}:
+        made[kind] = torch.tensor([kind in (c.preference, c.rule) for c in configs])
+    shape = text.num_hidden_layers, len(configs), text.num_attention_heads
+    made["heads"] = torch.zeros(shape, dtype=torch.bool)
+    for column, config in enumerate(configs):
+        for layer, head in config.heads or ():
+            made["heads"][layer - 1, column, head - 1] = True
+    made["is_fixed"] = torch.tensor([[config.heads is not None] for config in configs])
+    made["order"] = torch.tensor(order)
+    made["back"] = made["order"].argsort()
+    layers = torch.arange(1, shape[0] + 1, device=device)
+    made["works"] = layers[:, None] >= made["first_layer"]
+    return _moved(made, device)
 
 
-def _chosen(made: dict[Kind, Tensor], columns: dict[Kind, Tensor]) -> Tensor:
+def _moved(tensors: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    return {name: tensor.to(device) for name, tensor in tensors.items()}
+
+
+def _chosen(made: dict[Kind, Tensor], columns: dict[str, Tensor]) -> Tensor:
     """Of ``(B, C, H, 3)`` by name, each column's own."""
     names = list(made)
     result = made[names[0]]
@@ -247,10 +288,17 @@ def _chosen(made: dict[Kind, Tensor], columns: dict[Kind, Tensor]) -> Tensor:
     return result
 
 
-def _boost(config: dict[str, Tensor], mass: Tensor) -> Tensor:
+def _above(config: dict[str, Tensor], some: Tensor) -> Tensor:
+    """``(L, B, C)`` what p must exceed: tau, or infinity where nothing is to be steered."""
+    return torch.where(config["works"][:, None] & some, config["tau"], torch.inf)
+
+
+def _boost_by(config: dict[str, Tensor], dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
     """beta delta for attention ``(B, C or Q, H)`` on S_v (Eq. 14, 15)."""
-    own = {name: config[name].to(mass)[:, None] for name in ("beta", "psi_hat", "epsilon_b")}
-    return own["beta"] * intra_bias(mass, own["psi_hat"], own["epsilon_b"])
+    names = "beta", "psi_hat", "epsilon_b"
+    beta, psi_hat, epsilon = (config[name].to(dtype)[:, None] for name in names)
+    wanted = psi_hat + epsilon
+    return lambda mass: beta * lift(mass, wanted, epsilon)
 
 
 @dataclass(frozen=True)

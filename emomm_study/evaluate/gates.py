@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import itertools
+from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 from transformers.modeling_utils import PreTrainedModel
 
 from emomm_lib import Gate, LayerView
-from emomm_lib.labels import MODALITIES
 
 
 @dataclass(frozen=True)
@@ -26,13 +27,35 @@ class GateByRow:
     gates: tuple[Gate, ...]
     index: Tensor
 
+    _sorted: Tensor = field(init=False, repr=False, compare=False)
+    _back: Tensor = field(init=False, repr=False, compare=False)
+    _own: tuple[tuple[Gate, slice], ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # Here and not in every layer: to see who speaks for whom, the host waits for the device.
+        index, device = self.index.cpu(), self.index.device
+        order = index.argsort(stable=True)
+        asked, counts = (x.tolist() for x in index.unique(return_counts=True))
+        ends = itertools.pairwise(itertools.accumulate(counts, initial=0))
+        own = []
+        for i, (start, end) in zip(asked, ends, strict=True):
+            rows = order[start:end].to(device)
+            own.append((self.gates[int(i)].take(rows), slice(start, end)))
+        object.__setattr__(self, "_sorted", order.to(device))
+        object.__setattr__(self, "_back", order.argsort().to(device))
+        object.__setattr__(self, "_own", tuple(own))
+
     def route(self, view: LayerView) -> tuple[Tensor, Tensor]:
-        conflict = view.mass.new_empty(view.query_state.shape[:2])
-        gate = view.mass.new_empty(*conflict.shape, len(MODALITIES))
-        for i in self.index.unique().tolist():
-            mine = self.index == i
-            p, g = self.gates[i].take(mine).route(view.take(mine))
-            conflict[mine], gate[mine] = p.to(conflict), g.to(gate)
+        if len(self.index) != len(view.mass):
+            raise ValueError(
+                f"the batch has {len(view.mass)} prompts, this gate an index of {len(self.index)}"
+            )
+        together = view.take(self._sorted, view.once((id(self), "known"), dict))
+        said = [
+            gate.route(together.take(own, together.once((id(self), own.start), dict)))
+            for gate, own in self._own
+        ]
+        conflict, gate = (torch.cat(parts)[self._back] for parts in zip(*said, strict=True))
         return conflict, gate
 
     def take(self, rows: Tensor) -> GateByRow:

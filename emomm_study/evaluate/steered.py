@@ -38,7 +38,7 @@ from emomm_study.evaluate.store import (
 )
 from emomm_study.evaluate.unsteered import run_fingerprint
 from emomm_study.failures import Failure
-from emomm_study.systems.interface import Query, Steerable, after
+from emomm_study.systems.interface import Prompt, Query, Steerable, after
 
 STEERING_VERSION = 2
 """Raised whenever a change in ``chase`` can change an answer; part of every fingerprint."""
@@ -231,12 +231,13 @@ class Steering:
                 importance[i, visual[i]] = torch.tensor(known[key], device=self.model.device)
         return importance, found
 
-    def _steer_whole(self, asked: _Asked, method: Method) -> _Column:
+    def _steer_whole(self, asked: _Asked, prompt: Prompt, method: Method) -> _Column:
         """A method that steers every query of the prompt, which is computed again.
 
+        Prompts of a clip that begin alike share nothing here: what is added to a layer's scores
+        hangs on the whole prompt, by its last position, and so the keys of every later layer do.
         The replies whose scores are compared are not steered: letters are what is measured.
         """
-        prompt = self.model.prepare(asked.queries)
         gate = method.source.gate(asked.batch)
         importance = None
         if method.config.beta > 0:
@@ -260,9 +261,11 @@ class Steering:
         """Outcome of each method, those of a kind side by side."""
         results: dict[int, _Column] = {}
         together: dict[Importance | None, list[int]] = {}
+        prompt: Prompt | None = None
         for i, method in enumerate(methods):
             if method.config.scope == "all":
-                results[i] = self._steer_whole(asked, method)
+                prompt = prompt or self.model.prepare(asked.queries)
+                results[i] = self._steer_whole(asked, prompt, method)
             else:
                 kind = method.importance if method.config.beta > 0 else None
                 together.setdefault(kind, []).append(i)

@@ -263,10 +263,12 @@ class Backbone(ABC):
         A row holds all of a clip's video or sound, or none of it.
         """
         embeds = self.model.get_input_embeddings()(tokens.ids)
-        for modality, token in self._placeholder_ids().items():
-            where = (tokens.ids == token) & (tokens.mask > 0)
-            rows = where.any(1).nonzero()[:, 0].tolist()
-            if rows:
+        stand_for = self._placeholder_ids()
+        places = [(tokens.ids == token) & (tokens.mask > 0) for token in stand_for.values()]
+        # Of all modalities at once, for each time the host waits for the device.
+        holding = torch.stack([where.any(1) for where in places]).tolist()
+        for modality, where, held in zip(stand_for, places, holding, strict=True):
+            if rows := [row for row, holds in enumerate(held) if holds]:
                 parts = [clips[row].video if modality == "V" else clips[row].audio for row in rows]
                 embeds = embeds.masked_scatter(where[..., None], torch.cat(parts).to(embeds.dtype))
         return embeds
@@ -337,9 +339,10 @@ class Backbone(ABC):
                 parent, of_parent = step.parent
                 before = done[parent]
                 cache = fork(before.cache, of_parent)
-                mask = torch.cat([before.attention_mask[of_parent], mask], 1)
-                marks = torch.cat([before.modality_ids[of_parent], marks], 1)
-                earlier = (before.trace, of_parent) if states else None
+                own = torch.as_tensor(of_parent, device=self.device)
+                mask = torch.cat([before.attention_mask[own], mask], 1)
+                marks = torch.cat([before.modality_ids[own], marks], 1)
+                earlier = (before.trace, own) if states else None
             embeds = self._embed(piece, [queries[row].clip for row in step.rows])
             positions = _as_taken(piece.positions)
             wanted = states or ((trace or rows) and step.last)

@@ -34,7 +34,7 @@ class Tokens:
         device = self.ids.device
         chosen = torch.as_tensor(rows, device=device)
         first, last = (torch.as_tensor(x, device=device) for x in (start, end))
-        width = int((last - first).max())
+        width = max(y - x for x, y in zip(start, end, strict=True))
         index = last[:, None] - width + torch.arange(width, device=device)
         inside = index >= first[:, None]
         parts = self.ids[chosen], self.mask[chosen], self.marks[chosen], self.positions[:, chosen]
@@ -163,8 +163,9 @@ def schedule(
 
 def fork(cache: Cache, rows: Sequence[int]) -> DynamicCache:
     """A cache of its own for rows of another; a row may be taken several times."""
-    copy = DynamicCache()
+    copy, chosen = DynamicCache(), torch.as_tensor(rows)
     for index, layer in enumerate(cache.layers):
-        chosen = torch.as_tensor(rows, device=layer.keys.device)
+        # Brought to a device once, and not for every layer.
+        chosen = chosen.to(layer.keys.device)
         copy.update(layer.keys[chosen], layer.values[chosen], index)
     return copy

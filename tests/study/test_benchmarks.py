@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import coalitions, measure, recording, steering, store
+from benchmarks import coalitions, gpu, measure, recording, steering, store
 from benchmarks.__main__ import BENCHMARKS, PAGE, main
 from emomm_study.paths import ROOT
 
@@ -258,3 +259,34 @@ def test_a_gpu_that_is_not_there_is_a_plain_error(capsys):
     with pytest.raises(SystemExit):
         main(["--device", "cuda", "--only", BENCHMARKS[0]])
     assert "no GPU is visible" in capsys.readouterr().err
+
+
+def test_the_page_for_an_accelerator_has_a_line_for_everything_and_says_what_ran(tmp_path, capsys):
+    out = tmp_path / "gpu.md"
+    command = ["--size", "tiny", "--device", "cpu", "--repeats", "1", "--tokens", "32"]
+    gpu.main([*command, "--batch", "2", "--out", str(out)])
+    page = out.read_text(encoding="utf-8")
+    assert page in capsys.readouterr().out and "mean nothing" in page
+    lines = {line["what"]: line for line in table(page, "One accelerator: tiny")}
+    assert list(lines) == [
+        "plain", "plain, padded", "record", "steer, decision", "steer, all", "replay, 100",
+        "importance", "answer, 8 prompts",
+    ]  # fmt: skip
+    assert all(TIMING.fullmatch(line["ms"]) for line in lines.values())
+    launched = {name: value(lines[name]["operations a layer"]) for name in list(lines)[:6]}
+    assert launched["plain"] < launched["record"] < launched["steer, decision"] <= 100
+    assert launched["steer, decision"] < launched["steer, all"]
+    assert "attention" in lines["plain"]["attention"]
+
+
+@torch.no_grad()
+def test_the_operations_of_a_pass_are_those_of_its_products_and_of_causal_attention():
+    omni = gpu.load("tiny", "cpu", torch.float32)
+    bench = gpu.Bench.of(omni, 2, 24, torch.float32)
+    omni.model.set_attn_implementation({"text_config": "eager"})
+    with FlopCounterMode(display=False) as found:
+        bench.decoder()
+    # Eager attention also multiplies what a causal mask leaves out: as much again.
+    attention = found.get_flop_counts()["Global"][torch.ops.aten.bmm]
+    assert attention > 0
+    assert bench.operations() == found.get_total_flops() - attention / 2
