@@ -189,6 +189,12 @@ class Steerer:
             found = [gate.route(together.columns(own)) for gate, own in self._gates]
             back = config["back"]
             conflict, gate = (torch.cat(parts, 1)[:, back] for parts in zip(*found, strict=True))
+        expected = view.query_state.shape[:2]
+        if conflict.shape != expected or gate.shape != (*expected, len(MODALITIES)):
+            raise ValueError(
+                f"layer {view.layer}: a gate gives p as {(*expected,)} and g as {(*expected, 3)}; "
+                f"got {tuple(conflict.shape)} and {tuple(gate.shape)}"
+            )
         return conflict.to(view.mass.device), gate.to(view.mass.device)
 
     def check(self) -> None:

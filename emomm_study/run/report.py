@@ -23,6 +23,7 @@ from importlib import metadata
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pandas as pd
 
 import emomm_lib
@@ -259,7 +260,8 @@ def _values(profile: str, notebooks: Sequence[str], runs: Path) -> dict[str, lis
     for stem in notebooks:
         path = recorded(profile, runs) / f"{stem}.csv"
         if path.is_file():
-            rows = read_values(path)[COLUMNS].astype(object)
+            # A value of no clip has no tolerance: it is infinite, which JSON does not know.
+            rows = read_values(path)[COLUMNS].replace([np.inf, -np.inf], np.nan).astype(object)
             found[stem] = rows.where(rows.notna(), None).to_numpy().tolist()
     return found
 

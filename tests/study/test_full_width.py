@@ -14,5 +14,7 @@ def test_seven_heads_that_share_keys_go_the_whole_way_in_the_published_format(tm
     sizes = published_omni.SEVEN_B.narrowed(4)
     assert (sizes.heads, sizes.kv_heads, sizes.hidden // sizes.heads) == (7, 1, 128)
     full_width.check(full_width.go_through(sizes, tmp_path), sizes)
-    written = {path.suffix for path in (tmp_path / "model").glob("model*") if "index" not in path.name}
+    written = {
+        path.suffix for path in (tmp_path / "model").glob("model*") if "index" not in path.name
+    }
     assert written == {".safetensors"}

@@ -43,7 +43,8 @@ def runs(tmp_path, monkeypatch):
     store.write("f2", [answered("a"), failed("b2", "b2: 23 frames in /data/clips/b2.mp4")])
     PredictionStore(tmp_path / "cache" / "predictions.sqlite", "other").begin("f3", PLAIN)
     write_values(
-        pd.DataFrame([["t/x", 0.5, 0.4, 0.6, 0.02, 0.03], ["t/y", 1.0, *[None] * 2, 0.1, 0.1]],
+        pd.DataFrame([["t/x", 0.5, 0.4, 0.6, 0.02, 0.03], ["t/y", 1.0, *[None] * 2, 0.1, 0.1],
+                      ["t/none", *[None] * 3, float("inf"), float("inf")]],
                      columns=COLUMNS).astype(dict.fromkeys(COLUMNS[1:], float)),
         _made(tmp_path / "runs" / "tried" / "values" / "03_some.csv"),
     )  # fmt: skip
@@ -167,7 +168,7 @@ def test_a_value_that_only_one_run_has_is_said(runs):
     one = write(runs)
     (runs / "tried" / "values" / "03_some.csv").unlink()
     lines = differences(one, write(runs))
-    assert len(lines) == 2 and all("nan" in line for line in lines)
+    assert len(lines) == 3 and all("nan" in line for line in lines)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"format": 99}', "{}"])
