@@ -10,7 +10,7 @@ import resource
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -667,6 +667,3 @@ def run_check(
     checked = check_profile(parameters, measure=measure)
     say(report(checked))
     return 0 if checked.go else 1
-
-
-__all__ = ["BackboneCheck", "Checked", "Measured", "Need", "asdict", "check_profile", "report"]

@@ -29,7 +29,6 @@ from emomm_lib.chase.saliency import gradient_importance
 from emomm_study.media.video import Frames
 from emomm_study.systems.backbone import Backbone
 from emomm_study.systems.interface import Media, Query
-from emomm_study.systems.named import Named
 from emomm_study.systems.table import class_of
 
 _ATEN = torch.ops.aten
@@ -66,13 +65,6 @@ def load_weightless(
         raise NotImplementedError(f"{found.__name__} does not say how many tokens a clip becomes")
     kind = type(f"Weightless{found.__name__}", (_Weightless, found), {"placed": device})
     return kind.load(name_or_path, dtype=dtype, device=device, weights=False, **options)
-
-
-def load_named(text: str, *, dtype: str, device: str, pixels: Sequence[int] | None) -> Backbone:
-    """:func:`load_weightless` for a name with options, as a profile has it."""
-    named = Named.of(text)
-    given = {"dtype": dtype, "device": device, "pixels": pixels}
-    return load_weightless(named.path, **given, **named.options)
 
 
 def bytes_of_weights(model: torch.nn.Module) -> int:

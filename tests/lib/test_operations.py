@@ -1,8 +1,8 @@
 """What watching and steering a decoder launch in each layer: few operations, and none that waits.
 
-Before they were counted, a layer that 41 operations compute launched 56 when recorded, and steered 238
-with the decision query alone and 304 with all queries, of which 67 were in double precision; it made
-the host wait five to seven times, and with five routers 36 times.
+Before they were counted, a layer that 41 operations compute launched some 54 when recorded, and steered
+some 236 with the decision query alone and 302 with all queries, of which 67 were in double precision;
+it made the host wait three to seven times.
 """
 
 from __future__ import annotations
