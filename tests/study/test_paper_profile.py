@@ -1,7 +1,8 @@
 """The paper profile from folders to tables: corpora as their owners lay them out, a published model.
 
 The corpora's labels, words and clips are surrogates', and the model is tiny and random; folders,
-files and formats are the real ones, and the profile's parameters are its own.
+files and formats are the real ones, and the profile's parameters are its own. It takes twelve kernels
+and a quarter of an hour of a core, so it runs where ``EMOMM_PROFILE_TESTS=1``.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ from tests import profile_runs, published_omni, true_vocabulary
 
 if not true_vocabulary.installed():
     pytest.skip(f"{true_vocabulary.PACKAGE} is not installed", allow_module_level=True)
+
+if os.environ.get("EMOMM_PROFILE_TESTS") != "1":
+    pytest.skip("takes a quarter of an hour: EMOMM_PROFILE_TESTS=1", allow_module_level=True)
 
 CLIPS, FILMED, MODEL = 24, 12, "tiny-omni"
 SIZES = published_omni.Sizes(layers=2)
