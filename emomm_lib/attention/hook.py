@@ -164,8 +164,8 @@ def watched(model: PreTrainedModel, make: Callable[[int], Watching]) -> Iterator
     """Have a watcher told of every decoder layer; ``make`` is given the number of layers.
 
     The model is left as it was, also after an exception; meanwhile nothing runs as ``torch.compile``
-    has it. Raises ``RuntimeError`` when it is watched
-    already, ``NotImplementedError`` for an architecture or attention implementation that cannot be.
+    has it. Raises ``RuntimeError`` when it is watched already, ``NotImplementedError`` for an
+    architecture or attention implementation that cannot be.
     """
     decoder = model.get_decoder()
     base = decoder.config._attn_implementation

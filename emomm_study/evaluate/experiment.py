@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import MISSING, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -43,6 +44,7 @@ from emomm_study.systems.named import Named
 from emomm_study.systems.table import load_system, shown_name
 
 Ask = Callable[[Sequence[Read]], Iterable[Group]]
+Loaded = TypeVar("Loaded", bound=System)
 AHEAD = 2
 """Batches that are read while the model computes, ..."""
 READERS = 2
@@ -488,6 +490,19 @@ def media_settings(settings: ExperimentSettings) -> MediaSettings:
     )
 
 
+def open_model(settings: ExperimentSettings, load: Callable[..., Loaded] = load_system) -> Loaded:
+    """The model that a profile's parameters describe, opened by ``load``."""
+    named = Named.of(settings.model)
+    folder = located(named.path)
+    return load(
+        folder if folder.is_dir() else named.path,
+        dtype=settings.dtype,
+        device=settings.device,
+        pixels=settings.frame_pixels,
+        **named.options,
+    )
+
+
 def open_experiment(settings: ExperimentSettings) -> Experiment:
     """The experiment that a profile's parameters describe.
 
@@ -501,16 +516,8 @@ def open_experiment(settings: ExperimentSettings) -> Experiment:
     there = with_media(read_manifest(path), roots, partial=s.render_clips is not None)
     clips = there if s.clips is None else part_of(there, s.clips)
     named = Named.of(s.model)
-    folder = located(named.path)
-    model = load_system(
-        folder if folder.is_dir() else named.path,
-        dtype=s.dtype,
-        device=s.device,
-        pixels=s.frame_pixels,
-        **named.options,
-    )
     return Experiment(
-        model,
+        open_model(s),
         clips,
         roots,
         PredictionStore(cache_dir() / "predictions.sqlite", s.profile),
@@ -518,6 +525,6 @@ def open_experiment(settings: ExperimentSettings) -> Experiment:
         s.batch_size,
         keep_encodings=s.keep_encodings,
         name=shown_name(named),
-        model_folder=folder,
+        model_folder=located(named.path),
         part="" if s.clips is None else described(there, clips, s.clips),
     )

@@ -28,7 +28,12 @@ from emomm_study.corpora.manifest import BenchmarkSettings, build_manifest, read
 from emomm_study.corpora.part import described, part_of
 from emomm_study.corpora.scores import Corpus
 from emomm_study.environment import in_gb
-from emomm_study.evaluate.experiment import Experiment, ExperimentSettings, media_settings
+from emomm_study.evaluate.experiment import (
+    Experiment,
+    ExperimentSettings,
+    media_settings,
+    open_model,
+)
 from emomm_study.evaluate.headers import ClipHeaders, blank_clips, count_tokens, read_headers
 from emomm_study.evaluate.parallel import processes_for
 from emomm_study.evaluate.plan import Plan
@@ -168,7 +173,7 @@ def check_profile(
     backbones, refused, measured = [], [], None
     for place, settings in enumerate(ExperimentSettings.of(parameters)):
         try:
-            model = _weightless(settings)
+            model = open_model(settings, size.load_weightless)
         except (NotImplementedError, ValueError, OSError) as error:
             refused.append(f"{settings.model}: {error}")
             continue
@@ -262,18 +267,6 @@ def _distributions(headers: Sequence[ClipHeaders], media: Any) -> dict[str, dict
 
 
 # Models
-
-
-def _weightless(settings: ExperimentSettings) -> Backbone:
-    named = Named.of(settings.model)
-    folder = located(named.path)
-    return size.load_weightless(
-        str(folder) if folder.is_dir() else named.path,
-        dtype=settings.dtype,
-        device=settings.device,
-        pixels=settings.frame_pixels,
-        **named.options,
-    )
 
 
 def _bench(
@@ -551,15 +544,7 @@ def _measured(
     sizes = [sum(per_clip.get(item.sample_id, 0) for item in batch) for batch in plan.batches]
     order = np.argsort(sizes)
     chosen = dict.fromkeys([int(order[-1]), int(order[len(order) // 2])])
-    named = Named.of(settings.model)
-    folder = located(named.path)
-    model = load_system(
-        folder if folder.is_dir() else named.path,
-        dtype=settings.dtype,
-        device=settings.device,
-        pixels=settings.frame_pixels,
-        **named.options,
-    )
+    model = open_model(settings)
     real, rows, agree = replace(bench, model=model, progress=False, processes=1), [], True
     cuda = torch.device(settings.device).type == "cuda"
     for place in chosen:

@@ -15,6 +15,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence, ValuesView
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -52,7 +53,7 @@ class _Weightless:
 
 
 def load_weightless(
-    name_or_path: str, *, dtype: str = "auto", device: str = "cpu", **options: Any
+    name_or_path: str | Path, *, dtype: str = "auto", device: str = "cpu", **options: Any
 ) -> Backbone:
     """A checkpoint as ``table.load_system`` opens it, without its weights.
 

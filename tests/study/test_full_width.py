@@ -14,7 +14,10 @@ def test_seven_heads_that_share_keys_go_the_whole_way_in_the_published_format(tm
     sizes = published_omni.SEVEN_B.narrowed(4)
     assert (sizes.heads, sizes.kv_heads, sizes.hidden // sizes.heads) == (7, 1, 128)
     full_width.check(full_width.go_through(sizes, tmp_path), sizes)
-    written = {
-        path.suffix for path in (tmp_path / "model").glob("model*") if "index" not in path.name
+    model = tmp_path / "model"
+    assert (model / "model.safetensors.index.json").is_file()
+    shards = list(model.glob("model*.safetensors"))
+    assert len(shards) > 2 and {path.suffix for path in model.glob("model*")} == {
+        ".safetensors",
+        ".json",
     }
-    assert written == {".safetensors"}

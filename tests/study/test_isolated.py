@@ -336,6 +336,8 @@ def test_a_caller_who_leaves_ends_what_is_under_way_and_may_come_back(tmp_path):
     queries = [question(clip, "calm"), question(other, "fault:hang")]
     answers = system.ask(queries)
     assert next(answers)[0] == 0
+    while ("fault:hang", "TAV") not in asked(tmp_path / "asked.log"):
+        time.sleep(0.01)
     began = time.monotonic()
     answers.close()
     assert time.monotonic() - began < 30 and len(system.pids) == 1
