@@ -34,11 +34,11 @@ export OMP_NUM_THREADS=1
 # Two sides that take alike: the audit builds on no other notebook, and the small library's tests on
 # none of the study's.
 alone=notebooks/10_paper_audit.ipynb
-"$PYTHON" -m pytest -o cache_dir="$cache/pytest" --nbval-lax --nbval-current-env tests "$alone" \
-    --ignore tests/lib >"$log" 2>&1 &
+options=(--nbval-lax --nbval-current-env --durations=30 --durations-min=5)
+"$PYTHON" -m pytest -o cache_dir="$cache/pytest" "${options[@]}" tests "$alone" --ignore tests/lib >"$log" 2>&1 &
 tests=$!
 notebooks=0
-"$PYTHON" -m pytest -o cache_dir="$cache/pytest-notebooks" --nbval-lax --nbval-current-env \
+"$PYTHON" -m pytest -o cache_dir="$cache/pytest-notebooks" "${options[@]}" \
     notebooks tests/lib --ignore "$alone" || notebooks=$?
 failed=0
 wait "$tests" || failed=$?

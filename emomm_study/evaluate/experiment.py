@@ -490,7 +490,7 @@ def media_settings(settings: ExperimentSettings) -> MediaSettings:
     )
 
 
-def open_model(settings: ExperimentSettings, load: Callable[..., Loaded] = load_system) -> Loaded:
+def open_model(settings: ExperimentSettings, load: Callable[..., Loaded]) -> Loaded:
     """The model that a profile's parameters describe, opened by ``load``."""
     named = Named.of(settings.model)
     folder = located(named.path)
@@ -517,7 +517,7 @@ def open_experiment(settings: ExperimentSettings) -> Experiment:
     clips = there if s.clips is None else part_of(there, s.clips)
     named = Named.of(s.model)
     return Experiment(
-        open_model(s),
+        open_model(s, load_system),
         clips,
         roots,
         PredictionStore(cache_dir() / "predictions.sqlite", s.profile),

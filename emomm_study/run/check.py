@@ -544,7 +544,7 @@ def _measured(
     sizes = [sum(per_clip.get(item.sample_id, 0) for item in batch) for batch in plan.batches]
     order = np.argsort(sizes)
     chosen = dict.fromkeys([int(order[-1]), int(order[len(order) // 2])])
-    model = open_model(settings)
+    model = open_model(settings, load_system)
     real, rows, agree = replace(bench, model=model, progress=False, processes=1), [], True
     cuda = torch.device(settings.device).type == "cuda"
     for place in chosen:
