@@ -105,6 +105,8 @@ OUTPUTS = _outputs()
 """The folder of ``runs`` and ``figures``: the project, or the cache where that is read-only."""
 FIGURES = OUTPUTS / "figures"
 RUNS = OUTPUTS / "runs"
+CHOICES = "choices.json"
+"""The configurations that a run chose, in the folder of its profile."""
 
 
 def located(value: Path | str) -> Path:

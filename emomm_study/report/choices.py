@@ -22,7 +22,8 @@ def choices_table(choices: Mapping[str, Choice], published: SteeringConfig) -> p
 
     First the published configuration; ``tried`` is how many each could choose from, ``tied`` how
     many of these could not be told from the best, ``edge`` says ``yes`` where slightly other
-    standard errors would have changed the choice, and the last columns are the gains in Acc-5 on
+    standard errors would have changed the choice and ``held`` where an earlier one was held to
+    against this run's own, and the last columns are the gains in Acc-5 on
     validation by subset, in points.
     """
     configs = {"as published": published}
@@ -39,7 +40,7 @@ def choices_table(choices: Mapping[str, Choice], published: SteeringConfig) -> p
     subsets = next(iter(choices.values())).gain
     rows["as published"] |= dict.fromkeys(["tried", "tied", "edge", *subsets], "")
     for name, choice in choices.items():
-        edge = "yes" if choice.edge else ""
+        edge = "held" if choice.kept else "yes" if choice.edge else ""
         rows[name] |= {"tried": choice.tried, "tied": choice.tied, "edge": edge}
         rows[name] |= {subset: fixed(100 * gain, 1) for subset, gain in choice.gain.items()}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")

@@ -9,6 +9,7 @@ beside them. Exact numbers (counts, labels, what an integer program solves) stay
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from emomm_study.paths import ROOT, RUNS, whole
+from emomm_study.paths import CHOICES, ROOT, RUNS, whole
 from emomm_study.report import manifest
 from emomm_study.report.formats import DEFAULT, FORMATS, figure_formats
 
@@ -256,11 +257,17 @@ def compare_notebooks(kept: Path, new: Path, notebooks: Iterable[str]) -> Compar
 def commit_notebook(
     profile: str, notebook: str, *, runs: Path = RUNS, root: Path = COMMITTED
 ) -> None:
-    """Put a notebook's values, and the digests of its figures, where they are committed."""
+    """Put a notebook's values, and the digests of its figures, where they are committed.
+
+    With them go a run's choices, which later runs hold to.
+    """
     kept = committed(profile, root)
     new = recorded(profile, runs) / f"{notebook}.csv"
     if new.is_file():
         write_values(read_values(new), kept / new.name)
+    if (chosen := runs / profile / CHOICES).is_file():
+        with whole(kept / CHOICES) as partial:
+            shutil.copyfile(chosen, partial)
     if files := manifest.digests(profile, notebook):
         place = kept / f"{notebook}.sha256"
         manifest.write_digests(files, place, f"figures/{profile}")

@@ -132,6 +132,12 @@ NEEDS = {
         layout="columns video_id, clip_id, label_T, label_A, label_V; one row a clip",
         problem=_file_problem,
     ),
+    "earlier_choices": Need(
+        what="the choices of an earlier run, or null for none",
+        layout="runs/<profile>/choices.json, which notebook 07 writes",
+        problem=_file_problem,
+        rendered=False,
+    ),
     "backbones": Need(
         what="a list of models' weights, each a folder or the id of a downloaded model",
         layout="<model>/config.json, *.safetensors and the processor's files;\n"

@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
+import nbformat
 import pandas as pd
 import pytest
 
 from emomm_lib.chase.equations import SteeringConfig
 from emomm_study import paths
 from emomm_study.evaluate import remembered as remembering
-from emomm_study.evaluate.protocol.choices import Choice, choices_path, read_choices, write_choices
+from emomm_study.evaluate.protocol.choices import (
+    Choice,
+    choices_path,
+    earlier_configs,
+    read_choices,
+    write_choices,
+)
 from emomm_study.evaluate.remembered import remembered, source_digest
 from emomm_study.paths import ROOT
+from emomm_study.report.choices import choices_table, chosen_settings
+from emomm_study.run.profiles import load_profile
 
 CHOICES = {
     "second": Choice(SteeringConfig(first_layer=2, gamma=0.1 + 0.2, heads=((2, 1), (3, 4)), rule="first"),
-                     {"align": -1 / 3, "conflict": 0.1}, 16, 3, True, "published", "controls"),
+                     {"align": -1 / 3, "conflict": 0.1}, 16, 3, True, True, "published", "controls"),
     "first": Choice(SteeringConfig(first_layer=1), {}, 4),
 }  # fmt: skip
 
@@ -114,3 +124,35 @@ def test_a_table_is_made_anew_when_what_can_change_an_answer_is_edited(project, 
     assert len(made) == 1 + matters
     remembered("table", ["other clips"], make)
     assert len(made) == 2 + matters
+
+
+def test_an_earlier_runs_configurations_are_read_whatever_they_were_made_for():
+    write_choices(CHOICES, "mini", "f")
+    found = earlier_configs(str(choices_path("mini")))
+    assert found == {name: choice.config for name, choice in CHOICES.items()}
+    assert earlier_configs(None) == {}
+
+
+def test_earlier_choices_that_are_missing_or_damaged_name_the_parameter():
+    with pytest.raises(FileNotFoundError, match="nowhere.json is missing; set earlier_choices"):
+        earlier_configs("nowhere.json")
+    write_choices(CHOICES, "mini", "f")
+    choices_path("mini").write_text("{}")
+    with pytest.raises(ValueError, match="holds no choices .*; set earlier_choices"):
+        earlier_configs(str(choices_path("mini")))
+
+
+def test_the_committed_choices_are_what_the_mini_profile_holds_to():
+    """And what the committed notebook prints of each."""
+    held = earlier_configs(load_profile("mini")["earlier_choices"])
+    notebook = nbformat.read(ROOT / "notebooks" / "07_main_results.ipynb", as_version=4)
+    [printed] = [
+        output.text
+        for cell in notebook.cells
+        if "chosen_settings(choices)" in cell.source
+        for output in cell.outputs
+    ]
+    rows = {name: Choice(config, {}, tried=1) for name, config in held.items()}
+    [first] = [config for name, config in held.items() if name == "CHASE"]
+    shown = chosen_settings(choices_table(rows, replace(first, psi_hat=0.3, percentile=80.0)))
+    assert shown.to_string() == printed.rstrip("\n")

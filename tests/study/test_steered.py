@@ -55,6 +55,7 @@ from emomm_study.evaluate.protocol import (
 from emomm_study.evaluate.protocol.cross_fit import cross_fit, speaker_folds
 from emomm_study.evaluate.protocol.fit import fit_router
 from emomm_study.evaluate.protocol.tune import (
+    HELD,
     NEGLIGIBLE,
     Candidate,
     choose,
@@ -868,7 +869,7 @@ def tried_hits(truth: dict[str | int, np.ndarray], subsets: np.ndarray) -> pd.Da
                        variant=hits["method"].where(tried_, 0).astype(int))  # fmt: skip
 
 
-def chosen_by_loops(truth, subsets, order, baseline) -> int:
+def chosen_by_loops(truth, subsets, order, baseline, times=1.0) -> int:
     """The rule, written once more with loops over clips."""
 
     def mean(own, names):
@@ -890,14 +891,14 @@ def chosen_by_loops(truth, subsets, order, baseline) -> int:
     safe = [
         i for i, own in enumerate(rows)
         if mean(baseline, ["align"]) - mean(own, ["align"])
-        <= max(error(baseline, own, ["align"]), NEGLIGIBLE)
+        <= max(times * error(baseline, own, ["align"]), NEGLIGIBLE)
     ] or list(range(len(rows)))  # fmt: skip
     best = max(mean(rows[i], both) for i in safe)
-    leaders = [rows[i] for i in safe if best - mean(rows[i], both) <= NEGLIGIBLE]
+    leaders = [rows[i] for i in safe if best - mean(rows[i], both) <= times * NEGLIGIBLE]
     for i in order:
         for own in leaders:
             gap = mean(own, both) - mean(rows[i], both)
-            if i in safe and gap <= max(error(own, rows[i], both), NEGLIGIBLE):
+            if i in safe and gap <= max(times * error(own, rows[i], both), NEGLIGIBLE):
                 return i
     raise AssertionError
 
@@ -911,7 +912,7 @@ def test_the_choice_is_the_simplest_within_one_standard_error_of_the_best(seed, 
     truth = {str(i): np.clip(common + apart * rng.normal(size=42) / 3, 0, 1) for i in range(count)}
     truth["baseline"] = common
     order = list(rng.permutation(count))
-    place, tied, _ = simplest_tied(
+    place, tied, *_ = simplest_tied(
         hits_of(truth, subsets), [str(i) for i in range(count)], order, "baseline"
     )
     assert place == chosen_by_loops(truth, subsets, order, common)
@@ -925,9 +926,9 @@ def test_last_bits_do_not_move_a_choice_that_is_not_said_to_be_on_the_edge(seed,
     subsets = np.repeat(["align", "conflict", "missing"], 20)
     truth = {str(i): rng.random(60) for i in range(5)} | {"baseline": rng.random(60)}
     names, order = [str(i) for i in range(5)], [3, 0, 4, 1, 2]
-    place, _, edge = simplest_tied(hits_of(truth, subsets), names, order, "baseline")
+    place, _, edge, _ = simplest_tied(hits_of(truth, subsets), names, order, "baseline")
     moved = {n: own + 1e-4 * noise.normal(size=60) for n, own in truth.items()}
-    again, _, _ = simplest_tied(hits_of(moved, subsets), names, order, "baseline")
+    again, *_ = simplest_tied(hits_of(moved, subsets), names, order, "baseline")
     assert again == place or edge
 
 
@@ -943,8 +944,43 @@ def test_which_of_two_equal_leaders_is_ahead_by_a_last_bit_does_not_matter(bit):
         "1": default + 0.02 + bit + 0.3 * noise,
         "2": default + 0.02 + 0.1 * noise,
     }
-    place, tied, _ = simplest_tied(hits_of(rows, subsets), ["0", "1", "2"], [0, 1, 2])
+    place, tied, *_ = simplest_tied(hits_of(rows, subsets), ["0", "1", "2"], [0, 1, 2])
     assert (place, tied) == (0, 3)
+
+
+@given(st.integers(0, 10**6), st.integers(0, 4), st.floats(0.0, 0.4))
+@settings(max_examples=60, deadline=None)
+def test_an_earlier_choice_is_held_to_within_one_and_a_half_standard_errors_of_the_best(
+    seed, earlier, apart
+):
+    rng = np.random.default_rng(seed)
+    subsets, common = np.repeat(["align", "conflict", "missing"], 14), rng.random(42)
+    truth = {str(i): np.clip(common + apart * rng.normal(size=42), 0, 1) for i in range(5)}
+    hits = hits_of(truth | {"baseline": common}, subsets)
+    names, order = [str(i) for i in range(5)], [3, 0, 4, 1, 2]
+    alone, tied, edge, kept = simplest_tied(hits, names, order, "baseline")
+    assert not kept
+    # Among those that are good enough, an order that begins with one finds it.
+    first = [earlier, *(i for i in order if i != earlier)]
+    near = chosen_by_loops(truth | {"baseline": common}, subsets, first, common, HELD) == earlier
+    expected = (
+        (earlier, tied, edge, True) if near and earlier != alone else (alone, tied, edge, False)
+    )
+    assert simplest_tied(hits, names, order, "baseline", earlier) == expected
+
+
+def test_an_earlier_choice_that_is_no_candidate_or_much_worse_is_not_held_to():
+    subsets, rng = np.repeat(["align", "conflict", "missing"], 20), np.random.default_rng(0)
+    rows = {0: rng.random(60) / 3, 1: 0.3 + rng.random(60) / 2, 2: 0.3 + rng.random(60) / 2}
+    hits = tried_hits(rows | {"baseline": rng.random(60) / 3}, subsets)
+    candidate = tried("x", {"tau": 0.7}, {"tau": 0.1}, {"tau": 0.2})
+    [alone] = choose([candidate], hits).values()
+    other = candidate.configs[3 - candidate.configs.index(alone.config)]
+    [held] = choose([candidate], hits, {"x": other, "y": candidate.configs[0]}).values()
+    assert held.config == other and held.kept and not alone.kept
+    assert held.gain != alone.gain
+    for earlier in (candidate.configs[0], config(tau=0.3)):
+        assert choose([candidate], hits, {"x": earlier}) == {"x": alone}
 
 
 def test_of_one_clip_nothing_is_told_apart():

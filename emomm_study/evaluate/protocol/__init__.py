@@ -4,7 +4,12 @@
 chooses configurations, ``choices`` keeps them, ``score`` measures.
 """
 
-from emomm_study.evaluate.protocol.choices import Choice, read_choices, write_choices
+from emomm_study.evaluate.protocol.choices import (
+    Choice,
+    earlier_configs,
+    read_choices,
+    write_choices,
+)
 from emomm_study.evaluate.protocol.score import (
     baseline,
     cross_fitted,
@@ -32,6 +37,7 @@ __all__ = [
     "Study",
     "baseline",
     "cross_fitted",
+    "earlier_configs",
     "fractions",
     "on_test",
     "profiled_heads",

@@ -26,6 +26,9 @@ CRITERION = ("conflict", "missing")
 """Subsets that count equally where methods are compared, among what does not lower Align."""
 NEGLIGIBLE = 1e-4
 """Differences of probability below this are none: a hundredth of a point."""
+HELD = 1.5
+"""Standard errors that an earlier choice may lie behind the best and still be held to. Training
+makes last bits large: between makes of processor a difference moves by a tenth of one and more."""
 
 
 def search(
@@ -131,7 +134,11 @@ def subset_means(hits: pd.DataFrame, column: str = "right") -> pd.DataFrame:
     return (total[column] / total["asked"]).unstack("subset")
 
 
-def tuned(study: Study, candidates: Sequence[Candidate]) -> dict[str, Choice]:
+def tuned(
+    study: Study,
+    candidates: Sequence[Candidate],
+    earlier: Mapping[str, SteeringConfig] | None = None,
+) -> dict[str, Choice]:
     """Each candidate's configuration, chosen on the validation split (:func:`choose`)."""
     clips = study.split("valid")
     methods = study.trained([m for candidate in candidates for m in candidate.methods()])
@@ -142,14 +149,21 @@ def tuned(study: Study, candidates: Sequence[Candidate]) -> dict[str, Choice]:
         plain = plain.assign(method=BASELINE, protocol="validation", variant=0)
         return subset_hits(clips, pd.concat([answers, plain]))
 
-    return choose(candidates, study.remembered("validation", clips, methods, measure))
+    hits = study.remembered("validation", clips, methods, measure)
+    return choose(candidates, hits, earlier)
 
 
-def choose(candidates: Iterable[Candidate], hits: pd.DataFrame) -> dict[str, Choice]:
+def choose(
+    candidates: Iterable[Candidate],
+    hits: pd.DataFrame,
+    earlier: Mapping[str, SteeringConfig] | None = None,
+) -> dict[str, Choice]:
     """Each candidate's configuration by :func:`simplest_tied`, Align not lowered.
 
     ``hits`` is by :func:`subset_hits` of the candidates' methods and of :data:`BASELINE`, the
-    unsteered model, all on the same validation clips.
+    unsteered model, all on the same validation clips. What was chosen ``earlier``, by name, is held
+    to where it is among a candidate's configurations and lies within :data:`HELD` standard errors
+    of the best: so a run on another machine answers for the same configurations.
     """
     plain = hits[hits["method"] == BASELINE]
     before = subset_means(plain).loc[BASELINE]
@@ -158,8 +172,13 @@ def choose(candidates: Iterable[Candidate], hits: pd.DataFrame) -> dict[str, Cho
         own = hits[hits["method"] == candidate.name]
         own = own.assign(method=own["variant"].astype(str))
         names = [str(i) for i in range(len(candidate.configs))]
-        place, tied, edge = simplest_tied(
-            pd.concat([own, plain]), names, candidate.simplest_first(), BASELINE
+        known = earlier.get(candidate.name) if earlier else None
+        place, tied, edge, kept = simplest_tied(
+            pd.concat([own, plain]),
+            names,
+            candidate.simplest_first(),
+            BASELINE,
+            candidate.configs.index(known) if known in candidate.configs else None,
         )
         chosen[candidate.name] = Choice(
             config=candidate.configs[place],
@@ -169,6 +188,7 @@ def choose(candidates: Iterable[Candidate], hits: pd.DataFrame) -> dict[str, Cho
             tried=len(names),
             tied=tied,
             edge=edge,
+            kept=kept,
         )
     return chosen
 
@@ -187,8 +207,12 @@ def profiled_heads(study: Study, *parts: float) -> tuple[tuple[tuple[int, int], 
 
 
 def simplest_tied(
-    hits: pd.DataFrame, names: Sequence[str], order: Sequence[int], baseline: str | None = None
-) -> tuple[int, int, bool]:
+    hits: pd.DataFrame,
+    names: Sequence[str],
+    order: Sequence[int],
+    baseline: str | None = None,
+    earlier: int | None = None,
+) -> tuple[int, int, bool, bool]:
     """Which of some methods to take: the simplest that cannot be told from the best.
 
     Judged by the mean probability of the ground truth's class: what accuracy would be if answers
@@ -200,8 +224,12 @@ def simplest_tied(
     nor the last bits of a processor decide. Differences are paired, their errors over clips; less
     than a hundredth of a point is none.
 
-    Returns the place in ``names``, how many are tied, and whether the choice is on the edge:
-    standard errors a tenth larger or smaller would have changed it.
+    ``earlier`` is the place of what was chosen before. It is taken while it would be among the tied
+    by :data:`HELD` standard errors, on Align and behind the best.
+
+    Returns the place in ``names``, how many are tied, whether the choice is on the edge (standard
+    errors a tenth larger or smaller would have changed it), and whether the earlier one was kept in
+    the place of another.
     """
     measured = _Measured.of(hits[hits["method"].isin({*names, baseline})])
     if not set(CRITERION) & set(measured.subsets):
@@ -209,10 +237,12 @@ def simplest_tied(
             f"there is nothing to choose by: validation clips are of {measured.subsets}, none of "
             f"{CRITERION}"
         )
-    (place, tied), *others = (
-        measured.simplest(names, order, baseline, times) for times in (1.0, 0.9, 1.1)
-    )
-    return place, tied, any(other != place for other, _ in others)
+    tied, *others = (measured.tied(names, baseline, times) for times in (1.0, 0.9, 1.1))
+    place, *moved = (next(i for i in order if own[i]) for own in (tied, *others))
+    edge = any(other != place for other in moved)
+    if earlier in (None, place) or not measured.tied(names, baseline, HELD)[earlier]:
+        return place, int(tied.sum()), edge, False
+    return earlier, int(tied.sum()), edge, True
 
 
 @dataclass(frozen=True, eq=False)
@@ -256,10 +286,8 @@ class _Measured:
         error = np.sqrt((apart**2).sum(1) * count / (count - 1)) if count > 1 else np.inf
         return mean[leader] - mean[rows] <= np.maximum(times * error, NEGLIGIBLE)
 
-    def simplest(
-        self, names: Sequence[str], order: Sequence[int], baseline: str | None, times: float
-    ) -> tuple[int, int]:
-        """As :func:`simplest_tied`, with ``times`` a standard error."""
+    def tied(self, names: Sequence[str], baseline: str | None, times: float) -> np.ndarray:
+        """``(names,)`` bool: what cannot be told from the best, by ``times`` a standard error."""
         rows = np.array([self.methods[name] for name in names])
         allowed = np.ones(len(rows), bool)
         if baseline is not None and "align" in self.subsets:
@@ -269,5 +297,4 @@ class _Measured:
         # Of leaders that are equal but for last bits, what is tied with any is tied.
         leaders = rows[mean >= mean.max() - times * NEGLIGIBLE]
         tied = [self._behind(rows, leader, CRITERION, times) for leader in leaders]
-        tied = allowed & np.any(tied, axis=0)
-        return next(i for i in order if tied[i]), int(tied.sum())
+        return allowed & np.any(tied, axis=0)
