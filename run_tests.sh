@@ -8,7 +8,7 @@
 #   ./run_tests.sh tests/lib/test_labels.py -k polarity
 #
 # Tests of the widgets need chromium on PATH; without one they are skipped, or fail where
-# EMOMM_BROWSER_TESTS=1. The paper profile runs whole, on a tiny model, where EMOMM_PROFILE_TESTS=1.
+# EMOMM_BROWSER_TESTS=1.
 
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
@@ -31,15 +31,16 @@ tests=
 trap 'rm -f "$log"; [[ -z $tests ]] || kill "$tests" 2>/dev/null || true' EXIT
 # One thread: processes that spin for the same cores take several times as long.
 export OMP_NUM_THREADS=1
-# Two sides that take alike: the audit builds on no other notebook, and the small library's tests on
-# none of the study's.
-alone=notebooks/10_paper_audit.ipynb
+# Two sides that take alike: the audit builds on no other notebook, and the small library's tests and
+# the paper profile's on none of the study's.
+alone=notebooks/10_paper_audit.ipynb profile=tests/study/test_paper_profile.py
 options=(--nbval-lax --nbval-current-env --durations=30 --durations-min=5)
-"$PYTHON" -m pytest -o cache_dir="$cache/pytest" "${options[@]}" tests "$alone" --ignore tests/lib >"$log" 2>&1 &
+"$PYTHON" -m pytest -o cache_dir="$cache/pytest" "${options[@]}" tests "$alone" \
+    --ignore tests/lib --ignore "$profile" >"$log" 2>&1 &
 tests=$!
 notebooks=0
 "$PYTHON" -m pytest -o cache_dir="$cache/pytest-notebooks" "${options[@]}" \
-    notebooks tests/lib --ignore "$alone" || notebooks=$?
+    notebooks tests/lib "$profile" --ignore "$alone" || notebooks=$?
 failed=0
 wait "$tests" || failed=$?
 tests=
