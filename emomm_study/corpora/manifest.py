@@ -15,7 +15,6 @@ import pandera.pandas as pa
 import pyarrow
 import pyarrow.parquet
 from numpy.typing import ArrayLike, NDArray
-from sklearn.model_selection import StratifiedGroupKFold
 
 from emomm_lib.labels import (
     CLASSES,
@@ -183,6 +182,9 @@ def assign_splits(clips: pd.DataFrame, ratios: Sequence[int] = RATIOS, seed: int
     ``ValueError`` when a corpus has fewer speakers than folds, or hardly any clips, and for labels
     that are no class.
     """
+    # Takes a second, which a notebook that reads a manifest need not wait.
+    from sklearn.model_selection import StratifiedGroupKFold
+
     ratios = np.array(ratios, dtype=int) // math.gcd(*ratios)
     if len(ratios) != len(SPLITS) or (ratios < 1).any():
         raise ValueError(f"ratios are three positive integers for {SPLITS}, got {ratios.tolist()}")
