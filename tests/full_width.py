@@ -113,7 +113,7 @@ def go_through(
         name: own.set_index("coalition").loc[list(COALITIONS), LETTERS].to_numpy(float)
         for name, own in rows.groupby("method")
     }
-    states = bench.states(clips).query_state.numpy()
+    states = bench.states(clips).query_state[:].numpy()
     return Went(letters, bench.traces().mass, states, model)
 
 

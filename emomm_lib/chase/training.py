@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,9 @@ from emomm_lib.attention.record import Trace
 from emomm_lib.chase.equations import Preference, masked_softmax, preference
 from emomm_lib.chase.router import Inputs, Router, layer_input
 from emomm_lib.chase.targets import Agreement, conflict_target, correctness, gate_target
+
+Batch = tuple[Tensor, Tensor, Tensor]
+"""Which prompts, and what :meth:`RouterStates.inputs` gives of them."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,18 @@ class RouterStates:
             query = self.query_state[rows, layers]
             x = layer_input(query, self.modality_states[rows, layers], pi.to(query))
         return x.to(router.mean), present[:, None].to(router.mean.device)
+
+    def batches(self, router: Router, order: Iterable[Tensor]) -> Iterator[Batch]:
+        """:meth:`inputs` of some rows after others."""
+        for rows in order:
+            yield rows, *self.inputs(router, rows)
+
+    def in_order(self, router: Router, most: int = 512) -> Iterator[Batch]:
+        """Batches of all prompts: of ``most``, or of fewer whose inputs take 128 MiB."""
+        width = router.mean.nbytes * (self.query_state.shape[1] - router.first_layer + 1)
+        return self.batches(
+            router, torch.arange(len(self.index)).split(min(most, max(1, 2**27 // width)))
+        )
 
 
 @dataclass(frozen=True)
@@ -221,8 +237,9 @@ def train_router(
         for epoch in range(1, settings.epochs + 1):
             router.train()
             total = 0.0
-            for rows in torch.randperm(count, generator=order).split(settings.batch_size):
-                loss = _loss(router, states, targets, rows, settings)
+            drawn = torch.randperm(count, generator=order).split(settings.batch_size)
+            for rows, *given in states.batches(router, drawn):
+                loss = _loss(router, targets, rows, given, settings)
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
@@ -244,8 +261,7 @@ def routed(router: Router, states: RouterStates, batch_size: int = 512) -> tuple
     """
     router.eval()
     parts = []
-    for rows in torch.arange(len(states.index)).split(batch_size):
-        x, present = states.inputs(router, rows)
+    for _, x, present in states.in_order(router, batch_size):
         conflict, gate = router(x, present)
         parts.append((conflict.sigmoid().cpu(), masked_softmax(gate, present).cpu()))
     conflicts, gates = zip(*parts, strict=True)
@@ -256,8 +272,8 @@ def _standardize(router: Router, states: RouterStates) -> None:
     """Set the shift and scale of a router's inputs from the prompts it is trained on."""
     count, total = 0, router.mean.double() * 0
     squares = total.clone()
-    for rows in torch.arange(len(states.index)).split(512):
-        x = states.inputs(router, rows)[0].double().flatten(0, 1)
+    for _, x, _ in states.in_order(router):
+        x = x.double().flatten(0, 1)
         count, total, squares = count + len(x), total + x.sum(0), squares + x.square().sum(0)
     mean = total / count
     deviation = (squares / count - mean.square()).clamp(min=0).sqrt()
@@ -268,13 +284,13 @@ def _standardize(router: Router, states: RouterStates) -> None:
 
 def _loss(
     router: Router,
-    states: RouterStates,
     targets: RouterTargets,
     rows: Tensor,
+    given: Sequence[Tensor],
     settings: TrainingSettings,
 ) -> Tensor:
-    """Eq. 10 on some of the prompts."""
-    conflict, gate = router(*states.inputs(router, rows))
+    """Eq. 10 on some of the prompts, whose inputs are ``given``."""
+    conflict, gate = router(*given)
     return router_loss(
         conflict,
         gate,
@@ -296,8 +312,8 @@ def _validate(
 ) -> dict[str, float]:
     router.eval()
     loss = 0.0
-    for rows in torch.arange(len(states.index)).split(512):
-        loss += float(_loss(router, states, targets, rows, settings)) * len(rows)
+    for rows, *given in states.in_order(router):
+        loss += float(_loss(router, targets, rows, given, settings)) * len(rows)
     conflict, gate = routed(router, states)
     mixed = targets.right.any(1) & (targets.right != states.present).any(1)
     first = gate.mean(1).argmax(-1, keepdim=True)

@@ -29,7 +29,12 @@ from emomm_study.evaluate.parallel import in_order, processes_for
 from emomm_study.evaluate.plan import Item, Plan, make_plan
 from emomm_study.evaluate.questions import ANSWERING, Group, Held, readable
 from emomm_study.evaluate.results import with_media
-from emomm_study.evaluate.states import COALITIONS as STATE_COALITIONS, Key, StateStore
+from emomm_study.evaluate.states import (
+    COALITIONS as STATE_COALITIONS,
+    Key,
+    StateStore,
+    kept_as,
+)
 from emomm_study.evaluate.steered import SteeredRun, Steering, asked_alike, steering_fingerprint
 from emomm_study.evaluate.store import Prediction, PredictionStore, Written
 from emomm_study.evaluate.unsteered import Decoding, Unsteered, run_fingerprint
@@ -117,7 +122,8 @@ class Experiment:
     def state_store(self) -> StateStore:
         """Where hidden states of this run are kept, beside the store of its answers."""
         folder = self.store.path.parent / "states" / self.store.path.stem
-        return StateStore(folder / self.fingerprint)
+        dtype = kept_as(self.steerable("keeping states").model.dtype)
+        return StateStore(folder / self.fingerprint, dtype)
 
     @cached_property
     def reader(self) -> Reader:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import ClassVar
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -15,6 +20,76 @@ from torch import Tensor
 from emomm_study.paths import whole
 
 Key = tuple[str, ...]
+Stamp = tuple[int, int]
+"""Of a file: when it was changed last, in ns, and its bytes."""
+_DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32, "F64": torch.float64}
+
+
+def _stamp(status: os.stat_result) -> Stamp:
+    return status.st_mtime_ns, status.st_size
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Where the tensors of one file lie in it.
+
+    Attributes
+    ----------
+    file, stamp
+        The file, and what it was when its keys were listed.
+    tensors
+        Of each tensor of floating-point numbers its precision, shape and first byte.
+    """
+
+    file: Path
+    stamp: Stamp
+    tensors: Mapping[str, tuple[torch.dtype, tuple[int, ...], int]]
+
+    @classmethod
+    def of(cls, file: Path, stamp: Stamp) -> Shard:
+        """The layout of a safetensors file; raises ``ValueError`` where it is not what it was."""
+        with _opened(file, stamp) as shard:
+            length = int.from_bytes(shard.read(8), "little")
+            header = json.loads(shard.read(length))
+        tensors = {
+            name: (_DTYPES[x["dtype"]], tuple(x["shape"]), 8 + length + x["data_offsets"][0])
+            for name, x in header.items()
+            if x.get("dtype") in _DTYPES
+        }
+        return cls(file, stamp, tensors)
+
+    def rows(self, name: str, rows: Sequence[int], layers: range) -> Iterator[Tensor]:
+        """Of each row in turn some layers, ``(layers, ...)``; the next overwrites what it gave.
+
+        Read and not memory-mapped: mapped pages count as the process's memory, and a file that is
+        cut off meanwhile would end the process. The file is open only until the last row is read.
+        Raises ``ValueError`` where it is no longer what it was.
+        """
+        dtype, (_, depth, *rest), first = self.tensors[name]
+        buffer = torch.empty(len(layers), *rest, dtype=dtype)
+        place = memoryview(buffer.view(torch.uint8).numpy()).cast("B")
+        width = prod(rest) * dtype.itemsize
+        with _opened(self.file, self.stamp) as shard:
+            for row in rows:
+                shard.seek(first + (row * depth + layers.start) * width)
+                if shard.readinto(place) != len(place):
+                    raise _changed(self.file)
+                yield buffer
+
+
+def _opened(file: Path, stamp: Stamp) -> io.FileIO:
+    try:
+        shard = open(file, "rb", buffering=0)
+    except FileNotFoundError:
+        raise _changed(file) from None
+    if _stamp(os.fstat(shard.fileno())) != stamp:
+        shard.close()
+        raise _changed(file)
+    return shard
+
+
+def _changed(file: Path) -> ValueError:
+    return ValueError(f"{file} has changed since it was listed; read what it held again")
 
 
 class ShardStore:
@@ -29,7 +104,7 @@ class ShardStore:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        self._shards: dict[Path, tuple[tuple[int, int], list[Key]]] = {}
+        self._shards: dict[Path, tuple[Stamp, list[Key]]] = {}
         self._place: dict[Key, tuple[Path, int]] = {}
         self.refresh()
 
@@ -37,8 +112,7 @@ class ShardStore:
         """Find what has come and gone since, by other processes too."""
         found = {}
         for file in sorted(self.folder.glob("*.safetensors")):
-            status = file.stat()
-            stamp = status.st_mtime_ns, status.st_size
+            stamp = _stamp(file.stat())
             before = self._shards.get(file)
             same = before is not None and before[0] == stamp
             found[file] = before if same else (stamp, self._keys_of(file))

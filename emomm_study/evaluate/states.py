@@ -1,33 +1,147 @@
-"""Hidden states that a router reads, on disk."""
+"""Hidden states that a router reads, on disk, and read as they are asked for."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cached_property, reduce
+from itertools import groupby
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from emomm_lib.chase.training import RouterStates
-from emomm_study.evaluate.shards import ShardStore
+from emomm_lib.attention.rows import wide
+from emomm_lib.chase.router import Router
+from emomm_lib.chase.training import Batch, RouterStates
+from emomm_study.evaluate.shards import Shard, ShardStore
 
 COALITIONS = ("TAV", "TA", "TV", "AV")
 """A conflict needs two modalities, and so does a gate."""
-_PARTS = ("query_state", "modality_states", "mass", "counts")
+_LAYERED = ("query_state", "modality_states", "mass")
+_PARTS = (*_LAYERED, "counts")
+_HALVES = (torch.bfloat16, torch.float16)
 Key = tuple[str, str, str]
 """(sample_id, coalition, version), as in a plan."""
+
+
+def kept_as(dtype: torch.dtype) -> torch.dtype:
+    """The precision in which states of a model of this precision are kept.
+
+    That of the model where it is half, else float32 as they are recorded. The decision query's
+    state is then kept exactly: it is the residual stream, which the model has in no other. Mean
+    states of modalities, made in float32, are rounded, which overflows nowhere, as a mean is no
+    larger than what it is of. All layers are kept: which of them a router reads is its own choice.
+    """
+    return dtype if dtype in _HALVES else torch.float32
+
+
+@dataclass(frozen=True, eq=False)
+class OnDisk:
+    """A tensor ``(N, L, ...)``, at least float32, of which what is asked for is read from files.
+
+    ``x[rows]`` and ``x[rows, layers]`` are tensors, as of a tensor; layers are a number or a slice
+    without a step. Raises ``IndexError`` as a tensor does, ``ValueError`` when a file is no longer
+    what it was.
+
+    Attributes
+    ----------
+    place
+        ``(N, 2)`` int64: which of the shards each row is in, and which of its rows it is.
+    """
+
+    name: str
+    shards: Sequence[Shard]
+    place: Tensor
+
+    @property
+    def shape(self) -> torch.Size:
+        return torch.Size([len(self.place), *self.shards[0].tensors[self.name][1][1:]])
+
+    @cached_property
+    def dtype(self) -> torch.dtype:
+        found = {shard.tensors[self.name][0] for shard in self.shards}
+        return wide(reduce(torch.promote_types, found))
+
+    def __len__(self) -> int:
+        return len(self.place)
+
+    def __getitem__(self, at: object) -> Tensor:
+        rows, layers = at if isinstance(at, tuple) else (at, slice(None))
+        place, chosen = self.place[rows], range(self.shape[1])[layers]
+        one = isinstance(chosen, int)
+        if not one and chosen.step != 1:
+            raise IndexError("layers are a number or a slice without a step")
+        read = range(chosen, chosen + 1) if one else chosen
+        tail = len(read), *self.shape[2:]
+        found = torch.empty(*place.shape[:-1], *tail, dtype=self.dtype)
+        if found.numel():
+            self._read(place.view(-1, 2).numpy(), read, found.view(-1, *tail))
+        return found.squeeze(place.dim() - 1) if one else found
+
+    def _read(self, place: np.ndarray, layers: range, found: Tensor) -> None:
+        """Fill ``found`` ``(n, layers, ...)``, file after file."""
+        order = np.lexsort((place[:, 1], place[:, 0]))
+        for number, own in groupby(order, lambda i: place[i, 0]):
+            where = list(own)
+            rows = self.shards[number].rows(self.name, place[where, 1].tolist(), layers)
+            for i, row in zip(where, rows, strict=True):
+                found[i] = row
+
+    def view(self, rows: Tensor) -> OnDisk:
+        """Some of the rows; nothing is read."""
+        return replace(self, place=self.place[rows])
+
+
+class StoredStates(RouterStates):
+    """States that stay on disk: its fields but ``index`` and ``counts`` are :class:`OnDisk`.
+
+    Of each batch just the layers that a router reads are read, the next batch by a thread while
+    the one before is computed with.
+    """
+
+    def take(self, rows: np.ndarray | Tensor) -> StoredStates:
+        """Some of the prompts; nothing is read."""
+        chosen = torch.as_tensor(rows)
+        parts = (getattr(self, name).view(chosen) for name in _LAYERED)
+        index = self.index.iloc[chosen.numpy()].reset_index(drop=True)
+        return StoredStates(index, *parts, self.counts[chosen])
+
+    def batches(self, router: Router, order: Iterable[Tensor]) -> Iterator[Batch]:
+        """What ``RouterStates.batches`` gives."""
+        with ThreadPoolExecutor(1) as thread:
+            before = None
+            for rows in order:
+                after = rows, thread.submit(self.inputs, router, rows)
+                if before is not None:
+                    yield before[0], *before[1].result()
+                before = after
+            if before is not None:
+                yield before[0], *before[1].result()
+
+    @cached_property
+    def digest(self) -> str:
+        """:func:`states_digest`, for which the last layer of all prompts is read once."""
+        return _digest(self)
 
 
 class StateStore(ShardStore):
     """States of one run, by :data:`Key`.
 
-    They are kept in the trace's precision: float32 for models of half precision, too.
+    Hidden states are written in ``dtype`` (:func:`kept_as`), attention as it comes. Files in any
+    precision are read.
     """
 
     content = "recorded states"
+
+    def __init__(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__(folder)
+        self.dtype = dtype
 
     def write(self, keys: Sequence[Key], parts: Sequence[Tensor]) -> None:
         """Keep the states of some prompts: the fields of ``RouterStates`` after its index.
@@ -37,14 +151,18 @@ class StateStore(ShardStore):
         tensors = dict(zip(_PARTS, (x.contiguous() for x in parts), strict=True))
         if odd := {n: len(x) for n, x in tensors.items() if len(x) != len(keys)}:
             raise ValueError(f"states of {len(keys)} prompts have rows {odd}")
+        if self.dtype in _HALVES:
+            for name in ("query_state", "modality_states"):
+                tensors[name] = tensors[name].to(self.dtype)
         self._keep(keys, tensors)
 
     def read(
         self, sample_ids: Collection[str], coalitions: Collection[str] = COALITIONS
-    ) -> RouterStates:
+    ) -> StoredStates:
         """States of some clips, by sample and coalition; the latest version of each.
 
-        Raises ``ValueError`` when there are none.
+        Only counts are read now. Raises ``ValueError`` when there are none, or where files hold
+        states of several shapes.
         """
         self.refresh()
         wanted = set(sample_ids)
@@ -56,25 +174,47 @@ class StateStore(ShardStore):
         if not rows:
             raise ValueError(f"{self.folder} holds no states of these {len(wanted)} clips")
         order = sorted(rows)
-        by_file: dict[Path, list[tuple[int, int]]] = {}
-        for place, (file, row) in enumerate(rows[key] for key in order):
-            by_file.setdefault(file, []).append((row, place))
-        parts: list[Tensor | None] = [None] * len(_PARTS)
-        for file, pairs in by_file.items():
-            source, target = (torch.tensor(x) for x in zip(*pairs, strict=True))
+        files = sorted({file for file, _ in rows.values()})
+        number = {file: i for i, file in enumerate(files)}
+        place = torch.tensor([(number[rows[key][0]], rows[key][1]) for key in order])
+        shards = [self._layout(file) for file in files]
+        for shard in shards:
+            if (own := _shapes(shard)) != (first := _shapes(shards[0])):
+                raise ValueError(f"{shard.file} holds states of shapes {own}, others of {first}")
+        counts = []
+        for file in files:
             with safe_open(file, "pt") as shard:
-                for i, name in enumerate(_PARTS):
-                    found = shard.get_tensor(name)
-                    if parts[i] is None:
-                        parts[i] = found.new_empty(len(order), *found.shape[1:])
-                    parts[i][target] = found[source]
-        return RouterStates(pd.DataFrame(order, columns=["sample_id", "coalition"]), *parts)
+                counts.append(shard.get_tensor("counts"))
+        ends = torch.tensor([0, *(len(x) for x in counts)]).cumsum(0)
+        found = torch.cat(counts)[ends[place[:, 0]] + place[:, 1]]
+        index = pd.DataFrame(order, columns=["sample_id", "coalition"])
+        return StoredStates(index, *(OnDisk(name, shards, place) for name in _LAYERED), found)
+
+    def _layout(self, file: Path) -> Shard:
+        stamp, keys = self._shards[file]
+        shard = Shard.of(file, stamp)
+        held = {name: x[1][0] for name, x in shard.tensors.items()}
+        if held != dict.fromkeys(_LAYERED, len(keys)):
+            raise ValueError(
+                f"{file} holds rows {held} for {len(keys)} prompts; delete it, and what it held is "
+                "computed again"
+            )
+        return shard
+
+
+def _shapes(shard: Shard) -> dict[str, tuple[int, ...]]:
+    return {name: shape[1:] for name, (_, shape, _) in sorted(shard.tensors.items())}
 
 
 def states_digest(states: RouterStates) -> str:
     """Of the prompts, and of what was recorded of them in the last layer."""
+    return states.digest if isinstance(states, StoredStates) else _digest(states)
+
+
+def _digest(states: RouterStates) -> str:
     found = hashlib.sha256(states.index.to_csv(index=False).encode())
-    last = states.mass, states.query_state, states.modality_states
-    for part in (*(values[:, -1] for values in last), states.counts):
-        found.update(part.float().contiguous().numpy().tobytes())
+    parts = [(x, (-1,)) for x in (states.mass, states.query_state, states.modality_states)]
+    for part, at in (*parts, (states.counts, ())):
+        for rows in torch.arange(len(states.index)).split(1024):
+            found.update(part[rows, *at].float().contiguous().numpy().tobytes())
     return found.hexdigest()[:16]

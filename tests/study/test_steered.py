@@ -654,7 +654,7 @@ def some_states(keys, seed=0):
 
 
 def parts_of(states):
-    return [states.query_state, states.modality_states, states.mass, states.counts]
+    return [states.query_state[:], states.modality_states[:], states.mass[:], states.counts]
 
 
 def assert_states(found, keys, parts):
