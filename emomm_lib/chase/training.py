@@ -20,6 +20,8 @@ from emomm_lib.chase.targets import Agreement, conflict_target, correctness, gat
 
 Batch = tuple[Tensor, Tensor, Tensor]
 """Which prompts, and what :meth:`RouterStates.inputs` gives of them."""
+AT_ONCE = 2**27
+"""Bytes of inputs beyond which fewer prompts are gone through at a time."""
 
 
 @dataclass(frozen=True)
@@ -86,11 +88,10 @@ class RouterStates:
             yield rows, *self.inputs(router, rows)
 
     def in_order(self, router: Router, most: int = 512) -> Iterator[Batch]:
-        """Batches of all prompts: of ``most``, or of fewer whose inputs take 128 MiB."""
+        """Batches of all prompts: of ``most``, or fewer where their inputs are large."""
         width = router.mean.nbytes * (self.query_state.shape[1] - router.first_layer + 1)
-        return self.batches(
-            router, torch.arange(len(self.index)).split(min(most, max(1, 2**27 // width)))
-        )
+        size = min(most, max(1, AT_ONCE // width))
+        return self.batches(router, torch.arange(len(self.index)).split(size))
 
 
 @dataclass(frozen=True)

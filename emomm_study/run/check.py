@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from emomm_lib.chase.training import AT_ONCE
 from emomm_lib.labels import COALITIONS
 from emomm_study.corpora.ch_sims import load_ch_sims
 from emomm_study.corpora.clips import CorpusTable, corpus_roots
@@ -38,7 +39,7 @@ from emomm_study.evaluate.headers import ClipHeaders, blank_clips, count_tokens,
 from emomm_study.evaluate.parallel import processes_for
 from emomm_study.evaluate.plan import Plan
 from emomm_study.evaluate.results import with_media
-from emomm_study.evaluate.states import COALITIONS as STATE_COALITIONS
+from emomm_study.evaluate.states import COALITIONS as STATE_COALITIONS, kept_as
 from emomm_study.evaluate.steered import GRADIENT_TOKENS
 from emomm_study.evaluate.store import Prediction, PredictionStore, StoredTrace
 from emomm_study.paths import RUNS, cache_dir, located
@@ -51,6 +52,10 @@ from emomm_study.systems.table import DRIVER, load_system, shown_name
 
 HEADROOM = 1.1
 """Of memory: what is needed over what is counted, for kernels and an allocator's gaps."""
+_COPIES_OF_A_BATCH = 6
+"""Of a router's inputs: read, put side by side, one waiting, and three in a forward."""
+_COPIES_OF_A_LAYER = 3.3
+"""With the original, while scikit-learn standardizes and fits: measured."""
 WEIGHTS, ENCODERS, DECODER = "weights", "encoders, a batch", "decoder, a batch"
 GRADIENT = "gradient importance (beta above 0)"
 _ROWS = 512
@@ -436,11 +441,14 @@ def _on_disk(
         for item in items
         for coalition in item.coalitions
     )
-    a_state = 4 * model.layers * (4 * width + 3 * model.heads) + 4 * 3
+    number = kept_as(model.model.dtype).itemsize
+    a_state = model.layers * (4 * width * number + 3 * model.heads * 4) + 3 * 8
+    prompts = len(bench.clips) * len(STATE_COALITIONS)
+    read = bytes_of_states(prompts, model.layers, width, processes_for(settings.device))
     found = {
         "answers and attention, on disk": left * bytes_of_a_row(model.layers, model.heads),
         "states of routers, on disk": stated * a_state,
-        "states of routers, in memory": len(bench.clips) * len(STATE_COALITIONS) * a_state,
+        "states of routers, in memory": read,
     }
     if settings.keep_encodings:
         here = {item.sample_id for items in plan.batches for item in items}
@@ -448,6 +456,16 @@ def _on_disk(
             blank[name].video.nbytes + blank[name].audio.nbytes for name in here & set(blank)
         )
     return found
+
+
+def bytes_of_states(prompts: int, layers: int, width: int, processes: int) -> float:
+    """The most that states take in memory, which are read from the disk as they are needed.
+
+    Batches while routers train side by side, of which several copies are there at once; or what
+    a probe reads, one layer of all prompts, and scikit-learn's copies.
+    """
+    batch = min(AT_ONCE, prompts * layers * 4 * (4 * width + 3))
+    return max(_COPIES_OF_A_BATCH * batch * processes, _COPIES_OF_A_LAYER * prompts * 16 * width)
 
 
 def bytes_of_a_row(layers: int, heads: int) -> float:
@@ -464,7 +482,7 @@ def bytes_of_a_row(layers: int, heads: int) -> float:
 
 def _others(found: Mapping[str, float], clips: int, settings: ExperimentSettings) -> Iterator[Need]:
     """Main memory and the disk of the cache."""
-    states = 2 * found["states of routers, in memory"]
+    states = found["states of routers, in memory"]
     there = _main_memory()
     fewer = int(clips * there / states) if states else clips
     advice = f"take a part of the clips, {fewer:,} or fewer"
