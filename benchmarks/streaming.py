@@ -34,7 +34,7 @@ from emomm_lib.chase.equations import SteeringConfig
 from emomm_lib.chase.router import Router
 from emomm_lib.chase.training import RouterStates, RouterTargets, TrainingSettings, train_router
 from emomm_lib.labels import CLASSES, MODALITIES
-from emomm_study.evaluate.states import COALITIONS, StateStore, StoredStates
+from emomm_study.evaluate.states import COALITIONS, StateStore
 from emomm_study.paths import cache_dir
 
 SHARD = 64
@@ -112,16 +112,10 @@ def parts(states: RouterStates) -> Iterator[tuple[RouterStates, RouterTargets]]:
         yield part, RouterTargets.of(part, clips)
 
 
-def in_memory(states: StoredStates) -> RouterStates:
-    """All of the states at once."""
-    layered = (states.query_state[:], states.modality_states[:], states.mass[:])
-    return RouterStates(states.index, *layered, states.counts)
-
-
 def measured(kind: str, folder: Path, prompts: int, shape: Shape) -> tuple[float, float]:
     """Seconds that a line takes, and MiB that the process had at most; in a fresh process."""
     store = StateStore(folder)
-    states = store.read([f"{i:06d}" for i in range(-(-prompts // 4))])
+    states = store.read([f"{i:06d}" for i in range(-(-prompts // 4))], hold=0)
     forget(folder)
     Path("/proc/self/clear_refs").write_text("5")
     start = time.perf_counter()
@@ -140,7 +134,7 @@ def measured(kind: str, folder: Path, prompts: int, shape: Shape) -> tuple[float
         for _ in states.batches(router, drawn.split(shape.settings.batch_size)):
             pass
     else:
-        held = in_memory(states) if kind == HELD else states
+        held = states.held() if kind == HELD else states
         train, validation = parts(held)
         train_router(*train, shape.settings, "", validation=validation, progress=False)
     return time.perf_counter() - start, _status("VmHWM") / 1024

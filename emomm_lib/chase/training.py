@@ -20,7 +20,7 @@ from emomm_lib.chase.targets import Agreement, conflict_target, correctness, gat
 
 Batch = tuple[Tensor, Tensor, Tensor]
 """Which prompts, and what :meth:`RouterStates.inputs` gives of them."""
-AT_ONCE = 2**27
+AT_ONCE = 2**26
 """Bytes of inputs beyond which fewer prompts are gone through at a time."""
 
 

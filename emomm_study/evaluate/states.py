@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from itertools import groupby
@@ -26,6 +27,10 @@ COALITIONS = ("TAV", "TA", "TV", "AV")
 _LAYERED = ("query_state", "modality_states", "mass")
 _PARTS = (*_LAYERED, "counts")
 _HALVES = (torch.bfloat16, torch.float16)
+HELD = 2**29
+"""Bytes of states that are rather held in memory: small batches take longer to read than to use."""
+AHEAD = 2
+"""Batches that are read ahead: a disk gives more to several who ask."""
 Key = tuple[str, str, str]
 """(sample_id, coalition, version), as in a plan."""
 
@@ -101,8 +106,8 @@ class OnDisk:
 class StoredStates(RouterStates):
     """States that stay on disk: its fields but ``index`` and ``counts`` are :class:`OnDisk`.
 
-    Of each batch just the layers that a router reads are read, the next batch by a thread while
-    the one before is computed with.
+    Of each batch just the layers that a router reads are read, and the next :data:`AHEAD` batches
+    by as many threads while one is computed with.
     """
 
     def take(self, rows: np.ndarray | Tensor) -> StoredStates:
@@ -112,17 +117,28 @@ class StoredStates(RouterStates):
         index = self.index.iloc[chosen.numpy()].reset_index(drop=True)
         return StoredStates(index, *parts, self.counts[chosen])
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all states in memory."""
+        parts = (getattr(self, name) for name in _LAYERED)
+        return sum(x.shape.numel() * x.dtype.itemsize for x in parts)
+
+    def held(self) -> RouterStates:
+        """All of them in memory."""
+        parts = (getattr(self, name)[:] for name in _LAYERED)
+        return RouterStates(self.index, *parts, self.counts)
+
     def batches(self, router: Router, order: Iterable[Tensor]) -> Iterator[Batch]:
         """What ``RouterStates.batches`` gives."""
-        with ThreadPoolExecutor(1) as thread:
-            before = None
+        coming: deque[tuple[Tensor, Future]] = deque()
+        with ThreadPoolExecutor(AHEAD) as threads:
             for rows in order:
-                after = rows, thread.submit(self.inputs, router, rows)
-                if before is not None:
-                    yield before[0], *before[1].result()
-                before = after
-            if before is not None:
-                yield before[0], *before[1].result()
+                coming.append((rows, threads.submit(self.inputs, router, rows)))
+                if len(coming) > AHEAD:
+                    rows, found = coming.popleft()
+                    yield rows, *found.result()
+            for rows, found in coming:
+                yield rows, *found.result()
 
     @cached_property
     def digest(self) -> str:
@@ -157,12 +173,17 @@ class StateStore(ShardStore):
         self._keep(keys, tensors)
 
     def read(
-        self, sample_ids: Collection[str], coalitions: Collection[str] = COALITIONS
-    ) -> StoredStates:
+        self,
+        sample_ids: Collection[str],
+        coalitions: Collection[str] = COALITIONS,
+        *,
+        hold: int = HELD,
+    ) -> RouterStates:
         """States of some clips, by sample and coalition; the latest version of each.
 
-        Only counts are read now. Raises ``ValueError`` when there are none, or where files hold
-        states of several shapes.
+        In memory where they take no more than ``hold`` bytes there, else :class:`StoredStates`, of
+        which only counts are read now; every number is the same. Raises ``ValueError`` when there
+        are none, or where files hold states of several shapes.
         """
         self.refresh()
         wanted = set(sample_ids)
@@ -188,7 +209,8 @@ class StateStore(ShardStore):
         ends = torch.tensor([0, *(len(x) for x in counts)]).cumsum(0)
         found = torch.cat(counts)[ends[place[:, 0]] + place[:, 1]]
         index = pd.DataFrame(order, columns=["sample_id", "coalition"])
-        return StoredStates(index, *(OnDisk(name, shards, place) for name in _LAYERED), found)
+        states = StoredStates(index, *(OnDisk(name, shards, place) for name in _LAYERED), found)
+        return states.held() if states.nbytes <= hold else states
 
     def _layout(self, file: Path) -> Shard:
         stamp, keys = self._shards[file]

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import coalitions, gpu, measure, recording, steering, store
+from benchmarks import coalitions, gpu, measure, recording, steering, store, streaming
 from benchmarks.__main__ import BENCHMARKS, PAGE, main
 from emomm_study.paths import ROOT
 
@@ -277,6 +277,25 @@ def test_the_page_for_an_accelerator_has_a_line_for_everything_and_says_what_ran
     assert launched["plain"] < launched["record"] < launched["steer, decision"] <= 100
     assert launched["steer, decision"] < launched["steer, all"]
     assert "attention" in lines["plain"]["attention"]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is measured on Linux")
+def test_streaming_reads_of_the_disk_what_its_table_says(tmp_path, capsys):
+    command = ["--layers", "4", "--hidden", "16", "--heads", "2", "--router", "8", "--in-memory"]
+    streaming.main([*command, "--prompts", "70", "--folder", str(tmp_path)])
+    page = capsys.readouterr().out
+    assert "mean nothing" in page and list(tmp_path.iterdir()) == []
+    lines = {line["what"]: line for line in table(page, "Router: states on disk, while it trains")}
+    assert list(lines) == [streaming.READ, streaming.BATCHES, streaming.TRAIN, streaming.HELD]
+    for line in lines.values():
+        assert value(line["peak, MiB"]) > 50 and value(line["prompts a second"]) > 0
+    # l_r is 2 of 4 at the published depth, so that three of four layers are read.
+    shape = streaming.Shape(4, 16, 2, 8)
+    assert shape.settings.first_layer == 2
+    assert shape.read_of(streaming.BATCHES) == 3 * (2 * 4 * 16 + 4 * 2 * 3)
+    kept = streaming.write(tmp_path / "s", 70, shape)
+    files = sum(file.stat().st_size for file in kept.folder.iterdir())
+    assert 0 < files - 70 * shape.read_of(streaming.READ) < 16_000
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -212,3 +213,24 @@ def test_errors_of_a_profile_are_the_preflights_own(monkeypatch, capsys):
         monkeypatch.delenv(name, raising=False)
     assert pipeline.main(["--profile", "paper", "--check"]) == 1
     assert "The paper profile cannot start; nothing was run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_disk_that_states_take_is_what_was_foreseen(corpus, tmp_path, dtype):
+    model = load_system(MODELS["omni-mini"], dtype=dtype)
+    own = bench(model, corpus, tmp_path / "s.sqlite")
+    plan = own.plan(corpus[1], COALITIONS, traces=True, states=True)
+    settings = SimpleNamespace(keep_encodings=False, device="cpu")
+    found = check._on_disk(own, plan, pd.DataFrame(), {}, settings)
+    own.states(corpus[1])
+    files = list(own.state_store.folder.iterdir())
+    # Beside the numbers a file has the names of what it holds.
+    there = sum(file.stat().st_size for file in files)
+    assert 0 < there - found["states of routers, on disk"] < 4000 * len(files)
+
+
+def test_states_take_no_more_memory_for_more_prompts_but_for_one_layer_that_a_probe_reads():
+    few, many = (check.bytes_of_states(n, 28, 3584, 1) for n in (400, 4000))
+    assert few == many
+    assert check.bytes_of_states(16_000, 28, 3584, 1) == pytest.approx(3.3 * 16_000 * 4 * 3584 * 4)
+    assert check.bytes_of_states(16_000, 28, 3584, 1) < 4e9 < 16_000 * 28 * 4 * 3584 * 4

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 
 from emomm_lib.chase.router import Router
 from emomm_lib.chase.training import (
+    AT_ONCE,
     RouterStates,
     RouterTargets,
     TrainingSettings,
@@ -64,7 +65,7 @@ def written(folder, *, dtype=torch.float32, shard=7, keys=KEYS):
 @pytest.fixture(scope="module")
 def both(tmp_path_factory):
     store, held = written(tmp_path_factory.mktemp("states"))
-    return store.read(CLIPS), held
+    return store.read(CLIPS, hold=0), held
 
 
 def manifest():
@@ -143,10 +144,23 @@ def test_a_view_of_a_view_is_what_a_copy_of_a_copy_would_be(both, first, second)
     assert states_digest(mine) == states_digest(copy)
 
 
+def test_what_is_small_is_held_in_memory_and_equals_what_is_not(tmp_path):
+    store, held = written(tmp_path)
+    stored = store.read(CLIPS, hold=0)
+    most = sum(getattr(held, name).nbytes for name in FIELDS)
+    assert stored.nbytes == most
+    for hold, kind in ((most, RouterStates), (most - 1, StoredStates)):
+        found = store.read(CLIPS, hold=hold)
+        assert type(found) is kind
+        for name in (*FIELDS, "counts"):
+            assert torch.equal(getattr(found, name)[:], getattr(held, name))
+        assert states_digest(found) == states_digest(held)
+
+
 def test_taking_prompts_and_reading_the_store_reads_no_state(tmp_path, monkeypatch):
     store, held = written(tmp_path)
     monkeypatch.setattr(Shard, "rows", lambda *_: pytest.fail("states were read"))
-    some = store.read(CLIPS).take(np.arange(9)).take([4, 2])
+    some = store.read(CLIPS, hold=0).take(np.arange(9)).take([4, 2])
     assert torch.equal(some.counts, held.counts[[4, 2]])
     assert RouterTargets.of(some, manifest()).gate.shape == (2, 3)
     with pytest.raises(pytest.fail.Exception, match="states were read"):
@@ -214,8 +228,8 @@ def test_a_probe_sees_the_same_from_disk(both):
 def test_many_prompts_are_gone_through_in_batches_whose_inputs_stay_small(both, monkeypatch):
     router = a_router(first_layer=1)
     assert [len(rows) for rows, *_ in both[0].in_order(router, 20)] == [20, 20, 4]
-    # As wide as 2^27 / 5 bytes a prompt, in four layers.
-    monkeypatch.setattr(router, "mean", torch.empty(2**27 // 4 // 4 // 5, device="meta"))
+    # Five prompts of four layers fill what is read at once.
+    monkeypatch.setattr(router, "mean", torch.empty(AT_ONCE // 4 // 4 // 5, device="meta"))
     with monkeypatch.context() as patched:
         patched.setattr(RouterStates, "inputs", lambda *_: (torch.empty(0), torch.empty(0)))
         assert [len(rows) for rows, *_ in both[1].in_order(router)] == [5] * 8 + [4]
@@ -227,7 +241,7 @@ def test_many_prompts_are_gone_through_in_batches_whose_inputs_stay_small(both, 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_half_precision_halves_the_hidden_states_and_nothing_else(tmp_path, dtype):
     store, held = written(tmp_path, dtype=dtype)
-    stored = store.read(CLIPS)
+    stored = store.read(CLIPS, hold=0)
     for name in FIELDS[:2]:
         mine, whole = getattr(stored, name), getattr(held, name)
         assert mine.dtype == torch.float32
@@ -248,7 +262,7 @@ def test_states_that_a_half_precise_model_had_are_kept_exactly(tmp_path):
         query = (torch.randn(5, LAYERS, SIZE) * (1e5 if dtype == torch.bfloat16 else 1)).to(dtype)
         store = StateStore(tmp_path / str(dtype), kept_as(dtype))
         store.write(keys, [query.float(), *parts(5)[1:]])
-        found = store.read(CLIPS)
+        found = store.read(CLIPS, hold=0)
         order = [keys.index((*key, "1")) for key in found.index.itertuples(index=False)]
         assert torch.equal(found.query_state[:], query.float()[order])
         assert found.query_state[:].isfinite().all()
@@ -263,7 +277,7 @@ def test_files_in_full_precision_from_before_are_read_beside_those_in_half(tmp_p
     store = StateStore(tmp_path, torch.bfloat16)
     assert store.known() == set(KEYS[:4])
     store.write(KEYS[4:8], parts(4, 1))
-    found = store.read(CLIPS)
+    found = store.read(CLIPS, hold=0)
     for name, old, new in zip(FIELDS[:2], parts(4), parts(4, 1), strict=False):
         kept = dict(zip(KEYS, [*old, *new.bfloat16().float()], strict=False))
         for i, key in enumerate(found.index.itertuples(index=False)):
@@ -283,7 +297,7 @@ def one_file(tmp_path):
 @pytest.mark.parametrize("what", ["cut", "removed", "written anew"])
 def test_a_file_that_has_changed_since_is_named_and_never_read_as_it_is_not(one_file, what):
     store, _, file = one_file
-    states = store.read(CLIPS).take(np.arange(3))
+    states = store.read(CLIPS, hold=0).take(np.arange(3))
     states.mass[0]
     if what == "cut":
         os.truncate(file, file.stat().st_size - 1)
@@ -301,7 +315,7 @@ def test_a_file_that_has_changed_since_is_named_and_never_read_as_it_is_not(one_
 
 def test_a_file_that_is_cut_off_while_it_is_read_ends_in_an_error(one_file):
     store, _, file = one_file
-    states = store.read(CLIPS)
+    states = store.read(CLIPS, hold=0)
     [shard] = states.mass.shards
     rows = shard.rows("query_state", [0, len(KEYS) - 1], range(LAYERS))
     next(rows)
@@ -316,12 +330,12 @@ def test_a_file_with_fewer_rows_than_keys_and_one_of_another_shape_are_refused(t
     tensors = dict(zip(names, parts(2), strict=True))
     save_file(tensors, tmp_path / "a.safetensors", text)
     with pytest.raises(ValueError, match=r"a.safetensors holds rows .* for 3 prompts"):
-        StateStore(tmp_path).read(CLIPS)
+        StateStore(tmp_path).read(CLIPS, hold=0)
     save_file(dict(zip(names, parts(3), strict=True)), tmp_path / "a.safetensors", text)
     wider = [torch.zeros(1, LAYERS, SIZE + 1), *parts(1)[1:]]
     StateStore(tmp_path).write(KEYS[4:5], wider)
     with pytest.raises(ValueError, match="holds states of shapes"):
-        StateStore(tmp_path).read(CLIPS)
+        StateStore(tmp_path).read(CLIPS, hold=0)
 
 
 def test_no_file_stays_open(both):
