@@ -39,7 +39,7 @@ from emomm_study.evaluate.headers import ClipHeaders, blank_clips, count_tokens,
 from emomm_study.evaluate.parallel import processes_for
 from emomm_study.evaluate.plan import Plan
 from emomm_study.evaluate.results import with_media
-from emomm_study.evaluate.states import COALITIONS as STATE_COALITIONS, kept_as
+from emomm_study.evaluate.states import COALITIONS as STATE_COALITIONS, HELD, kept_as
 from emomm_study.evaluate.steered import GRADIENT_TOKENS
 from emomm_study.evaluate.store import Prediction, PredictionStore, StoredTrace
 from emomm_study.paths import RUNS, cache_dir, located
@@ -444,7 +444,8 @@ def _on_disk(
     number = kept_as(model.model.dtype).itemsize
     a_state = model.layers * (4 * width * number + 3 * model.heads * 4) + 3 * 8
     prompts = len(bench.clips) * len(STATE_COALITIONS)
-    read = bytes_of_states(prompts, model.layers, width, processes_for(settings.device))
+    shape = model.layers, width, model.heads
+    read = bytes_of_states(prompts, *shape, processes_for(settings.device))
     found = {
         "answers and attention, on disk": left * bytes_of_a_row(model.layers, model.heads),
         "states of routers, on disk": stated * a_state,
@@ -458,14 +459,18 @@ def _on_disk(
     return found
 
 
-def bytes_of_states(prompts: int, layers: int, width: int, processes: int) -> float:
-    """The most that states take in memory, which are read from the disk as they are needed.
+def bytes_of_states(prompts: int, layers: int, width: int, heads: int, processes: int) -> float:
+    """The most that states take in memory while routers train.
 
-    Batches while routers train side by side, of which several copies are there at once; or what
-    a probe reads, one layer of all prompts, and scikit-learn's copies.
+    Few are held there, and their split as well. Many are read in batches, of which several copies
+    are there at once, in each of the processes that train side by side; and a probe reads one layer
+    of all prompts, of which scikit-learn makes copies.
     """
-    batch = min(AT_ONCE, prompts * layers * 4 * (4 * width + 3))
-    return max(_COPIES_OF_A_BATCH * batch * processes, _COPIES_OF_A_LAYER * prompts * 16 * width)
+    whole = prompts * layers * 4 * (4 * width + 3 * heads)
+    if whole <= HELD:
+        return 2 * whole
+    batches = _COPIES_OF_A_BATCH * AT_ONCE * processes
+    return max(batches, _COPIES_OF_A_LAYER * prompts * 4 * 4 * width)
 
 
 def bytes_of_a_row(layers: int, heads: int) -> float:

@@ -229,8 +229,10 @@ def test_the_disk_that_states_take_is_what_was_foreseen(corpus, tmp_path, dtype)
     assert 0 < there - found["states of routers, on disk"] < 4000 * len(files)
 
 
-def test_states_take_no_more_memory_for_more_prompts_but_for_one_layer_that_a_probe_reads():
-    few, many = (check.bytes_of_states(n, 28, 3584, 1) for n in (400, 4000))
-    assert few == many
-    assert check.bytes_of_states(16_000, 28, 3584, 1) == pytest.approx(3.3 * 16_000 * 4 * 3584 * 4)
-    assert check.bytes_of_states(16_000, 28, 3584, 1) < 4e9 < 16_000 * 28 * 4 * 3584 * 4
+def test_many_states_take_no_more_memory_but_for_the_one_layer_that_a_probe_reads():
+    shape = 28, 3584, 28
+    held, few, more, many = (check.bytes_of_states(n, *shape, 1) for n in (100, 400, 1600, 16_000))
+    assert held == 2 * 100 * 28 * (4 * 3584 + 28 * 3) * 4
+    assert few == more
+    assert many == pytest.approx(3.3 * 16_000 * 4 * 3584 * 4)
+    assert many < 4e9 < 16_000 * 28 * 4 * 3584 * 2
