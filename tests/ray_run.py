@@ -79,7 +79,7 @@ class _Telling:
         return self._model.compute(queries, **options)
 
     def _note(self, queries) -> None:
-        texts = sorted({query.text for query in queries})
+        texts = sorted({query.transcript for query in queries})
         with (self._told.folder / ASKED).open("a") as log:
             log.write(json.dumps([os.getpid(), texts]) + "\n")
         pause = self._told.folder / PAUSE

@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 Ask = Unsteered | Steering
 STARTS = 3
 """Workers in a row that may be lost before one of them is ready; and tries to start Ray."""
+PROBE = 60.0
+"""Seconds that a cluster may take to do nothing, where it is there."""
 VIDEOS = 4
 """Videos in which a worker looks for people at a time."""
 LOST = "WorkerLost"
@@ -208,6 +210,8 @@ def imported() -> ModuleType:
     # It reports who uses it to its makers, where nobody says no.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Ray's workers give way to all else on a machine (nice 15); here they are the run.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     try:
         import ray
     except ImportError as error:
@@ -216,6 +220,10 @@ def imported() -> ModuleType:
             "(pip install -e '.[cluster]'), or set executor: local"
         ) from error
     return ray
+
+
+def _nothing() -> None:
+    pass
 
 
 def started(workers: int | None = None) -> ModuleType:
@@ -233,7 +241,10 @@ def started(workers: int | None = None) -> ModuleType:
         if ray.is_initialized():
             break
         try:
+            # A cluster of this machine's own is made anew where it fails.
             ray.init(**own, log_to_driver=False, logging_level=logging.CRITICAL)
+            # It may say that it has begun, and then end for want of a part that was too slow.
+            ray.get(ray.remote(num_cpus=0)(_nothing).remote(), timeout=PROBE)
         except Exception:
             # A busy machine may take longer than Ray waits.
             ray.shutdown()

@@ -308,8 +308,8 @@ class Experiment:
     def _computed(self, plan: Plan, ask: Ask, reader: Reader) -> Iterator[Group]:
         """What ``ask`` gives for every batch of a plan, in the plan's order.
 
-        In one process, files are read ahead while the model computes; in several, each reads and
-        computes whole batches. What answers one by one is asked from this process alone.
+        In one process, files are read ahead while the model computes; in several, here or elsewhere,
+        each reads and computes whole batches. What answers one by one is asked from this process alone.
         """
         wanted = processes_for(self.model.device) if self.processes is None else self.processes
         if getattr(self.model, "one_by_one", False):
@@ -528,7 +528,7 @@ def executor_of(settings: ExperimentSettings) -> Cluster | None:
         return None
     if settings.executor != "ray":
         raise ValueError(f"executor is local or ray; got {settings.executor!r}")
-    workers = None if settings.workers == "auto" else int(settings.workers)
+    workers = None if settings.workers in (None, "auto") else int(settings.workers)
     return Cluster(partial(open_model, settings, load_system), settings.device, workers)
 
 

@@ -31,7 +31,7 @@ from emomm_study.failures import RunStopped
 from emomm_study.paths import ROOT
 from emomm_study.run import profiles
 
-MOMENTS = int(os.environ.get("EMOMM_KILLS", "2"))
+MOMENTS = 20 if os.environ.get("EMOMM_PROFILE_TESTS") == "1" else 2
 """Random moments at which a worker is killed, and the driver."""
 
 
@@ -71,7 +71,7 @@ def told(tmp_path_factory) -> Told:
 
 @pytest.fixture(scope="module")
 def two(ray, told) -> Cluster:
-    return Cluster(told, workers=2, patience=120)
+    return Cluster(told, workers=2, patience=600)
 
 
 @pytest.fixture(autouse=True)
@@ -82,10 +82,10 @@ def forgotten(told):
 
 
 @pytest.fixture(scope="module")
-def calm(clips, told, tmp_path_factory):
+def calm(clips, tmp_path_factory):
     """What one process answers, records and keeps."""
     home = tmp_path_factory.mktemp("calm")
-    own = bench(told, *clips, home / "p.sqlite")
+    own = bench(Told(home), *clips, home / "p.sqlite")
     return found(own, clips[0])
 
 
@@ -230,7 +230,7 @@ def test_a_worker_that_hangs_is_ended_and_its_batch_computed_by_another(
     own = bench(told, table, folder, tmp_path / "p.sqlite", two)
     assert_same(found(own, table), calm)
     assert not (told.folder / HANGING).exists()
-    assert (begun(told) - begun_before)["word 9"] == 2
+    assert (begun(told) - begun_before)["word 9"] >= 2
 
 
 def test_a_full_disk_here_or_in_a_worker_stops_the_run_and_the_next_goes_on(
