@@ -8,7 +8,8 @@
 #   ./run_tests.sh tests/lib/test_labels.py -k polarity
 #
 # Tests of the widgets need chromium on PATH; without one they are skipped, or fail where
-# EMOMM_BROWSER_TESTS=1.
+# EMOMM_BROWSER_TESTS=1. Where EMOMM_LONG_TESTS=1 Ray's workers and drivers are killed at twenty moments
+# instead of two.
 
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"

@@ -38,6 +38,8 @@ max_audio_seconds = 3.0
 render_clips = 1000
 keep_encodings = True
 clips = None
+executor = "local"
+workers = "auto"
 
 # %%
 from dataclasses import replace

@@ -28,7 +28,8 @@ def asked(bench: Experiment, system: System, name: str, clips: pd.DataFrame) -> 
     which nothing could be scored has no value. ``bill`` says in words what the service of a paid
     system counted, and is None of others.
     """
-    own = replace(bench, model=system, name=name, keep_encodings=False)
+    # Workers hold the bench's own model.
+    own = replace(bench, model=system, name=name, keep_encodings=False, executor=None)
     frames = []
     for decoding in get_args(Decoding):
         try:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import MISSING, dataclass, fields, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,6 +20,7 @@ from emomm_lib.chase.training import RouterStates
 from emomm_study.corpora.clips import corpus_roots
 from emomm_study.corpora.manifest import read_manifest
 from emomm_study.corpora.part import described, part_of
+from emomm_study.evaluate.cluster import Ask, Cluster
 from emomm_study.evaluate.encodings import EncodingStore
 from emomm_study.evaluate.files import REFUSALS, MediaSettings, PersonOnly, Read, Reader
 from emomm_study.evaluate.headers import Check, questions
@@ -48,7 +49,6 @@ from emomm_study.systems.interface import Steerable, System, offered
 from emomm_study.systems.named import Named
 from emomm_study.systems.table import load_system, shown_name
 
-Ask = Callable[[Sequence[Read]], Iterable[Group]]
 Loaded = TypeVar("Loaded", bound=System)
 AHEAD = 2
 """Batches that are read while the model computes, ..."""
@@ -71,6 +71,9 @@ class Experiment:
         prompts.
     processes
         Processes that compute batches side by side; None is :func:`processes_for` the device.
+    executor
+        Workers on other GPUs or machines that compute in their place. A system that answers one by
+        one is always asked from this process.
     keep_encodings
         Whether clips stay on disk as the encoders left them.
     region_store
@@ -95,6 +98,7 @@ class Experiment:
     progress: bool = True
     keep_encodings: bool = False
     region_store: RegionStore | None = None
+    executor: Cluster | None = None
     name: str = ""
     model_folder: Path | None = None
     part: str = ""
@@ -310,11 +314,15 @@ class Experiment:
     def _computed(self, plan: Plan, ask: Ask, reader: Reader) -> Iterator[Group]:
         """What ``ask`` gives for every batch of a plan, in the plan's order.
 
-        In one process, files are read ahead while the model computes; in several, each reads and
-        computes whole batches. What answers one by one is asked from this process alone.
+        In one process, files are read ahead while the model computes; in several, here or elsewhere,
+        each reads and computes whole batches. What answers one by one is asked from this process alone.
         """
         wanted = processes_for(self.model.device) if self.processes is None else self.processes
-        wanted = 1 if getattr(self.model, "one_by_one", False) else wanted
+        if getattr(self.model, "one_by_one", False):
+            wanted = 1
+        elif self.executor is not None:
+            yield from self.executor.groups(self.model, plan.batches, ask, reader)
+            return
         if min(wanted, len(plan.batches)) <= 1:
             for batch in _read_ahead(plan, reader):
                 yield from ask(batch)
@@ -393,7 +401,10 @@ class Experiment:
         """
         rows = clips[["corpus", "video_path"]].itertuples(index=False)
         videos = [resolve_media(self.roots[corpus], path) for corpus, path in rows]
-        found = self._regions(settings).find(videos, processes=processes_for("cpu"))
+        store, search = self._regions(settings), None
+        if self.executor is not None:
+            search = partial(self.executor.located, person=settings, video=self.media.video)
+        found = store.find(videos, processes=processes_for("cpu"), search=search)
         return pd.concat([clips[["sample_id", "corpus"]].reset_index(drop=True), found], axis=1)
 
     def _regions(self, settings: PersonSettings) -> RegionStore:
@@ -449,6 +460,9 @@ class ExperimentSettings:
         Whether clips stay on disk as the encoders left them.
     clips
         How many clips to ask about, a part of those (``corpora.part``); None for all.
+    executor, workers
+        ``local`` for this machine's processes, ``ray`` for so many workers of a Ray cluster (or
+        ``auto``, one a GPU, or one a core); neither changes an answer.
     """
 
     profile: str
@@ -464,6 +478,8 @@ class ExperimentSettings:
     render_clips: int | None
     keep_encodings: bool = False
     clips: int | None = None
+    executor: str = "local"
+    workers: int | str = "auto"
 
     @classmethod
     def of(cls, names: Mapping[str, object]) -> list[ExperimentSettings]:
@@ -509,6 +525,19 @@ def open_model(settings: ExperimentSettings, load: Callable[..., Loaded]) -> Loa
     )
 
 
+def executor_of(settings: ExperimentSettings) -> Cluster | None:
+    """What computes for a profile beside this process; None where nothing does.
+
+    Raises ``ValueError`` for another executor than ``local`` or ``ray``.
+    """
+    if settings.executor == "local":
+        return None
+    if settings.executor != "ray":
+        raise ValueError(f"executor is local or ray; got {settings.executor!r}")
+    workers = None if settings.workers in (None, "auto") else int(settings.workers)
+    return Cluster(partial(open_model, settings, load_system), settings.device, workers)
+
+
 def open_experiment(settings: ExperimentSettings) -> Experiment:
     """The experiment that a profile's parameters describe.
 
@@ -530,6 +559,7 @@ def open_experiment(settings: ExperimentSettings) -> Experiment:
         media_settings(s),
         s.batch_size,
         keep_encodings=s.keep_encodings,
+        executor=executor_of(s),
         name=shown_name(named),
         model_folder=located(named.path),
         part="" if s.clips is None else described(there, clips, s.clips),

@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -43,7 +43,7 @@ class _Work(Dataset):
         try:
             return self._work(self._pieces[index])
         except Exception as error:
-            return _Raised.by(error)
+            return Raised.by(error)
 
 
 class _There(Exception):
@@ -51,14 +51,14 @@ class _There(Exception):
 
 
 @dataclass(frozen=True)
-class _Raised:
+class Raised:
     """An exception on its way from a process, and its traceback, which cannot travel."""
 
     error: Exception
     there: str
 
     @classmethod
-    def by(cls, error: Exception) -> _Raised:
+    def by(cls, error: Exception) -> Raised:
         there = "".join(traceback.format_exception(error))
         error.add_note(f"in a process of the run, at {place_of(error)}")
         try:
@@ -67,6 +67,10 @@ class _Raised:
             # Some types cannot be made again from what they hold.
             error = RuntimeError(named(error))
         return cls(error, there)
+
+    def again(self) -> NoReturn:
+        """Raise it here; its cause shows where it came from."""
+        raise self.error from _There(f"\n{self.there}")
 
 
 @contextmanager
@@ -116,6 +120,6 @@ def in_order(
     with _nothing_to_collect():
         results = iter(loader)
     for result in results:
-        if isinstance(result, _Raised):
-            raise result.error from _There(f"\n{result.there}")
+        if isinstance(result, Raised):
+            result.again()
         yield result

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from emomm_study.corpora.scores import Corpus
 from emomm_study.evaluate.encodings import EncodingStore
 from emomm_study.evaluate.files import REFUSALS, Read, failure_of
+from emomm_study.evaluate.plan import Item
 from emomm_study.evaluate.states import Key
 from emomm_study.evaluate.store import Prediction, Written
 from emomm_study.failures import Failure, Watch
@@ -158,6 +160,24 @@ def _names(clips: Sequence[str]) -> str:
     return clips[0] if len(clips) == 1 else f"{clips[0]} and {len(clips) - 1} more"
 
 
+class Taken:
+    """Stands for a store in a process that writes none: keeps what is to be written, to be sent."""
+
+    def __init__(self) -> None:
+        self.written: list[tuple[Sequence[tuple[str, ...]], Sequence[Any]]] = []
+
+    def write(self, keys: Sequence[tuple[str, ...]], parts: Sequence[Any]) -> None:
+        """Like that of a store; tensors leave their device."""
+        self.written.append((keys, [_on_host(part) for part in parts]))
+
+
+def _on_host(part: Tensor | Encoded) -> Tensor | Encoded:
+    if isinstance(part, Tensor):
+        return part.cpu()
+    own = {field.name: getattr(part, field.name) for field in fields(part)}
+    return replace(part, **{k: v.cpu() for k, v in own.items() if isinstance(v, Tensor)})
+
+
 def not_finite(stage: str, what: str) -> Failure:
     """The failure of a question to which the model gave numbers that are none."""
     return Failure(stage, f"{stage}: the model's {what} are not finite", "not finite")
@@ -190,6 +210,12 @@ class Group:
     failed: dict[str, list[Failed]] = field(default_factory=dict)
     importance: dict[Key, np.ndarray] = field(default_factory=dict)
     worked: set[str] = field(default_factory=set)
+
+
+def all_failed(item: Item, runs: Iterable[str], failure: Failure) -> Group:
+    """A clip of which nothing could be computed, in every run that it is asked in."""
+    keys = [(item.sample_id, coalition, item.version) for coalition in item.coalitions]
+    return Group(len(keys), failed={run: [Failed.at(key, failure) for key in keys] for run in runs})
 
 
 class Held:

@@ -108,6 +108,10 @@ class ShardStore:
         self._place: dict[Key, tuple[Path, int]] = {}
         self.refresh()
 
+    def __reduce__(self) -> tuple[type[ShardStore], tuple[Path]]:
+        # Another process looks for itself: what is on its disk may be less, and is more by then.
+        return type(self), (self.folder,)
+
     def refresh(self) -> None:
         """Find what has come and gone since, by other processes too."""
         found = {}

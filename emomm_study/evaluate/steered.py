@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -18,10 +18,12 @@ from emomm_lib.labels import MODALITIES
 from emomm_study.evaluate.encodings import EncodingStore
 from emomm_study.evaluate.files import MediaSettings, Read
 from emomm_study.evaluate.methods import Batch, Importance, Method
+from emomm_study.evaluate.plan import Item
 from emomm_study.evaluate.questions import (
     ANSWERING,
     Failed,
     Group,
+    Taken,
     Work,
     divided,
     finite,
@@ -107,6 +109,17 @@ class _Column:
 
 
 @dataclass(frozen=True)
+class Lent:
+    """Stands for the store in a process that has none, with what is needed of it."""
+
+    importance: Mapping[Key, np.ndarray]
+
+    def read_importance(self, run: str, keys: Sequence[Key]) -> Mapping[Key, np.ndarray]:
+        """Like :meth:`PredictionStore.read_importance`."""
+        return self.importance
+
+
+@dataclass(frozen=True)
 class Steering:
     """Asks steering methods.
 
@@ -125,9 +138,9 @@ class Steering:
     model: Steerable
     runs: Sequence[SteeredRun]
     clips: pd.DataFrame
-    store: PredictionStore
+    store: PredictionStore | Lent | None
     plain: str
-    encodings: EncodingStore | None = None
+    encodings: EncodingStore | Taken | None = None
 
     def __call__(self, batch: Sequence[Read]) -> Iterator[Group]:
         """Answers of every method that lacks some of a batch, a group of prompts at a time."""
@@ -157,6 +170,24 @@ class Steering:
                         group.importance.update(alone.importance)
                         group.worked.update(alone.worked)
             yield group
+
+    @property
+    def fingerprints(self) -> list[str]:
+        """Runs that answers are kept under."""
+        return [run.fingerprint for run in self.runs]
+
+    def sent(self) -> Steering:
+        """Without model and stores, to be sent to another process."""
+        return replace(self, model=None, store=None, encodings=self.encodings and Taken())
+
+    def here(self, model: Steerable, lent: Mapping[Key, np.ndarray]) -> Steering:
+        """In another process: by its model, keeping what is to be written (``questions.Taken``)."""
+        return replace(self, model=model, store=Lent(lent), encodings=self.encodings and Taken())
+
+    def lent(self, items: Sequence[Item]) -> dict[Key, np.ndarray]:
+        """What of the store is needed to ask about some clips."""
+        keys = [(item.sample_id, c, item.version) for item in items for c in item.coalitions]
+        return self.store.read_importance(self.plain, keys)
 
     def _steered(
         self, known: Mapping[Key, np.ndarray], runs: Sequence[SteeredRun], work: Sequence[Work]

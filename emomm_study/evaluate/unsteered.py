@@ -8,15 +8,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
 import torch
 
 from emomm_study.evaluate.encodings import EncodingStore
 from emomm_study.evaluate.files import REFUSALS, MediaSettings, Read
+from emomm_study.evaluate.plan import Item
 from emomm_study.evaluate.questions import (
     ANSWERING,
     Failed,
     Group,
     Readable,
+    Taken,
     Work,
     divided,
     finite,
@@ -71,8 +74,8 @@ class Unsteered:
     run: str
     decoding: Decoding = "constrained"
     traced: bool = False
-    states: StateStore | None = None
-    encodings: EncodingStore | None = None
+    states: StateStore | Taken | None = None
+    encodings: EncodingStore | Taken | None = None
 
     def __call__(self, batch: Sequence[Read]) -> Iterator[Group]:
         """All answers to a batch of clips: as one group, or one a group as the system gives them."""
@@ -100,6 +103,25 @@ class Unsteered:
                 for key, text in zip(keys, found, strict=True):
                     predictions.append(_parsed(key, queries[key], Wrote(text)))
         yield group
+
+    @property
+    def fingerprints(self) -> list[str]:
+        """Runs that answers are kept under."""
+        return [self.run]
+
+    def sent(self) -> Unsteered:
+        """Without model and stores, to be sent to another process."""
+        return self.here(None, {})
+
+    def here(self, model: System | None, lent: Mapping[Key, np.ndarray]) -> Unsteered:
+        """In another process: by its model, keeping what is to be written (``questions.Taken``)."""
+        stores = {"states": self.states, "encodings": self.encodings}
+        taken = {name: store and Taken() for name, store in stores.items()}
+        return replace(self, model=model, **taken)
+
+    def lent(self, items: Sequence[Item]) -> dict[Key, np.ndarray]:
+        """What of the store is needed to ask about some clips."""
+        return {}
 
     def _one_by_one(self, ready: Readable) -> Iterator[Group]:
         """Each answer as it comes, so that it is kept before the next."""

@@ -9,7 +9,7 @@ import multiprocessing
 import os
 import sqlite3
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import closing
 from dataclasses import asdict
@@ -37,8 +37,11 @@ CREATE TABLE IF NOT EXISTS regions (
     found TEXT, mask BLOB, coverage REAL, failure TEXT
 ) WITHOUT ROWID;
 """
-_STAGE = "looking for people"
+LOOKING = "looking for people"
 _COLUMNS = ("video", "frames", *KINDS, "coverage", "failure")
+Found = tuple[Path, "PersonRegions | str | Failure"]
+"""A clip and its regions, or why it has none."""
+Search = Callable[[Sequence[Path]], Iterable[Found]]
 
 
 class RegionStore:
@@ -72,14 +75,19 @@ class RegionStore:
             db.executescript(_SCHEMA)
 
     def find(
-        self, videos: Sequence[Path], *, processes: int = 2, progress: bool = True
+        self,
+        videos: Sequence[Path],
+        *,
+        processes: int = 2,
+        progress: bool = True,
+        search: Search | None = None,
     ) -> pd.DataFrame:
         """Find the regions of some clips, unless they are known; one row a clip, in their order.
 
         Every clip is kept as it is finished: a killed run loses no more than those it was at. One
         that cannot be read, or at which anything else fails, is a row with its reason.
         ``processes`` beyond one are started afresh ("spawn"), so that a script that calls this
-        needs its ``if __name__ == "__main__"``.
+        needs its ``if __name__ == "__main__"``. ``search`` looks in their place, on other machines.
 
         Returns ``video, frames``, the number of frames of each kind (``person+face, person, face,
         kept, none``), ``coverage`` (mean share of a frame, 0..1) and ``failure`` (None, or why
@@ -94,7 +102,7 @@ class RegionStore:
             try:
                 keys[video] = self._key(video)
             except BaseException as error:
-                absent[video] = Failure.of(error, _STAGE, str(video), (MediaError,)).reason
+                absent[video] = Failure.of(error, LOOKING, str(video), (MediaError,)).reason
         with in_one_sentence(self.path, "clips") as kept, closing(self._connect()) as db:
             known = self._known()
             todo = [video for video, key in keys.items() if key not in known]
@@ -103,14 +111,15 @@ class RegionStore:
             with tqdm(
                 total=kept.total, initial=kept.done, unit="clip", disable=not progress
             ) as bar:
-                for video, found in self._search(todo, processes):
+                searched = search(todo) if search else self._search(todo, processes)
+                for video, found in searched:
                     if isinstance(found, Failure):
                         watch.failed(str(video), found)
                         held.append((video, found.reason))
                     else:
                         self._keep(db, keys[video], video, found)
                     if isinstance(found, PersonRegions):
-                        watch.worked([_STAGE])
+                        watch.worked([LOOKING])
                     kept.done += not isinstance(found, Failure)
                     bar.update()
             # Only now is it known that they are the clips' own.
@@ -175,15 +184,13 @@ class RegionStore:
             rows = db.execute("SELECT key, frames, found, coverage, failure FROM regions")
             return {key: row for key, *row in rows}
 
-    def _search(
-        self, videos: Sequence[Path], processes: int
-    ) -> Iterator[tuple[Path, PersonRegions | str | Failure]]:
+    def _search(self, videos: Sequence[Path], processes: int) -> Iterator[Found]:
         """Each clip with its regions, or why it has none, in the order they are finished."""
         if not videos:
             return
         if processes <= 1:
-            with _locator(self.settings) as locator:
-                yield from ((video, _regions(locator, video, self.video)) for video in videos)
+            with open_locator(self.settings) as locator:
+                yield from ((video, look(locator, video, self.video)) for video in videos)
             return
         pool = ProcessPoolExecutor(
             min(processes, len(videos)),
@@ -203,7 +210,8 @@ class RegionStore:
 _worker: PersonLocator | None = None
 
 
-def _locator(settings: PersonSettings) -> PersonLocator:
+def open_locator(settings: PersonSettings) -> PersonLocator:
+    """What finds people, with MediaPipe's models loaded."""
     # MediaPipe takes a second to import, and who only reads regions does not need it.
     from emomm_study.media.person import PersonLocator
 
@@ -212,16 +220,16 @@ def _locator(settings: PersonSettings) -> PersonLocator:
 
 def _start_worker(settings: PersonSettings) -> None:
     global _worker
-    _worker = _locator(settings)
+    _worker = open_locator(settings)
     # Python's own atexit comes too late: MediaPipe closes with the help of a thread.
     Finalize(None, _worker.close, exitpriority=0)
 
 
 def _work(video: Path, settings: VideoSettings) -> PersonRegions | str | Failure:
-    return _regions(_worker, video, settings)
+    return look(_worker, video, settings)
 
 
-def _regions(
+def look(
     locator: PersonLocator, video: Path, settings: VideoSettings
 ) -> PersonRegions | str | Failure:
     """What was found in a clip; words of our own, or any other failure, where nothing was."""
@@ -230,7 +238,7 @@ def _regions(
     except MediaError as error:
         return str(error)
     except BaseException as error:
-        return Failure.of(error, _STAGE, str(video))
+        return Failure.of(error, LOOKING, str(video))
 
 
 def _packed(regions: PersonRegions) -> tuple[int, int, int, str, bytes, float]:

@@ -29,9 +29,11 @@ from emomm_study.corpora.manifest import BenchmarkSettings, build_manifest, read
 from emomm_study.corpora.part import described, part_of
 from emomm_study.corpora.scores import Corpus
 from emomm_study.environment import in_gb
+from emomm_study.evaluate.cluster import expected_workers
 from emomm_study.evaluate.experiment import (
     Experiment,
     ExperimentSettings,
+    executor_of,
     media_settings,
     open_model,
 )
@@ -123,6 +125,7 @@ class Measured:
     rows: Sequence[Mapping[str, float]]
     hours: float | None
     tokens_agree: bool | None = None
+    workers: int = 1
     peak: float | None = None
 
 
@@ -341,7 +344,7 @@ def _memory(
     encoding = size.bytes_of_encoding(model, clip)
     top = Query(blank[order[0]], "TAV", Corpus(rows[order[0]]["corpus"]), rows[order[0]]["text"])
     together = max(1, GRADIENT_TOKENS // int(by_clip.max()))
-    processes = processes_for(settings.device)
+    processes, copies = _side_by_side(settings)
     found: dict[str, float] = {
         WEIGHTS: size.bytes_of_weights(model.model),
         "keys and values, a token": _bytes_of_cache(model),
@@ -351,11 +354,23 @@ def _memory(
     }
     device, there = _device_memory(settings.device)
     held = _bytes_of_cache(model) * int(by_clip.max()) * 2 * batch
-    batches = Batches(batch, processes, held, bench.media.video.num_frames)
+    batches = Batches(batch, processes, held, bench.media.video.num_frames, copies)
     needs = [device_need(device, there, found, batches, lambda: max(encoding, passing(1)))]
     found |= _on_disk(bench, plan, tokens, blank, settings)
     needs += _others(found, len(bench.clips), settings)
     return found, needs
+
+
+def _side_by_side(settings: ExperimentSettings) -> tuple[int, int]:
+    """Processes that compute in one memory, and how many times the weights lie there."""
+    executor = executor_of(settings)
+    if executor is None:
+        return processes_for(settings.device), 1
+    if torch.device(settings.device).type != "cpu":
+        # A worker's, and those of the process that asks.
+        return 1, 2
+    workers = expected_workers(executor.workers, settings.device) or processes_for("cpu")
+    return workers, workers + 1
 
 
 def _passing(
@@ -378,13 +393,15 @@ def _passing(
 class Batches:
     """How clips go through a model: how many at once, in how many processes.
 
-    ``held`` are bytes of keys and values that a batch keeps while gradients are computed.
+    ``held`` are bytes of keys and values that a batch keeps while gradients are computed;
+    ``copies`` is how many times the weights lie in one memory.
     """
 
     clips: int
     processes: int
     held: float
     frames: int | None
+    copies: int = 1
 
 
 def device_need(
@@ -400,10 +417,11 @@ def device_need(
     """
     gradient = found[GRADIENT] + batches.held
     peak = max(found[ENCODERS], found[DECODER], gradient)
-    needed = HEADROOM * (found[WEIGHTS] + peak * batches.processes)
+    weights = found[WEIGHTS] * batches.copies
+    needed = HEADROOM * (weights + peak * batches.processes)
     if needed <= there:
         return Need(device, needed, there)
-    room = (there / HEADROOM - found[WEIGHTS]) / batches.processes
+    room = (there / HEADROOM - weights) / batches.processes
     each, held = alone(), batches.held / batches.clips
     more = (max(found[ENCODERS], found[DECODER]) - each) / max(1, batches.clips - 1)
     fits = 0
@@ -584,7 +602,11 @@ def _measured(
         agree &= _same_tokens(real, names, tokens)
     rate = sum(r["seconds"] for r in rows) / sum(r["tokens"] for r in rows)
     left = sum(sizes) - sum(sizes[place] for place in chosen)
-    return Measured(bench.name, rows, rate * left / 3600, agree, max(r["memory"] for r in rows))
+    executor, workers = executor_of(settings), 1
+    if executor is not None:
+        workers = expected_workers(executor.workers, settings.device) or 1
+    hours, most = rate * left / 3600 / workers, max(r["memory"] for r in rows)
+    return Measured(bench.name, rows, hours, agree, workers, most)
 
 
 def _same_tokens(bench: Experiment, names: Sequence[str], tokens: pd.DataFrame) -> bool:
@@ -643,10 +665,11 @@ def _of_measured(own: Measured) -> str:
         f"{_bytes(row['memory'])}"
         for row in own.rows
     ]
+    by = "" if own.workers == 1 else f" by {own.workers} workers"
     same = "equal" if own.tokens_agree else "DIFFER FROM"
     lines.append(f"  tokens of these clips {same} the estimated ones")
     lines.append(
-        f"  what is left of notebook 03: {own.hours:.2f} h at this rate. Not in it: other "
+        f"  what is left of notebook 03: {own.hours:.2f} h at this rate{by}. Not in it: other "
         "backbones, routers, steering (07, 08), figures"
     )
     return "\n".join(lines)

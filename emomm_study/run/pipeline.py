@@ -337,6 +337,9 @@ def run(
     if OUTPUTS != ROOT:
         say(f"{UNWRITABLE} cannot be written to: runs and figures go to {OUTPUTS}")
     folder, jobs = runs / name, min(int(profile.get("jobs", 1)), len(sources))
+    if parameters.get("executor") == "ray":
+        # Each starts workers of its own, which would wait for those of the other.
+        jobs = 1
     comparisons = [comparison_path(name, source.stem[:2], runs) for source in sources]
     prepare_jupyter()
     if jobs > 1:

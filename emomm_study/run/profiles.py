@@ -7,6 +7,7 @@ import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import yaml
@@ -116,6 +117,22 @@ def _device_problem(value: str) -> str | None:
     return None
 
 
+def _executor_problem(value: str) -> str | None:
+    if value not in ("local", "ray"):
+        return f"{value}: no such executor"
+    if value == "ray" and find_spec("ray") is None:
+        return (
+            "ray: the package is not installed; add the extra cluster (pip install -e '.[cluster]')"
+        )
+    return None
+
+
+def _workers_problem(value: str) -> str | None:
+    if value == "auto" or (value.isascii() and value.isdigit() and int(value) > 0):
+        return None
+    return f"{value}: no number of workers"
+
+
 NEEDS = {
     "ch_sims_root": Need(
         what="the folder of CH-SIMS v2.0",
@@ -155,6 +172,18 @@ NEEDS = {
         what="a device that torch finds on this machine",
         layout="cpu, cuda, cuda:1, mps, ...",
         problem=_device_problem,
+        rendered=False,
+    ),
+    "executor": Need(
+        what="what computes answers",
+        layout="local, or ray for several GPUs or machines (docs/paper_profile.md)",
+        problem=_executor_problem,
+        rendered=False,
+    ),
+    "workers": Need(
+        what="how many workers Ray starts",
+        layout="auto, or a whole number from 1 on",
+        problem=_workers_problem,
         rendered=False,
     ),
 }
@@ -244,10 +273,20 @@ def _together(resolved: Mapping[str, object]) -> dict[str, str]:
         found["ch_sims_root"] = "null, as cmu_mosi_root is; one of the two corpora may be, not both"
     if absent("annotations") and resolved.get("cmu_mosi_root"):
         found["annotations"] = "null, where cmu_mosi_root is given; the two are null together"
+    if resolved.get("executor") == "ray":
+        found |= _of_ray(resolved)
     clips = resolved.get("clips")
     if clips is not None and (isinstance(clips, bool) or not isinstance(clips, int) or clips < 1):
         found["clips"] = f"{clips!r}; expected a whole number from 1 on, or null for all clips"
     return found
+
+
+def _of_ray(resolved: Mapping[str, object]) -> dict[str, str]:
+    """What does not go together with workers on GPUs."""
+    kind, _, number = str(resolved.get("device")).partition(":")
+    if kind != "cuda" or not number:
+        return {}
+    return {"device": f"cuda:{number} is one GPU, and each of Ray's workers has its own: cuda"}
 
 
 def _problem(value: object, need: Need | None, made_later: bool) -> str | None:

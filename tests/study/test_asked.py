@@ -30,7 +30,7 @@ def clips(count: int = 6) -> pd.DataFrame:
 class Bench:
     """Stands for an experiment: every system answers by its own table."""
 
-    def __init__(self, model=None, name="", keep_encodings=True):
+    def __init__(self, model=None, name="", keep_encodings=True, executor=None):
         self.model = model
 
     def predictions(self, rows, coalitions, *, decoding):

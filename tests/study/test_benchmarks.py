@@ -14,8 +14,9 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import coalitions, gpu, measure, recording, steering, store, streaming
+from benchmarks import cluster, coalitions, gpu, measure, recording, steering, store, streaming
 from benchmarks.__main__ import BENCHMARKS, PAGE, main
+from emomm_study.evaluate.schedule import AHEAD
 from emomm_study.paths import ROOT
 
 TIMING = re.compile(r"([\d.,]+) \(([\d.,]+)\.\.([\d.,]+)\)")
@@ -309,3 +310,34 @@ def test_the_operations_of_a_pass_are_those_of_its_products_and_of_causal_attent
     attention = found.get_flop_counts()["Global"][torch.ops.aten.bmm]
     assert attention > 0
     assert bench.operations() == found.get_total_flops() - attention / 2
+
+
+def test_the_page_for_a_cluster_has_two_workers_the_driver_and_up_to_64_simulated(tmp_path, capsys):
+    out = tmp_path / "cluster.md"
+    # In a process of its own: this one may hold another cluster, or come to hold one.
+    command = [sys.executable, "-m", "benchmarks.cluster", "--quick", "--out", str(out)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    page = out.read_text(encoding="utf-8")
+    assert page in done.stdout and "mean nothing" in page
+    lines = table(page, "Two workers against one")
+    assert [line["workers"] for line in lines] == ["1", "2"]
+    assert all(value(line["driver, ms a batch"]) > 0 for line in lines)
+    [driver] = table(page, "The driver, by batches of the paper profile")
+    assert all(value(cell) > 0 for cell in driver.values())
+    rows = table(page, "Up to 64 workers, simulated")
+    assert len(rows) == len(cluster.SECONDS)
+    assert all(0 < value(row[str(n)]) <= 1 for row in rows for n in cluster.WORKERS)
+
+
+@pytest.mark.parametrize("workers", [1, 3, 16])
+def test_simulated_workers_take_as_long_as_their_batches_where_nothing_holds_them_up(workers):
+    assert cluster.simulate([2.0] * 48, 0.0, workers) == pytest.approx(2.0 * 48 / workers)
+    assert cluster.efficiency([2.0] * 48, 0.0, workers) == pytest.approx(1.0)
+
+
+def test_a_simulated_driver_that_takes_longer_than_its_workers_sets_the_pace():
+    assert cluster.simulate([1.0] * 64, 0.5, 64) == pytest.approx(1.0 + 64 * 0.5)
+    # A late first batch holds up what comes after it, until as much waits as may.
+    late = cluster.simulate([60.0] + [1.0] * 40, 0.0, 2)
+    assert late == pytest.approx(60.0 + (40 - (2 * AHEAD - 2)) / 2, abs=1.5)

@@ -56,7 +56,13 @@ def project() -> dict:
 
 def declared() -> list[Requirement]:
     extras = project()["optional-dependencies"]
-    lines = [*project()["dependencies"], *extras["study"], *extras["api"], *extras["test"]]
+    lines = [
+        *project()["dependencies"],
+        *extras["study"],
+        *extras["api"],
+        *extras["cluster"],
+        *extras["test"],
+    ]
     return [Requirement(line) for line in lines]
 
 
@@ -152,7 +158,7 @@ OPTIONAL = {"emomm_lib": {"torchvision"}, "emomm_study": {"google"}}
 
 
 @pytest.mark.parametrize(
-    ("package", "extras"), [("emomm_lib", []), ("emomm_study", ["study", "api"])]
+    ("package", "extras"), [("emomm_lib", []), ("emomm_study", ["study", "api", "cluster"])]
 )
 def test_every_import_of_a_package_is_a_declared_dependency(package, extras):
     optional = project()["optional-dependencies"]

@@ -346,7 +346,7 @@ def test_what_is_known_is_not_looked_for_again(store, clips, monkeypatch) -> Non
 
 
 def test_a_run_that_is_stopped_keeps_what_it_finished(clips, tmp_path, monkeypatch) -> None:
-    work, seen = region_store._regions, []
+    work, seen = region_store.look, []
 
     def stopped(locator, video, video_settings):
         if len(seen) == 2:
@@ -354,14 +354,12 @@ def test_a_run_that_is_stopped_keeps_what_it_finished(clips, tmp_path, monkeypat
         seen.append(video)
         return work(locator, video, video_settings)
 
-    monkeypatch.setattr(region_store, "_regions", stopped)
+    monkeypatch.setattr(region_store, "look", stopped)
     store = RegionStore(tmp_path, FRAMES)
     with pytest.raises(KeyboardInterrupt):
         store.find(clips[:3], processes=1, progress=False)
     assert all(store.read(clip).mask.any() for clip in seen)
-    monkeypatch.setattr(
-        region_store, "_regions", lambda _, video, *__: seen.append(video) or "again"
-    )
+    monkeypatch.setattr(region_store, "look", lambda _, video, *__: seen.append(video) or "again")
     store.find(clips[:3], processes=1, progress=False)
     assert seen == clips[:3]
 
