@@ -24,7 +24,7 @@ from emomm_study.media.audio import AudioSettings, read_audio
 from emomm_study.media.header import film_header, sound_header
 from emomm_study.media.video import Frames, VideoSettings, read_frames
 from emomm_study.paths import ROOT
-from emomm_study.run import check, dangers, pipeline
+from emomm_study.run import check, dangers, needs, pipeline
 from emomm_study.systems.interface import Media, Query
 from emomm_study.systems.size import load_weightless
 from emomm_study.systems.table import load_system
@@ -131,12 +131,12 @@ def settings(**changed) -> ExperimentSettings:
 
 
 def test_a_batch_that_does_not_fit_is_refused_with_the_largest_that_does():
-    def needed(clips: int) -> tuple[dict[str, float], check.Batches]:
-        found = {check.WEIGHTS: 100.0, check.ENCODERS: 2.0 * clips, check.DECODER: 5 + 10.0 * clips}
-        return found | {check.GRADIENT: 30.0}, check.Batches(clips, 2, 4.0 * clips, 8)
+    def needed(clips: int) -> tuple[dict[str, float], needs.Batches]:
+        found = {needs.WEIGHTS: 100.0, needs.ENCODERS: 2.0 * clips, needs.DECODER: 5 + 10.0 * clips}
+        return found | {needs.GRADIENT: 30.0}, needs.Batches(clips, 2, 4.0 * clips, 8)
 
-    def need(clips: int, there: float) -> check.Need:
-        return check.device_need("a GPU", there, *needed(clips), lambda: 15.0)
+    def need(clips: int, there: float) -> needs.Need:
+        return needs.device_need("a GPU", there, *needed(clips), lambda: 15.0)
 
     there = need(5, 1e9).needed + 1e-6
     assert need(5, there).fits and not need(6, there).fits
@@ -221,7 +221,7 @@ def test_the_disk_that_states_take_is_what_was_foreseen(corpus, tmp_path, dtype)
     own = bench(model, corpus, tmp_path / "s.sqlite")
     plan = own.plan(corpus[1], COALITIONS, traces=True, states=True)
     settings = SimpleNamespace(keep_encodings=False, device="cpu")
-    found = check._on_disk(own, plan, pd.DataFrame(), {}, settings)
+    found = needs._on_disk(own, plan, pd.DataFrame(), {}, settings)
     own.states(corpus[1])
     files = list(own.state_store.folder.iterdir())
     # Beside the numbers a file has the names of what it holds.
@@ -231,7 +231,7 @@ def test_the_disk_that_states_take_is_what_was_foreseen(corpus, tmp_path, dtype)
 
 def test_many_states_take_no_more_memory_but_for_the_one_layer_that_a_probe_reads():
     shape = 28, 3584, 28
-    held, few, more, many = (check.bytes_of_states(n, *shape, 1) for n in (100, 400, 1600, 16_000))
+    held, few, more, many = (needs.bytes_of_states(n, *shape, 1) for n in (100, 400, 1600, 16_000))
     assert held == 2 * 100 * 28 * (4 * 3584 + 28 * 3) * 4
     assert few == more
     assert many == pytest.approx(3.3 * 16_000 * 4 * 3584 * 4)
