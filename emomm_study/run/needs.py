@@ -36,8 +36,8 @@ from emomm_study.systems.interface import Encoded, Query
 
 HEADROOM = 1.1
 """Of memory: what is needed over what is counted, for kernels and an allocator's gaps."""
-_COPIES_OF_A_BATCH = 6
-"""Of a router's inputs: read, put side by side, one waiting, and three in a forward."""
+_COPIES_OF_A_BATCH = 11
+"""Of a router's inputs, those read ahead and a forward's own among them: measured."""
 _COPIES_OF_A_LAYER = 3.3
 """With the original, while scikit-learn standardizes and fits: measured."""
 WEIGHTS, ENCODERS, DECODER = "weights", "encoders, a batch", "decoder, a batch"
