@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -14,6 +14,7 @@ from emomm_study import paper
 from emomm_study.corpora.manifest import read_manifest
 from emomm_study.paths import FIGURES, RUNS, run_dir
 from emomm_study.report.comparison import save_comparison
+from emomm_study.report.drawing import Picture
 from emomm_study.report.manifest import Provenance, frame_fingerprint
 from emomm_study.report.publish import caption, write_figure, write_table
 from emomm_study.report.tables import formatted
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from emomm_study.evaluate.experiment import Experiment, ExperimentSettings
     from emomm_study.systems.interface import System
 
-Made = TypeVar("Made", Figure, pd.DataFrame)
 Source = pd.DataFrame | str | Sequence[pd.DataFrame | str]
 """What a file is made of: tables, and texts that change whenever a number of it can."""
 BESIDE = ("item", "published", "reproduced", "low", "high", "within", "note")
@@ -117,7 +117,7 @@ class Run:
 
     def publish(
         self,
-        made: Made,
+        made: Figure | pd.DataFrame,
         name: str,
         item: str,
         text: str,
@@ -127,7 +127,7 @@ class Run:
         of: Source | None = None,
         decimals: int | Mapping[str, int] = 4,
         formats: Sequence[str] | None = None,
-    ) -> Made:
+    ) -> Picture | pd.DataFrame:
         """Write a figure or a table under ``figures/<profile>`` and return what the cell shows.
 
         What is made of a part of the clips goes to ``figures/<profile>-<clips>-clips``.
@@ -135,7 +135,8 @@ class Run:
         Parameters
         ----------
         made
-            A figure, which is closed and returned, or a table, returned as printed text.
+            A figure, which is closed and shown as it was written, or a table, returned as printed
+            text.
         name
             Of the files, without an ending; files of that name in other formats are removed.
         item
@@ -155,8 +156,8 @@ class Run:
         words = caption(item, profile, text, self.data_note if note is None else note)
         provenance = Provenance(item, self.notebook, self._digest(of), words, published)
         if isinstance(made, Figure):
-            write_figure(made, name, profile, provenance, formats=formats, root=FIGURES)
-            return made
+            options = {"formats": formats, "root": FIGURES}
+            return write_figure(made, name, profile, provenance, **options)
         write_table(made, name, profile, provenance, decimals=decimals, root=FIGURES)
         return formatted(made, decimals)
 

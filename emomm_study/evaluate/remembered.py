@@ -16,14 +16,15 @@ SOURCES = ("emomm_lib", *(f"emomm_study/{p}" for p in ("evaluate", "systems", "m
 
 
 @cache
-def source_digest() -> str:
-    """Digest of the source in :data:`SOURCES`: any change to it makes all tables anew.
+def source_digest(folders: Sequence[str] = SOURCES) -> str:
+    """Digest of the source in some folders: any change to those of :data:`SOURCES` makes all tables
+    anew.
 
     Not of what writes reports, runs notebooks, audits the paper or collects annotations: tables
     outlive an edited caption.
     """
     digest = hashlib.sha256()
-    for folder in SOURCES:
+    for folder in folders:
         for file in sorted((ROOT / folder).rglob("*.py")):
             digest.update(str(file.relative_to(ROOT)).encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()[:16]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import io
 import json
 import os
 import re
@@ -12,20 +11,19 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from emomm_study.paths import FIGURES, whole
+from emomm_study.paths import FIGURES, cache_dir, whole
+from emomm_study.report.drawing import SHOWN, Picture, drawn
 from emomm_study.report.formats import FORMATS, figure_formats
 from emomm_study.report.manifest import NAME, Provenance, read, sha256
-from emomm_study.report.style import REMARK, context
+from emomm_study.report.style import REMARK
 from emomm_study.report.tables import NO, YES, formatted
 
 LARGEST_SVG = 150_000
 """Bytes from which on an SVG is not kept."""
-_METADATA = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
 _ENDINGS = (*FORMATS, "csv", "tex")
 
 
@@ -65,48 +63,28 @@ def write_figure(
     *,
     formats: Sequence[str] | None = None,
     root: Path = FIGURES,
-) -> tuple[Path, ...]:
+) -> Picture:
     """Write a figure under ``figures/<profile>``, its profile in it, and record where it is from.
 
     ``formats`` are by default :func:`figure_formats`; an SVG is left out where it is large or holds
     a raster image, which PNG has better. The same figure gives the same bytes; text stays text in
-    SVG and PDF. The figure is closed, so that a notebook that ends a cell with it shows it once.
-    Returns the paths.
+    SVG and PDF. The figure is closed, and what a notebook shows in its place is returned. Where it
+    is as it was when last written under this name, among the run's own figures, nothing is drawn
+    (``report.drawing``).
     """
     base, paths = folder(profile, root), []
     stamp(fig, profile)
-    with context():
-        _settle(fig)
-        for kind in figure_formats() if formats is None else formats:
-            content = _drawn(fig, kind)
-            if kind == "svg" and (len(content) >= LARGEST_SVG or b"<image" in content):
-                continue
-            paths.append(base / f"{name}.{kind}")
-            paths[-1].write_bytes(content)
+    kinds = figure_formats() if formats is None else tuple(formats)
+    kept = cache_dir("drawings", profile) / f"{name}.zip" if root == FIGURES else None
+    found = drawn(fig, kinds, kept)
+    for kind in kinds:
+        if kind == "svg" and (len(found[kind]) >= LARGEST_SVG or b"<image" in found[kind]):
+            continue
+        paths.append(base / f"{name}.{kind}")
+        paths[-1].write_bytes(found[kind])
     plt.close(fig)
     record(paths, provenance, profile, root)
-    return tuple(paths)
-
-
-def _drawn(fig: Figure, kind: str) -> bytes:
-    buffer = io.BytesIO()
-    fig.savefig(buffer, format=kind, dpi=200, metadata=_METADATA[kind])
-    return buffer.getvalue()
-
-
-def _settle(fig: Figure) -> None:
-    """Do a figure's layout once and for all.
-
-    Constrained layout leaves the last bits of a position to chance, and an SVG's clip paths are
-    named after all bits.
-    """
-    for _ in range(2):
-        # Room for tick labels depends on the ticks, and those on the room.
-        fig.draw_without_rendering()
-    bounds = [ax.get_position().bounds for ax in fig.axes]
-    fig.set_layout_engine("none")
-    for ax, place in zip(fig.axes, bounds, strict=True):
-        ax.set_position(np.round(place, 6))
+    return Picture(fig, found[SHOWN], tuple(paths))
 
 
 def write_table(

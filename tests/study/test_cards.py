@@ -270,7 +270,8 @@ def test_the_same_card_is_saved_with_the_same_bytes(tmp_path):
     source = Provenance("Case", "09_case_studies", "f00d", caption("Case", "mini", "A card"))
     for name in ("one", "two"):
         fig = card_of(published_case(8, text="我不会放弃")).figure()
-        paths = write_figure(fig, "card", "mini", source, formats=["png"], root=tmp_path / name)
+        root = tmp_path / name
+        paths = write_figure(fig, "card", "mini", source, formats=["png"], root=root).paths
         found.append([path.read_bytes() for path in paths])
         fig.savefig(tmp_path / name / "card.svg")
     assert [len(paths) for paths in found] == [1, 1] and found[0] == found[1]

@@ -136,7 +136,10 @@ def test_both_figures_are_saved_with_the_same_bytes_twice(tmp_path):
     for name, draw in (("f12", draw12), ("f13", lambda: draw13(MAPS["CHASE"]))):
         source = Provenance(name, "09_case_studies", "f00d", caption(name, "mini", "Drawn"))
         one, two = (
-            [p.read_bytes() for p in write_figure(draw(), name, "mini", source, root=tmp_path / r)]
+            [
+                p.read_bytes()
+                for p in write_figure(draw(), name, "mini", source, root=tmp_path / r).paths
+            ]
             for r in "ab"
         )
         assert one == two

@@ -194,6 +194,6 @@ def test_published_figures_name_their_profile(tmp_path, frames):
     }
     for item, fig in made.items():
         source = Provenance(item, "05_person_masking", "0" * 16, caption(item, "mini", "Drawn"))
-        paths = write_figure(fig, "x", "mini", source, root=tmp_path)
-        assert all(path.stat().st_size for path in paths)
+        written = write_figure(fig, "x", "mini", source, root=tmp_path)
+        assert all(path.stat().st_size for path in written.paths)
         assert any("profile: mini" in t.get_text() for t in fig.texts)

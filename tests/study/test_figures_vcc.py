@@ -327,7 +327,7 @@ def test_figures_name_their_profile_and_no_text_overlaps_another_or_leaves_the_p
 def test_the_same_frames_give_the_same_bytes(name, tmp_path):
     source = Provenance(name, "03_vcc", "f00d", caption(name, "mini", "Drawn"))
     here, there = (
-        write_figure(FIGURES[name](), name, "mini", source, root=tmp_path / where)
+        write_figure(FIGURES[name](), name, "mini", source, root=tmp_path / where).paths
         for where in ("here", "there")
     )
     assert [p.read_bytes() for p in here] == [p.read_bytes() for p in there]

@@ -63,7 +63,9 @@ def names(tmp_path):
 
 def test_a_published_figure_is_shown_closed_and_names_its_profile_exactly_once(run, tmp_path):
     fig = drawn()
-    assert run.publish(fig, "a", "Figure 6", "Labels") is fig
+    shown = run.publish(fig, "a", "Figure 6", "Labels")
+    assert shown.figure is fig and repr(shown) == repr(fig)
+    assert shown._repr_png_().startswith(b"\x89PNG")
     assert fig.number not in plt.get_fignums()
     run.publish(fig, "b", "Figure 7", "Labels again")
     assert [text.get_text() for text in fig.texts][1:] == ["profile: mini  |  a remark"]

@@ -195,8 +195,8 @@ def test_another_process_at_another_time_writes_the_same_bytes(clips, tmp_path, 
 
 def test_text_is_selectable_in_svg_and_embedded_as_truetype_in_pdf(clips, tmp_path):
     fig, every = figures.figure2(subset_sizes(clips)), ("png", "svg", "pdf")
-    paths = write_figure(fig, "f", "mini", provenance(), formats=every, root=tmp_path)
-    by_suffix = {p.suffix: p.read_bytes() for p in paths}
+    written = write_figure(fig, "f", "mini", provenance(), formats=every, root=tmp_path)
+    by_suffix = {p.suffix: p.read_bytes() for p in written.paths}
     assert re.search(rb"<text[^>]*>profile: mini", by_suffix[".svg"])
     assert b"/CIDFontType2" in by_suffix[".pdf"] or b"/TrueType" in by_suffix[".pdf"]
     assert b"/Type3" not in by_suffix[".pdf"]
