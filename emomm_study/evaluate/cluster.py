@@ -336,7 +336,9 @@ class Cluster:
         How many; None for as many as the cluster has GPUs, or CPUs.
     patience, times
         A piece hangs after so many seconds, or after so many times what the slowest has taken,
-        whichever is longer: its worker is ended. So many seconds are waited for a first worker.
+        whichever is longer: its worker is ended.
+    opening
+        Seconds in which some worker has to be ready, where none is.
     """
 
     open_model: Callable[[], System]
@@ -344,6 +346,7 @@ class Cluster:
     workers: int | None = None
     patience: float = 1800.0
     times: float = 10.0
+    opening: float = 1800.0
 
     def __post_init__(self) -> None:
         self._fleets: dict[Any, Fleet] = {}
@@ -489,9 +492,9 @@ class Cluster:
             for actor in dict.fromkeys(gone):
                 lost(actor)
             waited = now if any(actor.ready for actor in fleet.actors) else waited
-            if now - waited > self.patience:
+            if now - waited > self.opening:
                 raise RunStopped(
-                    f"no worker was ready within {self.patience:.0f} s; the cluster has free: "
+                    f"no worker was ready within {self.opening:.0f} s; the cluster has free: "
                     f"{ray.available_resources()}"
                 )
             for result in schedule.results():
