@@ -177,7 +177,9 @@ class Worker:
                 if self._tool is None:
                     self._tool = job.open()
                 job.check(self._tool)
-                self._jobs = {number: job}
+                # Two calls run side by side, and need not end in their order.
+                if number > max(self._jobs, default=0):
+                    self._jobs = {number: job}
         except Exception as error:
             return Raised.by(error)
         return None
