@@ -177,7 +177,9 @@ class Worker:
                 if self._tool is None:
                     self._tool = job.open()
                 job.check(self._tool)
-                self._jobs = {number: job}
+                # Two calls run side by side, and need not end in their order.
+                if number > max(self._jobs, default=0):
+                    self._jobs = {number: job}
         except Exception as error:
             return Raised.by(error)
         return None
@@ -336,7 +338,9 @@ class Cluster:
         How many; None for as many as the cluster has GPUs, or CPUs.
     patience, times
         A piece hangs after so many seconds, or after so many times what the slowest has taken,
-        whichever is longer: its worker is ended. So many seconds are waited for a first worker.
+        whichever is longer: its worker is ended.
+    opening
+        Seconds in which some worker has to be ready, where none is.
     """
 
     open_model: Callable[[], System]
@@ -344,6 +348,7 @@ class Cluster:
     workers: int | None = None
     patience: float = 1800.0
     times: float = 10.0
+    opening: float = 1800.0
 
     def __post_init__(self) -> None:
         self._fleets: dict[Any, Fleet] = {}
@@ -489,9 +494,9 @@ class Cluster:
             for actor in dict.fromkeys(gone):
                 lost(actor)
             waited = now if any(actor.ready for actor in fleet.actors) else waited
-            if now - waited > self.patience:
+            if now - waited > self.opening:
                 raise RunStopped(
-                    f"no worker was ready within {self.patience:.0f} s; the cluster has free: "
+                    f"no worker was ready within {self.opening:.0f} s; the cluster has free: "
                     f"{ray.available_resources()}"
                 )
             for result in schedule.results():
