@@ -147,16 +147,16 @@ def test_a_batch_that_does_not_fit_is_refused_with_the_largest_that_does():
 
 def test_weights_are_counted_once_a_worker_and_once_for_who_asks(monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    assert check._side_by_side(settings()) == (check.processes_for("cpu"), 1)
-    assert check._side_by_side(settings(executor="ray", workers=3)) == (3, 4)
+    assert needs._side_by_side(settings()) == (needs.processes_for("cpu"), 1)
+    assert needs._side_by_side(settings(executor="ray", workers=3)) == (3, 4)
     # Of many GPUs each holds one worker, and one of them the notebook's own copy besides.
-    assert check._side_by_side(settings(executor="ray", workers=8, device="cuda")) == (1, 2)
-    found = {check.WEIGHTS: 100.0, check.ENCODERS: 1.0, check.DECODER: 1.0, check.GRADIENT: 1.0}
+    assert needs._side_by_side(settings(executor="ray", workers=8, device="cuda")) == (1, 2)
+    found = {needs.WEIGHTS: 100.0, needs.ENCODERS: 1.0, needs.DECODER: 1.0, needs.GRADIENT: 1.0}
     once, twice = (
-        check.device_need("a GPU", 1e9, found, check.Batches(1, 1, 0.0, 8, copies), lambda: 1.0)
+        needs.device_need("a GPU", 1e9, found, needs.Batches(1, 1, 0.0, 8, copies), lambda: 1.0)
         for copies in (1, 2)
     )
-    assert twice.needed - once.needed == pytest.approx(check.HEADROOM * 100)
+    assert twice.needed - once.needed == pytest.approx(needs.HEADROOM * 100)
 
 
 def test_a_backbones_check_has_its_longest_prompt_and_all_that_takes_room(
