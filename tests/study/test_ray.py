@@ -225,7 +225,7 @@ def test_a_worker_that_hangs_is_ended_and_its_batch_computed_by_another(
     # Workers are there before little patience is had with them.
     bench(told, table, folder, tmp_path / "first.sqlite", two).predictions(table.head(4), ("V",))
     begun_before = begun(told)
-    monkeypatch.setattr(two, "patience", 8)
+    monkeypatch.setattr(two, "patience", 20)
     told.say(HANGING, "word 9")
     own = bench(told, table, folder, tmp_path / "p.sqlite", two)
     assert_same(found(own, table), calm)
