@@ -21,9 +21,10 @@ from emomm_study.evaluate.store import PredictionStore
 COALITIONS = ("TAV", "AV", "V")
 BATCH = 2
 CLIPS = 16
-POISON, HANGING, FULL, PAUSE = "poison", "hanging", "full", "pause"
-"""Files of a folder: whose clip kills its worker, hangs once, or finds the disk full once; and for
-how many seconds a batch is waited with."""
+POISON, HANGING, FULL = "poison", "hanging", "full"
+"""Files of a folder: whose clip kills its worker, hangs once, or finds the disk full once; ..."""
+PAUSE, MEET = "pause", "meet"
+"""... and for how many seconds, or until how many processes have begun, a batch is waited with."""
 ASKED = "asked.log"
 
 
@@ -84,6 +85,9 @@ class _Telling:
             log.write(json.dumps([os.getpid(), texts]) + "\n")
         pause = self._told.folder / PAUSE
         time.sleep(float(pause.read_text()) if pause.exists() else 0)
+        meet = self._told.folder / MEET
+        while meet.exists() and len({pid for pid, _ in self._told.asked()}) < int(meet.read_text()):
+            time.sleep(0.02)
         for name in (POISON, HANGING, FULL):
             file = self._told.folder / name
             if not file.exists() or file.read_text() not in texts:

@@ -19,7 +19,7 @@ import pandas as pd
 import pytest
 import ray_run
 import torch
-from ray_run import BATCH, CLIPS, COALITIONS, FULL, HANGING, PAUSE, POISON, Told, bench
+from ray_run import BATCH, CLIPS, COALITIONS, FULL, HANGING, MEET, PAUSE, POISON, Told, bench
 
 from emomm_lib.chase.equations import SteeringConfig
 from emomm_study.evaluate.cluster import Cluster, Fleet, expected_workers, started
@@ -114,6 +114,7 @@ def test_two_workers_give_the_tables_of_one_process_and_ask_no_clip_twice(
 ):
     table, folder = clips
     own = replace(bench(told, table, folder, tmp_path / "p.sqlite", two), keep_encodings=True)
+    told.say(MEET, "2")
     assert_same(found(own, table), calm)
     assert calm[0]["failure"].notna().sum() == len(COALITIONS)
     assert len(begun(told)) == CLIPS - 1 and set(begun(told).values()) == {1}
