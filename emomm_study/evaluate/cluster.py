@@ -24,10 +24,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import torch
 
-from emomm_study.evaluate.files import Reader
+from emomm_study.evaluate.files import Read, Reader
 from emomm_study.evaluate.parallel import Raised, processes_for
 from emomm_study.evaluate.plan import Item
-from emomm_study.evaluate.questions import ANSWERING, Group, all_failed
+from emomm_study.evaluate.questions import ANSWERING, Group, all_failed, prepared
 from emomm_study.evaluate.schedule import AT_ONCE, Schedule, Task
 from emomm_study.evaluate.states import Key
 from emomm_study.evaluate.steered import Steering
@@ -126,12 +126,12 @@ class Asking:
             shown = "; ".join(f"{n}: {own.get(n)!r}, not {self.settings.get(n)!r}" for n in names)
             raise ValueError(f"a worker's model is not the one that asks ({shown})")
 
-    def read(self, tool: System, sent: Sent) -> list:
+    def read(self, tool: System, sent: Sent) -> Sequence[Read]:
         regions = self.reader.regions and replace(self.reader.regions, found=sent.regions)
         reader = replace(self.reader, device=tool.device, regions=regions)
-        return [reader(item) for item in sent.items]
+        return prepared(tool, [reader(item) for item in sent.items])
 
-    def compute(self, tool: System, sent: Sent, read: list) -> Computed:
+    def compute(self, tool: System, sent: Sent, read: Sequence[Read]) -> Computed:
         ask = self.ask.here(tool, sent.importance)
         groups = list(ask(read))
         stores = (getattr(ask, name, None) for name in ("states", "encodings"))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import MISSING, dataclass, fields, replace
 from functools import cached_property, partial
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -28,7 +30,7 @@ from emomm_study.evaluate.inspection import Inspection
 from emomm_study.evaluate.methods import Method
 from emomm_study.evaluate.parallel import in_order, processes_for
 from emomm_study.evaluate.plan import Item, Plan, make_plan
-from emomm_study.evaluate.questions import ANSWERING, Group, Held, readable
+from emomm_study.evaluate.questions import ANSWERING, Group, Held, prepared, readable
 from emomm_study.evaluate.results import with_media
 from emomm_study.evaluate.states import (
     COALITIONS as STATE_COALITIONS,
@@ -314,7 +316,8 @@ class Experiment:
     def _computed(self, plan: Plan, ask: Ask, reader: Reader) -> Iterator[Group]:
         """What ``ask`` gives for every batch of a plan, in the plan's order.
 
-        In one process, files are read ahead while the model computes; in several, here or elsewhere,
+        In one process, files are read, and made ready for the encoders, while the model computes; in
+        several, here or elsewhere,
         each reads and computes whole batches. What answers one by one is asked from this process alone.
         """
         wanted = processes_for(self.model.device) if self.processes is None else self.processes
@@ -324,7 +327,7 @@ class Experiment:
             yield from self.executor.groups(self.model, plan.batches, ask, reader)
             return
         if min(wanted, len(plan.batches)) <= 1:
-            for batch in _read_ahead(plan, reader):
+            for batch in _read_ahead(self.model, plan, reader):
                 yield from ask(batch)
             return
 
@@ -431,15 +434,27 @@ class Experiment:
         return replace(self, clips=clips, media=media, region_store=store, keep_encodings=False)
 
 
-def _read_ahead(plan: Plan, reader: Reader) -> Iterator[list[Read]]:
-    with ThreadPoolExecutor(READERS, thread_name_prefix="read") as pool:
-        ahead: list[list[Future]] = []
-        for batch in plan.batches:
-            ahead.append([pool.submit(reader, item) for item in batch])
-            if len(ahead) > AHEAD:
-                yield [future.result() for future in ahead.pop(0)]
-        for futures in ahead:
-            yield [future.result() for future in futures]
+def _read_ahead(model: System, plan: Plan, reader: Reader) -> Iterator[Sequence[Read]]:
+    """Batches of clips: the next made ready while one is computed, those after it being read."""
+    reading, batches = deque[list[Future]](), iter(plan.batches)
+    with (
+        ThreadPoolExecutor(1, thread_name_prefix="prepare") as one,
+        ThreadPoolExecutor(READERS, thread_name_prefix="read") as pool,
+    ):
+        coming = None
+        while True:
+            for batch in islice(batches, AHEAD - len(reading)):
+                reading.append([pool.submit(reader, item) for item in batch])
+            following = one.submit(_prepared, model, reading.popleft()) if reading else None
+            if coming is not None:
+                yield coming.result()
+            if following is None:
+                return
+            coming = following
+
+
+def _prepared(model: System, reading: Sequence[Future]) -> Sequence[Read]:
+    return prepared(model, [future.result() for future in reading])
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,28 @@ class Readable:
     worked: set[str]
 
 
+def prepared(model: System, reads: Sequence[Read]) -> Sequence[Read]:
+    """A batch with what the model needs of it before its encoders run, where it says so.
+
+    May be called in another thread (``System.features``). As it was where that fails: encoding
+    fails then too, and finds the clip.
+    """
+    new = [read for read in reads if read.encoded is None]
+    if not new or (make := getattr(model, "features", None)) is None:
+        return reads
+    try:
+        made = make([read.media for read in new])
+    except Exception:
+        return reads
+    place = iter(range(len(new)))
+    return [
+        read
+        if read.encoded
+        else replace(read, media=replace(read.media, ready=(made, next(place))))
+        for read in reads
+    ]
+
+
 def readable(
     model: System, batch: Sequence[Read], encodings: EncodingStore | None = None
 ) -> Readable:

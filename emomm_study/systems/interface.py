@@ -38,12 +38,16 @@ class Media:
         ``(N, H, W)`` bool, the part of the frames whose tokens are kept; None keeps all.
     least_cover
         Share of a video token's area that has to lie in the region.
+    ready
+        What a system's :meth:`System.features` made of the batch that the clip is of, and the
+        clip's place in it.
     """
 
     frames: Frames | None
     sound: np.ndarray | None
     region: np.ndarray | None = None
     least_cover: float = 0.5
+    ready: tuple[Any, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -202,7 +206,9 @@ class System(Protocol):
     One whose answers cost money or minutes says ``one_by_one = True``: each is kept as it comes, in
     one process. It may have a method ``ask(queries, *, free=False)`` that gives ``(index, Said)`` in
     any order, so that several are under way at once; others are asked by ``answer`` and ``reply``,
-    one question a call. One that is paid has ``allow(asked)`` and ``estimate(asked)`` beside it
+    one question a call. One that may have its clips made ready by another thread, while it computes,
+    has ``features(clips)``: what ``encode`` needs of a batch before its encoders run, on the CPU,
+    which it then finds in ``Media.ready`` (:func:`made_ready`). One that is paid has ``allow(asked)`` and ``estimate(asked)`` beside it
     (:mod:`emomm_study.systems.paid`).
     """
 
@@ -320,6 +326,18 @@ def offered(system: System, what: str) -> Steerable:
             f"(it has no {', '.join(missing)}); choose a system of a kind that can be steered"
         )
     return system  # type: ignore[return-value]
+
+
+def made_ready(clips: Sequence[Media]) -> Any | None:
+    """What ``features`` made of these very clips as one batch; None where it made none of them.
+
+    As one batch, since the last bits of features may hang on what is computed together.
+    """
+    found = clips[0].ready if clips else None
+    if found is None:
+        return None
+    places = [clip.ready[1] for clip in clips if clip.ready and clip.ready[0] is found[0]]
+    return found[0] if places == list(range(found[0].count)) == list(range(len(clips))) else None
 
 
 def after(position_ids: torch.Tensor) -> torch.Tensor:

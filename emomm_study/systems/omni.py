@@ -7,6 +7,7 @@ import emomm_lib._torchvision  # noqa: F401
 # isort: split
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,21 @@ from transformers import (
 )
 
 from emomm_study.systems.backbone import Backbone, weights_fingerprint, without_weights
-from emomm_study.systems.interface import Encoded, Media, Query
+from emomm_study.systems.interface import Encoded, Media, Query, made_ready
 from emomm_study.systems.prompts import messages
 
 SUPPORTED = ("qwen2_5_omni", "qwen2_5_omni_thinker")
 STEP = 3
 """Seconds to a multiple of which sounds are padded, up to the feature extractor's window."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """A batch of ``count`` clips as the encoders take it: patches, and sounds by clips' places."""
+
+    count: int
+    video: BatchFeature | None
+    sounds: Sequence[tuple[Sequence[int], BatchFeature]]
 
 
 class OmniModel(Backbone):
@@ -93,15 +103,38 @@ class OmniModel(Backbone):
         return super().settings() | {"frame_size": self.frame_size}
 
     @torch.inference_mode()
+    def features(self, clips: Sequence[Media]) -> Features:
+        """What the processors make of a batch of clips, on the CPU."""
+        seen = [clip.frames.frames for clip in clips if clip.frames is not None]
+        heard = [i for i, clip in enumerate(clips) if clip.sound is not None]
+        extractor, sounds = self.processor.feature_extractor, []
+        long = [i for i in heard if len(clips[i].sound) > extractor.n_samples]
+        # Beyond its window the extractor cuts a sound off, or it takes no others beside it.
+        for some in [[i for i in heard if i not in long], *([i] for i in long)]:
+            if not some:
+                continue
+            own = [clips[i].sound for i in some]
+            done = extractor(
+                own,
+                sampling_rate=extractor.sampling_rate,
+                padding="max_length",
+                max_length=self._padded(own),
+                truncation=some[0] not in long,
+                return_attention_mask=True,
+                return_tensors="pt",
+            )
+            sounds.append((some, done))
+        return Features(len(clips), self._patches(seen) if seen else None, sounds)
+
+    @torch.inference_mode()
     def encode(self, clips: Sequence[Media]) -> list[Encoded]:
         """Run both encoders once over a batch of clips."""
+        features = made_ready(clips) or self.features(clips)
         seen = [i for i, c in enumerate(clips) if c.frames is not None]
-        heard = [i for i, c in enumerate(clips) if c.sound is not None]
         video: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         kept: dict[int, torch.Tensor] = {}
         audio: dict[int, torch.Tensor] = {}
-        if seen:
-            done = self._patches([clips[i].frames.frames for i in seen])
+        if (done := features.video) is not None:
             grid = done["video_grid_thw"].to(self.device)
             pixels = done["pixel_values_videos"].to(self.device)
             embeds = self.model.get_video_features(pixels, grid).pooler_output
@@ -111,25 +144,10 @@ class OmniModel(Backbone):
             for i in seen
             if clips[i].region is not None
         }
-        extractor = self.processor.feature_extractor
-        long = [i for i in heard if len(clips[i].sound) > extractor.n_samples]
-        # Beyond its window the extractor cuts a sound off, or it takes no others beside it.
-        for some in [[i for i in heard if i not in long], *([i] for i in long)]:
-            if not some:
-                continue
-            sounds = [clips[i].sound for i in some]
-            done = extractor(
-                sounds,
-                sampling_rate=extractor.sampling_rate,
-                padding="max_length",
-                max_length=self._padded(sounds),
-                truncation=some[0] not in long,
-                return_attention_mask=True,
-                return_tensors="pt",
-            )
+        for some, done in features.sounds:
             mask = done["attention_mask"].to(self.device)
-            features = done["input_features"].to(self.device, self.model.dtype)
-            embeds = self.model.get_audio_features(features, feature_attention_mask=mask)
+            mel = done["input_features"].to(self.device, self.model.dtype)
+            embeds = self.model.get_audio_features(mel, feature_attention_mask=mask)
             lengths = self.model.model.audio_tower._get_feat_extract_output_lengths(mask.sum(-1))[1]
             parts = torch.split(embeds.last_hidden_state, lengths.tolist())
             audio |= zip(some, parts, strict=True)

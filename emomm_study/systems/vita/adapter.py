@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from emomm_study.systems.backbone import Backbone, files_digest
-from emomm_study.systems.interface import Computed, Encoded, Media, Query
+from emomm_study.systems.interface import Computed, Encoded, Media, Query, made_ready
 from emomm_study.systems.passes import Tokens
 from emomm_study.systems.prompts import SYSTEM_PROMPT, messages
 from emomm_study.systems.vita.load import audio_folder, load_vita, local_folder
@@ -42,6 +42,15 @@ class States:
 
 STATES = States()
 _LEADING = re.compile(rf"^\s*[{''.join(asdict(STATES).values())}]+")
+
+
+@dataclass(frozen=True)
+class Features:
+    """A batch of ``count`` clips as the encoders take it, of those that have either."""
+
+    count: int
+    frames: Sequence[torch.Tensor]
+    sounds: Sequence[torch.Tensor]
 
 
 class VitaModel(Backbone):
@@ -101,17 +110,24 @@ class VitaModel(Backbone):
         }
 
     @torch.inference_mode()
+    def features(self, clips: Sequence[Media]) -> Features:
+        """Tiles and spectra of a batch of clips, on the CPU."""
+        frames = [self.processor.frames(c.frames.frames) for c in clips if c.frames is not None]
+        sounds = [self.processor.sound(c.sound) for c in clips if c.sound is not None]
+        return Features(len(clips), frames, sounds)
+
+    @torch.inference_mode()
     def encode(self, clips: Sequence[Media]) -> list[Encoded]:
         """Run both encoders once over a batch of clips."""
+        features = made_ready(clips) or self.features(clips)
         seen = [i for i, clip in enumerate(clips) if clip.frames is not None]
         heard = [i for i, clip in enumerate(clips) if clip.sound is not None]
         video: dict[int, torch.Tensor] = {}
         grid: dict[int, torch.Tensor] = {}
         audio: dict[int, torch.Tensor] = {}
         if seen:
-            pixels = [self.processor.frames(clips[i].frames.frames) for i in seen]
-            tiles = torch.cat(pixels).to(self.device, self.model.dtype)
-            made = self.model.get_video_features(tiles).split([len(x) for x in pixels])
+            tiles = torch.cat(features.frames).to(self.device, self.model.dtype)
+            made = self.model.get_video_features(tiles).split([len(x) for x in features.frames])
             side = round(made[0].shape[1] ** 0.5)
             video = {i: own.flatten(0, 1) for i, own in zip(seen, made, strict=True)}
             grid = {
@@ -125,9 +141,8 @@ class VitaModel(Backbone):
         }
         video |= {i: video[i][kept[i]] for i in kept}
         if heard:
-            features = [self.processor.sound(clips[i].sound) for i in heard]
-            lengths = torch.tensor([len(x) for x in features], device=self.device)
-            padded = torch.nn.utils.rnn.pad_sequence(features, batch_first=True)
+            lengths = torch.tensor([len(x) for x in features.sounds], device=self.device)
+            padded = torch.nn.utils.rnn.pad_sequence(features.sounds, batch_first=True)
             # Features in single precision: in half, those of a long sound would be cut to steps.
             made = self.model.get_audio_features(padded.to(self.device), lengths)
             audio = dict(zip(heard, made, strict=True))
