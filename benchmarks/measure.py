@@ -150,12 +150,18 @@ def _cpu() -> str:
     return next(names, platform.processor() or platform.machine())
 
 
-def page(machine: Mapping[str, str], tables: Sequence[Table], *, quick: bool) -> str:
+def page(
+    machine: Mapping[str, str],
+    tables: Sequence[Table],
+    *,
+    quick: bool,
+    command: str = "python -m benchmarks",
+) -> str:
     """The page of results, Markdown."""
     warning = "**A smoke run of the smallest sizes: these numbers mean nothing.**\n\n"
     return (
         "# Benchmarks\n\n"
-        "Written by `python -m benchmarks`; [README.md](README.md) says what the ratios mean. "
+        f"Written by `{command}`; [README.md](README.md) says what the ratios mean. "
         "Times are `median (min..max)` of repeats whose variants took turns, ratios are "
         f"medians over the rounds.\n\n{warning if quick else ''}"
         f"{_grid([{'': key, 'value': value} for key, value in machine.items()])}\n\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import getpass
 import os
 import platform
@@ -14,7 +15,17 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import cluster, coalitions, gpu, measure, recording, steering, store, streaming
+from benchmarks import (
+    cluster,
+    coalitions,
+    gpu,
+    measure,
+    peers,
+    recording,
+    steering,
+    store,
+    streaming,
+)
 from benchmarks.__main__ import BENCHMARKS, PAGE, main
 from emomm_study.evaluate.schedule import AHEAD
 from emomm_study.paths import ROOT
@@ -341,3 +352,28 @@ def test_a_simulated_driver_that_takes_longer_than_its_workers_sets_the_pace():
     # A late first batch holds up what comes after it, until as much waits as may.
     late = cluster.simulate([60.0] + [1.0] * 40, 0.0, 2)
     assert late == pytest.approx(60.0 + (40 - (2 * AHEAD - 2)) / 2, abs=1.5)
+
+
+def test_peers_are_timed_beside_ours_in_one_run_and_one_that_lacks_says_so(capsys, monkeypatch):
+    monkeypatch.setattr(peers.importlib.util, "find_spec", lambda name: None)
+    peers.main(["--widths", "256", "--tokens", "32", "--repeats", "1"])
+    [line] = table(capsys.readouterr().out, "Beside others")
+    assert line["hidden, layers"] == "256, 4" and TIMING.fullmatch(line["plain"])
+    assert line["nnsight"] == "not installed"
+    for name in (*peers.OURS, "eager", "mask"):
+        assert value(line[name]) > 0, name
+
+
+def test_the_mask_that_is_timed_steers_as_eager_attention_with_its_bias_would(case):
+    plain = steering.one_pass("plain", case)[0].last_hidden_state
+    none = functools.partial(peers.masked_scores, strength=1.0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(peers, "masked_scores", none)
+        torch.testing.assert_close(peers.mask(case), plain, atol=1e-5, rtol=0)
+    steered = peers.mask(case)
+    assert float((steered - plain).abs().max()) > 1e-3
+    with peers.attention(case.omni, "eager"), torch.inference_mode():
+        expected = case.omni.decoder(
+            inputs_embeds=case.embeds, attention_mask=peers.masked_scores(case)
+        ).last_hidden_state
+    torch.testing.assert_close(steered, expected, atol=1e-5, rtol=0)
