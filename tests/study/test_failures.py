@@ -563,7 +563,7 @@ class Locator:
 @pytest.fixture
 def films(tmp_path, monkeypatch):
     fetch_models()
-    monkeypatch.setattr(region_store, "_locator", Locator)
+    monkeypatch.setattr(region_store, "open_locator", Locator)
     paths = [tmp_path / f"{name}.mp4" for name in NAMES]
     for path in paths:
         path.write_bytes(b"film")

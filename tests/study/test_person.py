@@ -340,7 +340,7 @@ def test_two_processes_find_the_same_and_leave_no_words(store, clips, tmp_path, 
 
 
 def test_what_is_known_is_not_looked_for_again(store, clips, monkeypatch) -> None:
-    monkeypatch.setattr(region_store, "_locator", None)
+    monkeypatch.setattr(region_store, "open_locator", None)
     monkeypatch.setattr(region_store, "ProcessPoolExecutor", None)
     assert len(store.find(clips, progress=False)) == len(clips)
 
