@@ -32,16 +32,17 @@ tests=
 trap 'rm -f "$log"; [[ -z $tests ]] || kill "$tests" 2>/dev/null || true' EXIT
 # One thread: processes that spin for the same cores take several times as long.
 export OMP_NUM_THREADS=1
-# Two sides that take alike: the audit builds on no other notebook, and the small library's tests and
-# the paper profile's on none of the study's.
-alone=notebooks/10_paper_audit.ipynb profile=tests/study/test_paper_profile.py
+# Two sides that take alike: the audit builds on no other notebook, and these tests on none of the
+# study's others.
+alone=notebooks/10_paper_audit.ipynb
+beside=(tests/lib tests/study/test_benchmarks.py tests/study/test_paper_profile.py)
 options=(--nbval-lax --nbval-current-env --durations=30 --durations-min=5)
 "$PYTHON" -m pytest -o cache_dir="$cache/pytest" "${options[@]}" tests "$alone" \
-    --ignore tests/lib --ignore "$profile" >"$log" 2>&1 &
+    "${beside[@]/#/--ignore=}" >"$log" 2>&1 &
 tests=$!
 notebooks=0
 "$PYTHON" -m pytest -o cache_dir="$cache/pytest-notebooks" "${options[@]}" \
-    notebooks tests/lib "$profile" --ignore "$alone" || notebooks=$?
+    notebooks "${beside[@]}" --ignore="$alone" || notebooks=$?
 failed=0
 wait "$tests" || failed=$?
 tests=
