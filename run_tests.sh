@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the tests and reruns the committed notebooks, side by side: some twenty minutes.
+# Runs the tests and reruns the committed notebooks, side by side: under half an hour.
 #
 # usage: ./run_tests.sh [--quick | arguments for pytest]
 #

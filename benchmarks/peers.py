@@ -32,7 +32,7 @@ from emomm_study.systems.omni import OmniModel
 
 SEVEN_B = {"hidden": 3584, "ffn": 18_944, "heads": 28, "kv_heads": 4}
 """The widths of Qwen2.5-Omni-7B's decoder."""
-LAYERS = 4
+LAYERS = 2
 """Of a decoder of these widths: all that a pass costs is by layer."""
 OURS = ("record", "decision", "all", "replay of 10")
 PEERS = ("eager", "mask", "nnsight")

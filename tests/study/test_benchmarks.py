@@ -358,7 +358,7 @@ def test_peers_are_timed_beside_ours_in_one_run_and_one_that_lacks_says_so(capsy
     monkeypatch.setattr(peers.importlib.util, "find_spec", lambda name: None)
     peers.main(["--widths", "256", "--tokens", "32", "--repeats", "1"])
     [line] = table(capsys.readouterr().out, "Beside others")
-    assert line["hidden, layers"] == "256, 4" and TIMING.fullmatch(line["plain"])
+    assert line["hidden, layers"] == "256, 2" and TIMING.fullmatch(line["plain"])
     assert line["nnsight"] == "not installed"
     for name in (*peers.OURS, "eager", "mask"):
         assert value(line[name]) > 0, name
