@@ -393,6 +393,28 @@ def test_the_end_is_that_of_all_that_was_done_in_its_order_however_it_falls(desk
         desk.settled()
 
 
+def test_an_answer_that_comes_late_does_not_write_into_a_field_that_one_is_in(desk):
+    desk.fill("percentile", 90)
+    desk.settled()
+    desk.slow.write_text("0.3")
+    field = desk.at("percentile-field")
+    field.focus()
+    field.evaluate("e => e.select()")
+    # Pressed without leaving the field.
+    desk.at("reset").evaluate("e => e.click()")
+    desk.state = published(desk.state)
+    expect(desk.at("controls")).to_have_attribute("aria-busy", "false")
+    desk.page.keyboard.insert_text("40")
+    field.press("Enter")
+    desk.moved("percentile", 40)
+    desk.settled()
+    # Left without a word, it shows what holds.
+    field.focus()
+    desk.at("gamma").focus()
+    desk.reset()
+    desk.settled()
+
+
 def test_nothing_of_the_widget_is_cut_off_at_1200_pixels(desk):
     page = desk.page
     desk.at("search").fill("Ylkv")

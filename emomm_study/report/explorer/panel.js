@@ -111,7 +111,10 @@ export default () => {
         const furthest = slider === document.activeElement ? Number(slider.max) : end;
         slider.max = Math.max(furthest, taken);
         put(slider, now === null ? taken : now);
+        const held = field.value;
         if (!typing) put(field, now === null ? "" : now);
+        // Of a field that one is in all is selected again, or what is typed next would be added.
+        if (field.value !== held && field === document.activeElement) field.select();
       });
       return line(symbol, slider, field);
     }
