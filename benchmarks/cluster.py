@@ -235,8 +235,12 @@ def main(argv: Sequence[str] | None = None) -> str:
     # As workers compute; the driver's own model only says what it is.
     torch.set_num_threads(1)
     machine = measure.machine("cpu")
-    page = measure.page(machine, tables(quick=given.quick), quick=given.quick)
-    page = page.replace("`python -m benchmarks`", "`python -m benchmarks.cluster`")
+    page = measure.page(
+        machine,
+        tables(quick=given.quick),
+        quick=given.quick,
+        command="python -m benchmarks.cluster",
+    )
     print(page)
     if given.out:
         given.out.write_text(page, encoding="utf-8")

@@ -264,8 +264,9 @@ def main(argv: Sequence[str] | None = None) -> str:
         parser.error(str(error))
     started = time.perf_counter()
     made = table(given.size, given.device, dtype, given.batch, tokens, given.repeats)
-    page = measure.page(machine, [made], quick=given.size == "tiny")
-    page = page.replace("`python -m benchmarks`", "`python -m benchmarks.gpu`")
+    page = measure.page(
+        machine, [made], quick=given.size == "tiny", command="python -m benchmarks.gpu"
+    )
     page += f"\nMeasured in {time.perf_counter() - started:.0f} seconds.\n"
     print(page)
     if given.out:

@@ -44,7 +44,7 @@ on each modality and the states that a router reads; *decision* and *all* steer 
 (tau = 0, so every layer from l_r on), with a router and random importance; *replay of 10* answers \
 for ten configurations on a prefill made within. Others: *eager* is transformers' \
 `output_attentions=True`, which gives all attention; *mask* adds log 0.01 to the scores of all \
-but visual tokens in every head of these layers by a mask that SDPA takes, as PASTA steers by one \
+but visual tokens in every head and layer by a mask that SDPA takes, as PASTA steers by one \
 strength; *nnsight*{nnsight} keeps the decision query's state that enters each layer, and no \
 attention, which it cannot see under SDPA. Milliseconds of plain, median (min..max); of the \
 others the ratio to plain, a median over {repeats} rounds in which all took their turn."""

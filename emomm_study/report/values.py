@@ -37,6 +37,8 @@ DIFFER = 0.01
 makes last bits large. Measured; each may become right or wrong."""
 DEVIATIONS = 3.0
 """Standard deviations that such answers may move a share by."""
+CHOOSES = "07_main_results"
+"""The notebook that chooses configurations. Before it an earlier run's choices may still lie there."""
 COLUMNS = ["name", "value", "low", "high", "tolerance", "ends"]
 _NONE = pd.DataFrame({column: pd.Series(dtype=float) for column in COLUMNS}).astype({"name": str})
 
@@ -259,13 +261,13 @@ def commit_notebook(
 ) -> None:
     """Put a notebook's values, and the digests of its figures, where they are committed.
 
-    With them go a run's choices, which later runs hold to.
+    With those of the notebook that chooses go its choices, which later runs hold to.
     """
     kept = committed(profile, root)
     new = recorded(profile, runs) / f"{notebook}.csv"
     if new.is_file():
         write_values(read_values(new), kept / new.name)
-    if (chosen := runs / profile / CHOICES).is_file():
+    if notebook == CHOOSES and (chosen := runs / profile / CHOICES).is_file():
         with whole(kept / CHOICES) as partial:
             shutil.copyfile(chosen, partial)
     if files := manifest.digests(profile, notebook):

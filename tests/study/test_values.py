@@ -324,3 +324,15 @@ def test_answers_of_a_router_trained_again_lie_within_and_a_shift_of_five_points
     assert inside or abs(moved) > 3 * np.sqrt(0.01 / n)
     shift = max(0.05, 3.1 * np.sqrt(0.01 / n))
     assert compare_values(one, one.assign(value=0.05 + shift))["deviation"].item() > 1
+
+
+def test_choices_are_committed_with_the_notebook_that_made_them_and_no_earlier(tmp_path):
+    runs, root = tmp_path / "runs", tmp_path / "values"
+    chosen = runs / "mini" / "choices.json"
+    chosen.parent.mkdir(parents=True)
+    chosen.write_text("of an earlier run")
+    values.commit_notebook("mini", "03_vcc_analysis", runs=runs, root=root)
+    assert not (root / "mini" / chosen.name).exists()
+    chosen.write_text("new")
+    values.commit_notebook("mini", values.CHOOSES, runs=runs, root=root)
+    assert (root / "mini" / chosen.name).read_text() == "new"
