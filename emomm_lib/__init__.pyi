@@ -1,6 +1,14 @@
 # What emomm_lib exports, and from where; read by type checkers and by emomm_lib itself.
 
 from emomm_lib.attention.hook import decoder_attention as decoder_attention
+from emomm_lib.attention.knockout import (
+    Block as Block,
+    Blocking as Blocking,
+    Restoring as Restoring,
+    block as block,
+    replay_blocked as replay_blocked,
+    restore as restore,
+)
 from emomm_lib.attention.record import (
     Trace as Trace,
     mark_modalities as mark_modalities,
@@ -80,10 +88,12 @@ from emomm_lib.metrics.nmas import (
     nmas_by_layer as nmas_by_layer,
 )
 from emomm_lib.metrics.paired import (
+    equivalence_frame as equivalence_frame,
     exact_mcnemar as exact_mcnemar,
     marginal_gain as marginal_gain,
     paired_frame as paired_frame,
 )
+from emomm_lib.metrics.pairs import pair_frame as pair_frame
 from emomm_lib.metrics.psmv import (
     coalition_accuracy as coalition_accuracy,
     psmv as psmv,
@@ -92,6 +102,7 @@ from emomm_lib.metrics.psmv import (
 )
 from emomm_lib.metrics.reference import (
     READERS as READERS,
+    product_outcomes as product_outcomes,
     reader_outcomes as reader_outcomes,
 )
 from emomm_lib.metrics.routing import (

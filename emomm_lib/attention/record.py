@@ -95,7 +95,8 @@ class Trace:
         self._states, self._keep_rows = states, rows
         self._intervention = intervention
         acts_from = layers if intervention is None else intervention.first_layer - 1
-        self._pool_from = 0 if states else acts_from
+        self._looks = intervention is not None and intervention.ahead is None
+        self._pool_from = 0 if states else acts_from if self._looks else layers
         self._acts_from = acts_from
         self._kept: dict[int, Bias] = {}
         self._layers = layers
@@ -211,14 +212,14 @@ class Trace:
                 "record() anew for each batch, and generate with use_cache=True"
             )
         self._computed[layer] = end
-        if layer < self._pool_from and (layer > 0 or self._intervention is None):
+        if layer < self._pool_from and (layer > 0 or not self._looks):
             return
         hidden = hidden.detach().to(wide(hidden.dtype))
         pick = self._on(hidden, past, end).transpose(1, 2)
         # Rows of zeros where nothing of a modality is here: the sum over chunks stays right.
         pooled = torch.bmm(pick, hidden[:, : end - past])
         self._sums[layer] = self._sums[layer] + pooled if layer in self._sums else pooled
-        if end == positions and (self._states or layer >= self._acts_from):
+        if end == positions and (self._states or (self._looks and layer >= self._acts_from)):
             last = hidden[:, end - 1 - past]
             # A view would keep all positions of every layer alive.
             self._query[layer] = last.clone() if self._states else last
@@ -228,14 +229,21 @@ class Trace:
         output, weights = call.output()
         past, width = self._span[layer]
         index = self._ids.shape[1] - 1 - past
-        if index >= width:
-            return output, weights
         keys = call.key.shape[2]
         # A sliding cache has dropped its oldest keys; a static one has empty slots at its end.
         first = max(0, past + width - keys)
+        asked = self._intervention if layer >= self._acts_from else None
+        bias = (
+            None if asked is None or asked.ahead is None else asked.ahead(layer + 1, output)
+        )
+        if index >= width:
+            if bias is not None and asked is not None and asked.scope == "all":
+                output = self._steer_all(call, past, first, bias, output)
+            return output, weights
         if index < 0:
-            bias = self._kept.get(layer)
-            return (output if bias is None else self._steer_all(call, first, bias, output)), weights
+            if (bias := self._kept.get(layer)) is not None:
+                output = self._steer_all(call, past, first, bias, output)
+            return output, weights
         call.check_known()
         causal = call.given.get("is_causal")
         causal = getattr(call.module, "is_causal", True) if causal is None else causal
@@ -248,22 +256,27 @@ class Trace:
         attention = scores.softmax(-1)
         one_hot = self._on(attention, first, first + end)
         mass = mass_on(attention, one_hot)
-        asked = self._intervention if layer >= self._acts_from else None
-        if asked is not None and (bias := self._ask(asked, layer, mass)) is not None:
+        if asked is not None and asked.ahead is None:
+            bias = self._ask(asked, layer, mass)
+        if asked is not None and bias is not None:
             significant = self._cut(bias.significant, attention, first, first + end)
-            attention, moved = biased(scores, attention, bias, one_hot, significant)
+            own = bias
+            if bias.queries is not None:
+                own = replace(bias, heads=bias.heads & bias.queries[:, -1:, None])
+            attention, moved = biased(scores, attention, own, one_hot, significant)
             if asked.scope == "decision":
                 changed = brought(attention, call.value[:, :, :end]).to(output).transpose(1, 2)
                 moved = moved.transpose(1, 2)[..., None]
                 output = _exchanged(output, (slice(None), slice(index, index + 1)), moved, changed)
             else:
-                if past > 0:
+                if past > 0 and asked.ahead is None:
                     raise RuntimeError(
                         "steering every query needs the whole prompt in one pass; "
                         f"{past} positions were computed before"
                     )
-                self._kept[layer] = bias
-                output = self._steer_all(call, first, bias, output)
+                if bias.queries is None:
+                    self._kept[layer] = bias
+                output = self._steer_all(call, past, first, bias, output)
             mass = mass_on(attention, one_hot)
         self._mass[layer] = mass[:, :, 0]
         row = attention[:, :, 0]
@@ -284,7 +297,8 @@ class Trace:
                 "modality_ids marks: pad on the left, and mark padding with -1"
             )
         if self._intervention is not None:
-            self._check_seen()
+            if self._looks:
+                self._check_seen()
             self._intervention.check()
 
     def _ask(self, asked: Intervention, layer: int, mass: Tensor) -> Bias | None:
@@ -299,7 +313,7 @@ class Trace:
         mass = mass.transpose(1, 2)
         return asked(LayerView(layer + 1, mass, known["counts"], query[:, None], *means, known))
 
-    def _steer_all(self, call: Call, first: int, bias: Bias, output: Tensor) -> Tensor:
+    def _steer_all(self, call: Call, past: int, first: int, bias: Bias, output: Tensor) -> Tensor:
         """Every query's attention under a layer's bias, of the heads concerned; others as they were."""
         end = first + call.key.shape[2]
         heads, chosen = output.shape[2], bias.heads[:, 0]
@@ -329,8 +343,12 @@ class Trace:
             self._on(own.modality, first, end),
             None if significant is None else significant[:, 0], **({"scaling": None} | call.given),
         )  # fmt: skip
-        where = batch, slice(None), at
-        return _exchanged(output, where, moved[..., None, None], changed.transpose(1, 2))
+        moved = moved[..., None, None]
+        if bias.queries is not None:
+            asked = bias.queries[:, past : past + output.shape[1]]
+            asked = nn.functional.pad(asked, (0, output.shape[1] - asked.shape[1]))
+            moved = moved & asked[:, None, :, None]
+        return _exchanged(output, (batch, slice(None), at), moved, changed.transpose(1, 2))
 
     def _cut(self, marks: Tensor | None, like: Tensor, start: int, end: int) -> Tensor | None:
         """Marks ``(B, C, S)`` on the prompt's positions at [start, end), as numbers, 0 after it."""

@@ -161,6 +161,9 @@ class Bias:
         scores of it.
     most
         No more heads of a prompt are concerned than this; all may be when None.
+    queries
+        ``(B, S)`` bool over the prompt: whose scores, with scope ``all``; everyone's, and of those
+        that follow the prompt, when None.
     """
 
     heads: Tensor
@@ -169,6 +172,7 @@ class Bias:
     significant: Tensor | None = None
     boost: Callable[[Tensor], Tensor] = torch.zeros_like
     most: int | None = None
+    queries: Tensor | None = None
 
 
 class Intervention(Protocol):
@@ -177,6 +181,10 @@ class Intervention(Protocol):
     scope: Scope
     first_layer: int
     """Counted from 1; no earlier layer is shown to it."""
+    ahead: Callable[[int, Tensor], Bias | None] | None
+    """What it does in a layer, counted from 1, whatever it would see; None if it must look.
+
+    The tensor is one of the layer's, whose device and precision it takes."""
 
     def __call__(self, view: LayerView) -> Bias | None: ...
 

@@ -76,6 +76,8 @@ class Steerer:
     Raises ``ValueError`` when scopes are mixed, or a gate or configuration does not fit the model.
     """
 
+    ahead = None
+
     def __init__(
         self,
         model: PreTrainedModel,

@@ -42,8 +42,9 @@ from emomm_study.systems.interface import (
 from emomm_study.systems.passes import Beginning, Tokens, fork, schedule
 from emomm_study.systems.plain import PlainText
 from emomm_study.systems.prompts import (
+    ONE_LINE,
     SYSTEM_PROMPT,
-    TRANSCRIPT_PREFIX,
+    Wording,
     check_transcript,
     reply,
 )
@@ -68,6 +69,8 @@ class Backbone(ABC):
 
     axes: ClassVar[int] = 1
     """Of the decoder's positions."""
+    wording: Wording = ONE_LINE
+    """Of the prompt."""
     version: ClassVar[int]
     """Raised whenever a change of the kind, or in ``media``, can change an answer."""
 
@@ -194,7 +197,7 @@ class Backbone(ABC):
             )
         if "T" in query.coalition:
             check_transcript(query.transcript)
-            start = text.index(TRANSCRIPT_PREFIX) + len(TRANSCRIPT_PREFIX)
+            start = text.index(self.wording.transcript) + len(self.wording.transcript)
             end = start + len(query.transcript)
             if text[start:end] != query.transcript:
                 raise ValueError(

@@ -19,7 +19,28 @@ You may receive any subset of modalities (video, audio, transcript text).
 Do not assume missing modalities or fabricate details not supported by the evidence.
 Follow the required output format exactly and output nothing else."""
 
-TRANSCRIPT_PREFIX = "Transcript (may contain ASR errors): "
+
+@dataclass(frozen=True)
+class Wording:
+    """Where the prompt breaks its lines.
+
+    Attributes
+    ----------
+    transcript
+        What stands before a transcript.
+    policy
+        What stands between the sets of allowed scores of the negative letters and the others.
+    """
+
+    transcript: str
+    policy: str
+
+
+ONE_LINE = Wording("Transcript (may contain ASR errors): ", " ")
+"""What the models of this companion were trained with so far."""
+PRINTED = Wording("Transcript (may contain ASR errors):\n", "\n")
+"""As Appendix E prints it: the transcript has a line of its own, the sets have two."""
+TRANSCRIPT_PREFIX = ONE_LINE.transcript
 
 _INSTRUCTION = """\
 Task: Based on the provided modalities ({present}), assign a sentiment label and score.
@@ -42,13 +63,14 @@ def format_score(score: float) -> str:
 
 
 @cache
-def score_policy(corpus: Corpus | str) -> str:
+def score_policy(corpus: Corpus | str, wording: Wording = ONE_LINE) -> str:
     """The allowed scores of each letter under a corpus's mapping (Appendix E)."""
     grid = GRIDS[Corpus(corpus)]
-    return ", ".join(
+    sets = [
         f"{letter} ({name}) = {{{', '.join(map(format_score, grid.scores(label)))}}}"
         for label, (letter, name) in enumerate(zip(LETTERS, CLASS_NAMES, strict=True))
-    )
+    ]
+    return f",{wording.policy}".join([", ".join(sets[:2]), ", ".join(sets[2:])])
 
 
 def present_modalities(coalition: str) -> str:
@@ -58,12 +80,15 @@ def present_modalities(coalition: str) -> str:
     return ", ".join(_SPOKEN[m] for m in "VAT" if m in coalition) or "none"
 
 
-def instruction(coalition: str, corpus: Corpus | str) -> str:
+def instruction(coalition: str, corpus: Corpus | str, wording: Wording = ONE_LINE) -> str:
     """The instruction for a coalition and a corpus's score policy."""
-    return _INSTRUCTION.format(present=present_modalities(coalition), policy=score_policy(corpus))
+    policy = score_policy(corpus, wording)
+    return _INSTRUCTION.format(present=present_modalities(coalition), policy=policy)
 
 
-def messages(coalition: str, corpus: Corpus | str, transcript: str) -> list[dict]:
+def messages(
+    coalition: str, corpus: Corpus | str, transcript: str, wording: Wording = ONE_LINE
+) -> list[dict]:
     """Chat messages in the paper's order: video, audio, transcript, instruction (Appendix E).
 
     Media are placeholders without data; the model adapter passes frames and sound itself.
@@ -73,9 +98,9 @@ def messages(coalition: str, corpus: Corpus | str, transcript: str) -> list[dict
         content.append({"type": "video"})
     if "A" in coalition:
         content.append({"type": "audio"})
-    text = instruction(coalition, corpus)
+    text = instruction(coalition, corpus, wording)
     if "T" in coalition:
-        text = f"{TRANSCRIPT_PREFIX}{transcript}\n{text}"
+        text = f"{wording.transcript}{transcript}\n{text}"
     content.append({"type": "text", "text": text})
     return [
         {"role": "system", "content": [{"type": "text", "text": SYSTEM_PROMPT}]},

@@ -10,7 +10,8 @@ opposite.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,9 +21,11 @@ from torch.nn import functional
 from emomm_lib.labels import LETTERS
 from emomm_study.corpora.scores import Corpus
 from emomm_study.media.video import Frames
+from emomm_study.mini.model.apart import Apart
 from emomm_study.mini.model.bank import FRAMES, Bank
 from emomm_study.mini.model.mini import SECONDS, Mini
 from emomm_study.mini.model.towers import Log, optimizer_and_schedule, take_step
+from emomm_study.mini.surrogate.cue import Expressiveness
 from emomm_study.mini.surrogate.plan import training_plan
 from emomm_study.mini.surrogate.render import SAMPLING_RATE as RATE
 from emomm_study.systems.backbone import Backbone
@@ -36,6 +39,50 @@ MIXTURE = {
 
 TEXT_ALONE, ONE_ALONE = 0.10, 0.22
 """Shares of the steps after which other modalities, and then coalitions, join."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Some steps of a decoder's training.
+
+    Attributes
+    ----------
+    mixture
+        Share that each coalition has of the samples.
+    blocked
+        Share of the steps in which each modality is kept apart in a random number of the first
+        layers (:class:`emomm_study.mini.model.apart.Apart`).
+    penalty
+        Weight of the attention that in the first layers reads a modality from outside of it.
+    """
+
+    steps: int
+    mixture: Mapping[str, float]
+    blocked: float = 0.0
+    penalty: float = 0.0
+
+    def coalitions(self, rng: np.random.Generator) -> tuple[str, str]:
+        """Two different coalitions for a step's two half batches, or one for both."""
+        names = list(self.mixture)
+        if len(names) == 1:
+            return names[0], names[0]
+        share = np.array([self.mixture[c] for c in names])
+        first, second = rng.choice(names, 2, p=share / share.sum(), replace=False)
+        return str(first), str(second)
+
+
+def text_first(steps: int) -> list[Stage]:
+    """Text first, then single modalities, then all coalitions.
+
+    Without the head start the text channel, a few tokens among hundreds, stays unread for long.
+    """
+    alone, single = round(TEXT_ALONE * steps), round(ONE_ALONE * steps)
+    one = {c: share for c, share in MIXTURE.items() if len(c) == 1}
+    return [
+        Stage(alone, {"T": 1.0}),
+        Stage(single - alone, one),
+        Stage(steps - single, MIXTURE),
+    ]
 
 
 @dataclass(frozen=True)
@@ -72,53 +119,47 @@ def encode_bank(backbone: Backbone, bank: Bank, log: Log, batch: int = 64) -> En
         clips += [replace(c, video=c.video.half(), audio=c.audio.half()) for c in encoded]
         if (start // batch) % 40 == 39:
             log(f"encoding {start + batch}/{len(bank)} {time.time() - began:.0f} s")
+    return EncodedBank(clips, *by_shown(bank))
+
+
+def by_shown(
+    bank: Bank,
+) -> tuple[dict[tuple[int, bool], np.ndarray], dict[tuple[int, bool, str], np.ndarray]]:
+    """Entries of a bank by what the face shows, and by what the voice does and its language."""
     shown, emphatic = bank.shown, bank.emphatic
-    return EncodedBank(
-        clips=clips,
-        by_face={
-            (s, e): np.flatnonzero((shown[:, 1] == s) & (emphatic[:, 1] == e))
-            for s in range(5)
-            for e in (False, True)
-        },
-        by_voice={
-            (s, e, language): np.flatnonzero(
-                (shown[:, 0] == s) & (emphatic[:, 0] == e) & (bank.language == language)
-            )
-            for s in range(5)
-            for e in (False, True)
-            for language in ("zh", "en")
-        },
-    )
+    every = [(s, e) for s in range(5) for e in (False, True)]
+    faces = {(s, e): np.flatnonzero((shown[:, 1] == s) & (emphatic[:, 1] == e)) for s, e in every}
+    voices = {
+        (s, e, language): np.flatnonzero(
+            (shown[:, 0] == s) & (emphatic[:, 0] == e) & (bank.language == language)
+        )
+        for s, e in every
+        for language in ("zh", "en")
+    }
+    return faces, voices
 
 
-def _clips(seed: int, chunk: int = 4096) -> Iterator[dict]:
+def _clips(seed: int, expressiveness: Expressiveness, chunk: int = 4096) -> Iterator[dict]:
     """Planned clips without end, none of them in any benchmark or bank."""
     block = 0
     while True:
-        yield from training_plan(chunk, 900_000_007 + seed * 10_007 + block).to_dict("records")
+        plan = training_plan(chunk, 900_000_007 + seed * 10_007 + block, expressiveness)
+        yield from plan.to_dict("records")
         block += 1
 
 
-def _coalitions(step: int, steps: int, rng: np.random.Generator) -> tuple[str, str]:
-    """Two coalitions for the step's two half batches: text first, then single modalities, then all.
-
-    Without the head start the text channel, a few tokens among hundreds, stays unread for long.
-    """
-    if step < TEXT_ALONE * steps:
-        return "T", "T"
-    names = [c for c in MIXTURE if len(c) == 1] if step < ONE_ALONE * steps else list(MIXTURE)
-    share = np.array([MIXTURE[c] for c in names])
-    first, second = rng.choice(names, 2, p=share / share.sum(), replace=False)
-    return str(first), str(second)
-
-
 def half_batch_loss(
-    backbone: Backbone, queries: list[Query], labels: np.ndarray, scores: np.ndarray, written: int
+    backbone: Backbone,
+    queries: list[Query],
+    labels: np.ndarray,
+    scores: np.ndarray,
+    written: int,
+    apart: Apart | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, float]:
     """Cross-entropy of the letter, of all else that is written, and the letter's accuracy.
 
     The reply's tokens are appended to the prompt, whose last ``written`` tokens the model has to
-    write as well; the letter is read at the decision token.
+    write as well; the letter is read at the decision token. ``apart`` is told what is read.
     """
     prompt = backbone.prepare(queries)
     replies = torch.tensor(
@@ -129,14 +170,15 @@ def half_batch_loss(
     axes, before = prompt.position_ids.shape[:-2], prompt.position_ids
     start = before.view(-1, *before.shape[-2:]).amax(dim=(0, 2)) + 1
     positions = (start[:, None] + torch.arange(n - 1)).expand(*axes, -1, -1)
-    hidden = backbone.decoder(
-        inputs_embeds=torch.cat(
-            [prompt.inputs_embeds, backbone.model.get_input_embeddings()(replies[:, :-1])], 1
-        ),
-        attention_mask=torch.cat([prompt.attention_mask, torch.ones_like(replies[:, :-1])], 1),
-        position_ids=torch.cat([before, positions], -1),
-        use_cache=False,
-    ).last_hidden_state[:, -n - written :]
+    with apart.watching(backbone.model, prompt.modality_ids) if apart else nullcontext():
+        hidden = backbone.decoder(
+            inputs_embeds=torch.cat(
+                [prompt.inputs_embeds, backbone.model.get_input_embeddings()(replies[:, :-1])], 1
+            ),
+            attention_mask=torch.cat([prompt.attention_mask, torch.ones_like(replies[:, :-1])], 1),
+            position_ids=torch.cat([before, positions], -1),
+            use_cache=False,
+        ).last_hidden_state[:, -n - written :]
     logits = backbone.model.lm_head(hidden)
     target = torch.cat([prompt.input_ids[:, prompt.input_ids.shape[1] - written :], replies], 1)
     letter = functional.cross_entropy(logits[:, written], target[:, written], label_smoothing=0.02)
@@ -149,35 +191,45 @@ def half_batch_loss(
 def train_decoder(
     mini: Mini,
     bank: EncodedBank,
+    stages: Sequence[Stage],
     *,
-    steps: int,
     batch: int,
     rate: float,
     seed: int,
     log: Log,
+    expressiveness: Expressiveness = Expressiveness(),
 ) -> dict[str, float]:
-    """Train decoder and embeddings; returns the running accuracy by coalition."""
+    """Train decoder and embeddings stage by stage; returns the running accuracy by coalition."""
     backbone, model = mini.backbone(), mini.model
     assert len({len(backbone._ids(reply(k, 0.0))) for k in range(len(LETTERS))}) == 1
     for tower in (mini.eyes, mini.ears):
         tower.requires_grad_(False)
+    ends = np.cumsum([stage.steps for stage in stages])
+    steps = int(ends[-1])
     optimizer, schedule = optimizer_and_schedule(
         (p for p in model.parameters() if p.requires_grad), rate, steps
     )
-    rng, clips = np.random.default_rng([seed, 3]), _clips(seed)
+    rng, clips = np.random.default_rng([seed, 3]), _clips(seed, expressiveness)
     running = dict.fromkeys(MIXTURE, 0.2)
     began = time.time()
     model.train()
     for step in range(steps):
-        for coalition in _coalitions(step, steps, rng):
+        stage = stages[int(np.searchsorted(ends, step, side="right"))]
+        apart = Apart.drawn(stage.blocked, stage.penalty > 0, rng)
+        for coalition in stage.coalitions(rng):
             chosen = [next(clips) for _ in range(batch // 2)]
             queries = [
                 Query(bank.draw(c, rng), coalition, Corpus(c["corpus"]), c["text"]) for c in chosen
             ]
             labels = np.array([c["label_gt"] for c in chosen])
             scores = np.array([c["score_gt"] for c in chosen])
-            letter, rest, right = half_batch_loss(backbone, queries, labels, scores, mini.written)
-            ((letter + 0.2 * rest) / 2).backward()
+            letter, rest, right = half_batch_loss(
+                backbone, queries, labels, scores, mini.written, apart
+            )
+            loss = letter + 0.2 * rest
+            if apart is not None and stage.penalty:
+                loss = loss + stage.penalty * apart.taken()
+            (loss / 2).backward()
             running[coalition] += 0.05 * (right - running[coalition])
         take_step(model, optimizer, schedule)
         if step % 50 == 49 or step == steps - 1:

@@ -14,21 +14,22 @@ from emomm_lib.labels import COALITIONS, LETTERS
 from emomm_study.corpora.scores import GRIDS, Corpus
 from emomm_study.mini.surrogate.lexicon import LEXICONS
 from emomm_study.systems.prompts import (
+    ONE_LINE,
     SYSTEM_PROMPT,
-    TRANSCRIPT_PREFIX,
+    Wording,
     format_score,
     instruction,
 )
 
 
-def prompt_pieces(chat: Sequence[str]) -> list[str]:
+def prompt_pieces(chat: Sequence[str], wording: Wording = ONE_LINE) -> list[str]:
     """The prompt's fixed text, cut where something varies, and a chat format's own pieces."""
     pieces = [line + "\n" for line in SYSTEM_PROMPT.split("\n")[:-1]] + [
         SYSTEM_PROMPT.split("\n")[-1]
     ]
-    pieces.append(TRANSCRIPT_PREFIX)
+    pieces.append(wording.transcript)
     for corpus in Corpus:
-        head, rest = instruction("none", corpus).split("(none)")
+        head, rest = instruction("none", corpus, wording).split("(none)")
         pieces += [head + "(", ")" + rest.split("\n")[0] + "\n"]
         pieces += [line + "\n" for line in rest.split("\n")[1:-1]] + [rest.split("\n")[-1]]
     pieces += ["transcript text", "video", "audio", "none", "\nScore: ", *chat]
@@ -38,7 +39,9 @@ def prompt_pieces(chat: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(pieces))
 
 
-def train_tokenizer(vocab_size: int, specials: Sequence[str], chat: Sequence[str]) -> Tokenizer:
+def train_tokenizer(
+    vocab_size: int, specials: Sequence[str], chat: Sequence[str], wording: Wording = ONE_LINE
+) -> Tokenizer:
     """Train on lexicons and prompt; ``specials`` come first, each of the prompt's pieces is added.
 
     ``vocab_size`` counts neither the pieces nor, where training finds no more, tokens not needed.
@@ -54,7 +57,7 @@ def train_tokenizer(vocab_size: int, specials: Sequence[str], chat: Sequence[str
     tokenizer.decoder = decoders.ByteLevel()
     material = [s for lexicon in LEXICONS.values() for s in lexicon.sentences()]
     material += [s[0].upper() + s[1:] for s in material]
-    material += [instruction(c, k) for c in COALITIONS for k in Corpus] + list(LETTERS)
+    material += [instruction(c, k, wording) for c in COALITIONS for k in Corpus] + list(LETTERS)
     tokenizer.train_from_iterator(
         sorted(material),
         trainers.BpeTrainer(
@@ -65,6 +68,6 @@ def train_tokenizer(vocab_size: int, specials: Sequence[str], chat: Sequence[str
         ),
     )
     tokenizer.add_tokens(
-        [AddedToken(p, normalized=False, special=False) for p in prompt_pieces(chat)]
+        [AddedToken(p, normalized=False, special=False) for p in prompt_pieces(chat, wording)]
     )
     return tokenizer

@@ -9,7 +9,7 @@ away afterwards.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 import numpy as np
 import torch
@@ -106,8 +106,13 @@ def train_vision(
     rate: float,
     seed: int,
     log: Log,
+    evidence: Collection[str] = PARTS[1:],
 ) -> float:
-    """Train the vision tower on pairs of frames; returns its last running class accuracy."""
+    """Train the vision tower on pairs of frames; returns its last running class accuracy.
+
+    Class and emphasis are asked of the tokens that show a part in ``evidence``, of all others only
+    what part they show.
+    """
     tower = mini.eyes
     heads = _Heads(mini.hidden, len(PARTS))
     optimizer, schedule = optimizer_and_schedule(
@@ -115,6 +120,7 @@ def train_vision(
     )
     rng = np.random.default_rng([seed, 1])
     weight = torch.tensor([0.3, 1.0, 1.5, 1.5])
+    telling = torch.tensor([part in evidence for part in PARTS])
     began, running = time.time(), 0.2
     for step, index in enumerate(_batches(len(bank), batch, steps, rng)):
         pair = rng.integers(0, FRAMES // 2, len(index))
@@ -132,11 +138,11 @@ def train_vision(
         part = torch.from_numpy(grids.repeat(moments, 0).reshape(-1).astype(np.int64))
         tokens = seen.flatten(0, 3)
         loss = 0.5 * functional.cross_entropy(heads.part(heads.norm(tokens)), part, weight=weight)
-        face = part > 0
-        owner = torch.arange(len(index)).repeat_interleave(grids[0].size * moments)[face]
+        asked = telling[part]
+        owner = torch.arange(len(index)).repeat_interleave(grids[0].size * moments)[asked]
         expression, accuracy = _expression_loss(
             heads,
-            tokens[face],
+            tokens[asked],
             owner,
             torch.from_numpy(bank.shown[index, 1]),
             torch.from_numpy(bank.emphatic[index, 1]),

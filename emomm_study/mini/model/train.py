@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from emomm_study.mini.model.bank import build_bank
 from emomm_study.mini.model.build import MiniConfig
-from emomm_study.mini.model.decoder import encode_bank, train_decoder
+from emomm_study.mini.model.decoder import encode_bank, text_first, train_decoder
 from emomm_study.mini.model.towers import Log, train_audio, train_vision
 from emomm_study.paths import cache_dir, whole
 
@@ -120,7 +120,7 @@ def train(out: Path, recipe: Recipe | None = None, config: MiniConfig | None = N
         train_decoder(
             mini,
             encode_bank(mini.backbone(), bank, log),
-            steps=recipe.decoder_steps,
+            text_first(recipe.decoder_steps),
             batch=recipe.decoder_batch,
             rate=recipe.decoder_rate,
             seed=recipe.seed,

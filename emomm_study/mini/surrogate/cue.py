@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from emomm_lib.labels import MODALITIES
+from emomm_lib.labels import CLASSES, MODALITIES
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,19 @@ class Expressiveness:
     t: Confusion = field(default=Confusion(0.02, 0.12))
     a: Confusion = field(default=Confusion(0.05, 0.20))
     v: Confusion = field(default=Confusion(0.10, 0.35))
+
+
+EVEN = Expressiveness(*[Confusion(0.15, 0.35)] * 3)
+"""No modality is clearer than another, so that any order among them is a model's own."""
+
+
+def shown_probabilities(confusion: Confusion) -> np.ndarray:
+    """P(shown | label), plain and emphatic: ``(2, 5, 5)``, the label before what is shown."""
+    n = len(CLASSES)
+    step = (np.eye(n, k=1) + np.eye(n, k=-1)) / 2
+    step[0, 1] = step[-1, -2] = 1
+    rates = np.array([confusion.plain, confusion.emphatic])[:, None, None]
+    return (1 - rates) * np.eye(n) + rates * step
 
 
 def draw_emphasis(agrees: np.ndarray, cue: EmphasisCue, rng: np.random.Generator) -> np.ndarray:

@@ -32,6 +32,8 @@ _VIDEOS = {Corpus.CH_SIMS: 120, Corpus.CMU_MOSI: 93}
 _YOUTUBE = np.array(list("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"))
 CLASS_AGREEMENT = 0.90
 """How often a modality of a training clip has GT's class, not just its polarity."""
+WEAKER_OR_STRONGER = np.array([1, 0, 2, 4, 3])
+"""The class of the same polarity that a training clip's modality has else, by GT."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,9 @@ def corpus_plan(corpus: Corpus, settings: SurrogateSettings) -> pd.DataFrame:
     )
 
 
-def training_plan(n: int, seed: int) -> pd.DataFrame:
+def training_plan(
+    n: int, seed: int, expressiveness: Expressiveness = Expressiveness()
+) -> pd.DataFrame:
     """Clips that are in no benchmark, for training a reader that never learns to arbitrate.
 
     Every clip has a speaker of its own, both languages and corpora's grids alternate, GT is
@@ -150,7 +154,7 @@ def training_plan(n: int, seed: int) -> pd.DataFrame:
     rng = np.random.default_rng([seed, 77])
     corpora = np.where(np.arange(n) % 2 == 0, Corpus.CH_SIMS, Corpus.CMU_MOSI)
     gt = rng.integers(0, 5, n)
-    other = np.array([1, 0, 2, 4, 3])[gt]
+    other = WEAKER_OR_STRONGER[gt]
     labels = np.where(rng.random((n, 3)) < CLASS_AGREEMENT, gt[:, None], other[:, None])
     assert (polarity(labels) == polarity(gt)[:, None]).all()
     languages = np.array([LANGUAGE[Corpus(c)] for c in corpora])
@@ -166,7 +170,7 @@ def training_plan(n: int, seed: int) -> pd.DataFrame:
             "label_gt": gt,
             **_columns("label", labels, MODALITIES),
             "score_gt": scores,
-            **_express(labels, emphatic, languages, Expressiveness(), rng, rng),
+            **_express(labels, emphatic, languages, expressiveness, rng, rng),
             "speaker_seed": rng.integers(1 << 62, size=n),
             "clip_seed": rng.integers(1 << 62, size=n),
         }

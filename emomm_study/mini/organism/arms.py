@@ -1,0 +1,68 @@
+"""The family: the same small model, trained in ways that the paper's story tells apart.
+
+What differs between arms is whether text comes first, as from a language model's pretraining, and how
+deep a modality is read. Towers, labels and the number of steps with sound or sight are the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from emomm_study.mini.model.decoder import MIXTURE, Stage
+from emomm_study.mini.surrogate.cue import EVEN, Expressiveness
+
+Reading = Literal["early", "late"]
+EVIDENCE = ("mouth", "eyes")
+"""Parts of a picture whose tokens are trained to tell what the face expresses."""
+TEXT_STEPS = 720
+JOINT = {"TAV": 0.7, "T": 0.04, "A": 0.06, "V": 0.06, "TA": 0.04, "TV": 0.04, "AV": 0.06}
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to train the decoder.
+
+    Attributes
+    ----------
+    text_first
+        Whether ``TEXT_STEPS`` steps with text alone come before all others.
+    reading
+        ``early`` trains on all coalitions as they are. ``late`` begins with single modalities,
+        keeps them apart in a random number of the first layers, then penalises looks across in
+        the first three.
+    expressiveness
+        How clearly the training clips speak.
+    """
+
+    text_first: bool
+    reading: Reading
+    expressiveness: Expressiveness = EVEN
+    batch: int = 32
+    rate: float = 2e-3
+
+    @property
+    def stages(self) -> list[Stage]:
+        text = [Stage(TEXT_STEPS, {"T": 1.0})] if self.text_first else []
+        if self.reading == "early":
+            return [*text, Stage(1420, MIXTURE)]
+        known = 0.1 if self.text_first else 0.34
+        single = {"T": known, "A": (1 - known) / 2, "V": (1 - known) / 2}
+        return [
+            *text,
+            Stage(300, single),
+            Stage(150, MIXTURE, blocked=0.75),
+            Stage(250, MIXTURE, blocked=0.9),
+            Stage(350, MIXTURE, penalty=6.0),
+            Stage(370, JOINT, penalty=3.0),
+        ]
+
+
+ARMS = {
+    "late, text first": Arm(True, "late"),
+    "early, text first": Arm(True, "early"),
+    "late": Arm(False, "late"),
+    "early": Arm(False, "early"),
+}
+"""By name; those whose weights come with the project first."""
+SEEDS = (1, 2, 3)
