@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 
 import numpy as np
 import pandas as pd
+import sklearn
 from numpy.typing import NDArray
 from sklearn.ensemble import RandomForestClassifier
 
@@ -16,6 +18,7 @@ from emomm_lib.metrics.paired import paired_frame
 from emomm_study.evaluate.experiment import Experiment
 from emomm_study.evaluate.methods import Method
 from emomm_study.evaluate.protocol import Study, baseline, cross_fitted
+from emomm_study.evaluate.remembered import remembered
 
 
 def with_and_without_cue(
@@ -34,6 +37,22 @@ def with_and_without_cue(
         "informative": replace(study.bench, clips=own[own["sample_id"].isin(few)]),
         "null": without,
     }
+    made_of = [json.dumps([_asked(m) for m in methods]), str(study.seed)]
+    for bench in benches.values():
+        made_of += [bench.versions(bench.clips), bench.clips.to_csv(index=False)]
+    return remembered("null-control", made_of, lambda: _gains(study, benches, methods))
+
+
+def _asked(method: Method) -> dict:
+    """All that can change what a method answers, but for the router that it has trained."""
+    if isinstance(method.source, str):
+        return asdict(method)
+    return {"key": method.key, **method.settings()}
+
+
+def _gains(
+    study: Study, benches: Mapping[str, Experiment], methods: Sequence[Method]
+) -> pd.DataFrame:
     frames = []
     for cue, bench in benches.items():
         small = study.on(bench)
@@ -56,6 +75,11 @@ def trust_from_labels(clips: pd.DataFrame, fold: pd.Series, seed: int = 0) -> pd
     last. Columns ``knows, value, low, high, n``, values NaN where there is no such clip.
     """
     clips = clips[clips["sample_id"].isin(fold.index)].reset_index(drop=True)
+    made_of = [clips.to_csv(index=False), fold.sort_index().to_csv(), str(seed), sklearn.__version__]
+    return remembered("trust-from-labels", made_of, lambda: _trust(clips, fold, seed))
+
+
+def _trust(clips: pd.DataFrame, fold: pd.Series, seed: int) -> pd.DataFrame:
     labels = clips[["label_t", "label_a", "label_v"]].to_numpy()
     right = labels == clips["label_gt"].to_numpy()[:, None]
     corpus = pd.get_dummies(clips["corpus"]).to_numpy(float)
