@@ -95,10 +95,15 @@ class EncodedBank:
 
     def draw(self, clip: dict, rng: np.random.Generator) -> Encoded:
         """A face and a voice that show what a planned clip shows, from any two entries."""
-        face = rng.choice(self.by_face[clip["shown_v"], clip["emphatic_v"]])
-        voice = rng.choice(self.by_voice[clip["shown_a"], clip["emphatic_a"], clip["language"]])
+        face, voice = self.drawn(clip, rng)
         seen, heard = self.clips[face], self.clips[voice]
         return replace(seen, video=seen.video.float(), audio=heard.audio.float())
+
+    def drawn(self, clip: dict, rng: np.random.Generator) -> tuple[int, int]:
+        """Which two entries: of the face and of the voice."""
+        face = rng.choice(self.by_face[clip["shown_v"], clip["emphatic_v"]])
+        voice = rng.choice(self.by_voice[clip["shown_a"], clip["emphatic_a"], clip["language"]])
+        return int(face), int(voice)
 
 
 def encode_bank(backbone: Backbone, bank: Bank, log: Log, batch: int = 64) -> EncodedBank:
@@ -120,6 +125,15 @@ def encode_bank(backbone: Backbone, bank: Bank, log: Log, batch: int = 64) -> En
         if (start // batch) % 40 == 39:
             log(f"encoding {start + batch}/{len(bank)} {time.time() - began:.0f} s")
     return EncodedBank(clips, *by_shown(bank))
+
+
+def longer(clip: Encoded, moments: int) -> Encoded:
+    """The clip with a video of so many moments: its own, over and over, which say nothing new."""
+    assert clip.video is not None and clip.grid is not None
+    own, height, width = clip.grid.tolist()
+    tokens = clip.video.view(own, -1, clip.video.shape[-1])
+    again = tokens[torch.arange(moments) % own].flatten(0, 1)
+    return replace(clip, video=again, grid=torch.tensor([moments, height, width]))
 
 
 def by_shown(
@@ -198,8 +212,13 @@ def train_decoder(
     seed: int,
     log: Log,
     expressiveness: Expressiveness = Expressiveness(),
+    moments: Sequence[int] = (),
 ) -> dict[str, float]:
-    """Train decoder and embeddings stage by stage; returns the running accuracy by coalition."""
+    """Train decoder and embeddings stage by stage; returns the running accuracy by coalition.
+
+    Videos have one of so many ``moments`` (:func:`longer`), drawn for every half batch; their own
+    where none are given.
+    """
     backbone, model = mini.backbone(), mini.model
     assert len({len(backbone._ids(reply(k, 0.0))) for k in range(len(LETTERS))}) == 1
     for tower in (mini.eyes, mini.ears):
@@ -218,8 +237,13 @@ def train_decoder(
         apart = Apart.drawn(stage.blocked, stage.penalty > 0, rng)
         for coalition in stage.coalitions(rng):
             chosen = [next(clips) for _ in range(batch // 2)]
+            videos = [bank.draw(c, rng) for c in chosen]
+            if moments:
+                many = int(rng.choice(moments))
+                videos = [longer(clip, many) for clip in videos]
             queries = [
-                Query(bank.draw(c, rng), coalition, Corpus(c["corpus"]), c["text"]) for c in chosen
+                Query(clip, coalition, Corpus(c["corpus"]), c["text"])
+                for clip, c in zip(videos, chosen, strict=True)
             ]
             labels = np.array([c["label_gt"] for c in chosen])
             scores = np.array([c["score_gt"] for c in chosen])

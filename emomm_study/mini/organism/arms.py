@@ -33,11 +33,15 @@ class Arm:
         the first three.
     expressiveness
         How clearly the training clips speak.
+    moments
+        How many moments the training videos have, one of these for every half batch; the two that
+        they were filmed with where none are given. More of them say nothing new.
     """
 
     text_first: bool
     reading: Reading
     expressiveness: Expressiveness = EVEN
+    moments: tuple[int, ...] = ()
     batch: int = 32
     rate: float = 2e-3
 
@@ -63,6 +67,10 @@ ARMS = {
     "early, text first": Arm(True, "early"),
     "late": Arm(False, "late"),
     "early": Arm(False, "early"),
+    "early, text first, many frames": Arm(True, "early", moments=(4,)),
+    "early, text first, any number of frames": Arm(True, "early", moments=(1, 2, 4)),
 }
 """By name; those whose weights come with the project first."""
 SEEDS = (1, 2, 3)
+DOSES = tuple(name for name, arm in ARMS.items() if arm.moments)
+"""Arms that differ in how redundant their training videos are; trained from the first seed alone."""

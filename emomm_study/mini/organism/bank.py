@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
 from emomm_study.mini.model.bank import Bank
@@ -39,30 +40,27 @@ def load_encoded(path: Path, bank: Bank) -> EncodedBank:
     return EncodedBank(clips, *by_shown(bank))
 
 
-def assembled(bank: EncodedBank, plan: pd.DataFrame, seed: int) -> list[Encoded]:
-    """A face and a voice from the bank for every planned clip, in half precision as they are kept."""
+def assembled(
+    bank: EncodedBank, plan: pd.DataFrame, seed: int
+) -> tuple[list[Encoded], NDArray[np.int64]]:
+    """A face and a voice for every planned clip, in half precision as they are kept; whose face."""
     rng = np.random.default_rng([seed, 5])
-    return [bank.draw(clip, rng) for clip in plan.to_dict("records")]
+    clips, faces = [], []
+    for planned in plan.to_dict("records"):
+        face, voice = bank.drawn(planned, rng)
+        clips.append(replace(bank.clips[face], audio=bank.clips[voice].audio))
+        faces.append(face)
+    return clips, np.array(faces, np.int64)
 
 
-def longer(clip: Encoded, steps: int) -> Encoded:
-    """The clip with a video of so many moments: its own, over and over, which add nothing new."""
-    assert clip.video is not None and clip.grid is not None
-    moments, height, width = clip.grid.tolist()
-    own = clip.video.view(moments, -1, clip.video.shape[-1])
-    again = own[torch.arange(steps) % moments].flatten(0, 1)
-    return replace(clip, video=again, grid=torch.tensor([steps, height, width]))
+def beside_room(clip: Encoded, other: Encoded, parts: NDArray[np.uint8], moments: int) -> Encoded:
+    """The clip with moments appended that show the room of another alone, and so no face.
 
-
-def beside_rooms(clip: Encoded, other: Encoded, rooms: torch.Tensor, tokens: int) -> Encoded:
-    """The clip with another video's room appended: tokens that show no face, as a step of time.
-
-    ``rooms`` are the places in ``other.video`` that show the room alone; they are repeated.
+    ``parts`` is what each token of the other's video shows, 0 the room; those are repeated.
     """
     assert clip.video is not None and clip.grid is not None and other.video is not None
-    _, height, width = clip.grid.tolist()
-    steps = -(-tokens // (height * width))
-    places = rooms[torch.arange(steps * height * width) % len(rooms)]
-    video = torch.cat([clip.video, other.video[places]])
-    grid = clip.grid + torch.tensor([steps, 0, 0])
-    return replace(clip, video=video, grid=grid)
+    tokens = moments * int(clip.grid[1:].prod())
+    rooms = np.flatnonzero(parts.ravel() == 0)
+    more = other.video[torch.from_numpy(rooms[np.arange(tokens) % len(rooms)])]
+    grid = clip.grid + torch.tensor([moments, 0, 0])
+    return replace(clip, video=torch.cat([clip.video, more]), grid=grid)

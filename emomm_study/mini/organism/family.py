@@ -21,7 +21,7 @@ from emomm_study.mini.model.bank import Bank, build_bank
 from emomm_study.mini.model.build import MiniConfig, OmniMini
 from emomm_study.mini.model.decoder import EncodedBank, encode_bank, train_decoder
 from emomm_study.mini.model.towers import train_audio, train_vision
-from emomm_study.mini.organism.arms import ARMS, EVIDENCE, SEEDS
+from emomm_study.mini.organism.arms import ARMS, DOSES, EVIDENCE, SEEDS
 from emomm_study.mini.organism.bank import load_encoded, save_encoded
 from emomm_study.mini.organism.measure import COLUMNS, Material, material, measured, observed
 from emomm_study.paths import ROOT, cache_dir, whole
@@ -116,7 +116,7 @@ def train_arm(name: str, seed: int, bank: EncodedBank, out: Path) -> OmniMini:
     arm, mini = ARMS[name], with_towers(seed)
     train_decoder(
         mini, bank, arm.stages, batch=arm.batch, rate=arm.rate, seed=seed, log=tqdm.write,
-        expressiveness=arm.expressiveness,
+        expressiveness=arm.expressiveness, moments=arm.moments,
     )  # fmt: skip
     mini.save(out)
     return mini
@@ -126,12 +126,15 @@ def run(arms: list[str], seeds: list[int], recipe: TowerRecipe = TowerRecipe()) 
     """Do what is not in the CSV of some arms and seeds."""
     if not TOWERS.exists():
         train_towers(recipe)
-    tests = material(encoded(build_bank(recipe.held_out, recipe.seed + 1), "held-out"))
+    held_out = build_bank(recipe.held_out, recipe.seed + 1)
+    tests = material(encoded(held_out, "held-out"), held_out.parts)
     _observe(tests)
     training = encoded(build_bank(recipe.clips, recipe.seed), "training")
     for seed in seeds:
         for name in arms:
             done = known()
+            if name in DOSES and seed != SEEDS[0]:
+                continue
             if ((done["arm"] == name) & (done["seed"] == seed)).any():
                 tqdm.write(f"{name}, seed {seed}: measured already")
                 continue

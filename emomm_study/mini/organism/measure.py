@@ -31,8 +31,8 @@ from emomm_lib.metrics.bootstrap import counted, ratio
 from emomm_lib.metrics.pairs import pair_frame
 from emomm_study.corpora.manifest import subset
 from emomm_study.corpora.scores import Corpus
-from emomm_study.mini.model.decoder import EncodedBank
-from emomm_study.mini.organism.bank import assembled
+from emomm_study.mini.model.decoder import EncodedBank, longer
+from emomm_study.mini.organism.bank import assembled, beside_room
 from emomm_study.mini.surrogate.cue import EVEN
 from emomm_study.mini.surrogate.observer import IdealObserver
 from emomm_study.mini.surrogate.plan import SurrogateSettings, corpus_plan, training_plan
@@ -43,6 +43,8 @@ COLUMNS = ["measure", "subset", "what", "value", "low", "high", "n"]
 LABELS = [f"label_{m.lower()}" for m in MODALITIES]
 AT_ONCE = 24
 """Clips in a batch."""
+MOMENTS, ROOMS = (1, 2, 4, 8), (1, 2, 4)
+"""How many moments a video is made to have, and how many of another's room are appended."""
 
 
 @dataclass(frozen=True)
@@ -56,33 +58,47 @@ class Material:
         kind that the decoder was trained on.
     clips
         The same after the towers.
+    parts
+        ``(N, moments, 8, 8)`` what part of the picture each token of their videos shows.
     """
 
     plan: pd.DataFrame
     clips: Sequence[Encoded]
+    parts: NDArray[np.uint8]
+
+    def only(self, chosen: Sequence[int], clips: Sequence[Encoded] | None = None) -> Material:
+        """Some of it, or other clips in their place."""
+        own = [self.clips[i] for i in chosen] if clips is None else clips
+        plan = self.plan.iloc[list(chosen)].reset_index(drop=True)
+        return Material(plan, own, self.parts[list(chosen)])
 
 
 def material(
     bank: EncodedBank,
+    parts: NDArray[np.uint8],
     *,
     conflict: int = 1000,
     align: int = 500,
     held_out: int = 1000,
     seed: int = 7,
 ) -> Material:
-    """Clips of both corpora in equal parts, put together from faces and voices of a bank."""
+    """Clips of both corpora in equal parts, put together from faces and voices of a bank.
+
+    ``parts`` are the bank's (:attr:`emomm_study.mini.model.bank.Bank.parts`).
+    """
     settings = SurrogateSettings(expressiveness=EVEN)
-    parts = []
+    chosen = []
     for corpus in Corpus:
         plan = corpus_plan(corpus, settings)
         plan["subset"] = subset(plan)
         for name, count in (("conflict", conflict), ("align", align)):
             own = plan[plan["subset"] == name]
-            parts.append(own.sample(count // 2, random_state=seed))
+            chosen.append(own.sample(count // 2, random_state=seed))
     fresh = training_plan(held_out, 424_244, EVEN)
     fresh["sample_id"] = [f"held-out/{i}" for i in range(held_out)]
-    plan = pd.concat([*parts, fresh.assign(subset="held out")], ignore_index=True)
-    return Material(plan, assembled(bank, plan, seed))
+    plan = pd.concat([*chosen, fresh.assign(subset="held out")], ignore_index=True)
+    clips, faces = assembled(bank, plan, seed)
+    return Material(plan, clips, parts[faces])
 
 
 def _queries(found: Material, at: Sequence[int], coalitions: Sequence[str]) -> list[Query]:
@@ -239,7 +255,7 @@ def swap_measures(
         other |= dict(zip(order.tolist(), np.roll(order, 1).tolist(), strict=True))
     at = chosen.index.tolist()
     clips = [replace(found.clips[i], video=found.clips[other[i]].video) for i in at]
-    swapped = Material(chosen.reset_index(drop=True), clips)
+    swapped = found.only(at, clips)
     said = _scored(answered(backbone, swapped, ["TAV"])[0]).set_index("sample_id")
     own = answers[answers["coalition"] == "TAV"].set_index("sample_id").loc[said.index]
     rows = []
@@ -249,6 +265,30 @@ def swap_measures(
         moved = (own["label_pred"] != said["label_pred"]).to_numpy()[here]
         rows.append(_row("gain of video", name, "own - another's", gain))
         rows.append(_row("answers changed by another's video", name, "TAV", moved))
+    return rows
+
+
+def redundancy_measures(backbone: Backbone, found: Material, answers: pd.DataFrame) -> list[tuple]:
+    """Gain of video, and how often its label is answered, by how many tokens say nothing new.
+
+    Moments that repeat the video's own, and moments that show another's room alone.
+    """
+    at = np.flatnonzero((found.plan["subset"] == "conflict").to_numpy()).tolist()
+    videos = {f"{n} moments": [longer(found.clips[i], n) for i in at] for n in MOMENTS}
+    others = np.roll(at, 1).tolist()
+    for n in ROOMS:
+        videos[f"2 moments, {n} of a room"] = [
+            beside_room(found.clips[i], found.clips[k], found.parts[k], n)
+            for i, k in zip(at, others, strict=True)
+        ]
+    without = answers[answers["coalition"] == "TA"].set_index("sample_id")["right"]
+    rows = []
+    for name, clips in videos.items():
+        said = _scored(answered(backbone, found.only(at, clips), ["TAV"])[0])
+        gain = said["right"].to_numpy() - without.loc[said["sample_id"]].to_numpy()
+        follows = (said["label_pred"] == said["label_v"]).to_numpy()
+        rows.append(_row("gain of video by redundancy", "conflict", name, gain))
+        rows.append(_row("answers that are the video's", "conflict", name, follows))
     return rows
 
 
@@ -317,6 +357,7 @@ def measured(backbone: Backbone, found: Material) -> pd.DataFrame:
     rows = outcome_measures(answers)
     rows += attention_measures(answers, mass, counts, first)
     rows += swap_measures(backbone, found, answers)
+    rows += redundancy_measures(backbone, found, answers)
     rows += knockout_measures(backbone, found)
     rows += steering_measures(backbone, found)
     return pd.DataFrame(rows, columns=COLUMNS)
