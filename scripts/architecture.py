@@ -20,7 +20,7 @@ PICTURE = ROOT / "docs" / "images" / "architecture.svg"
 FLOORS = (
     {"emomm_study.run": 1, "emomm_study.notebook": 3},
     {"emomm_study.report": 2.5},
-    {"emomm_study.mini": 1.5},
+    {"emomm_study.mini": 1.5, "emomm_study.exchange": 3},
     {"emomm_study.annotation": 0, "emomm_study.evaluate": 2, "emomm_study.audit": 3.5},
     {"emomm_study.systems": 1.5},
     {"emomm_study.corpora": 2.5},
