@@ -181,10 +181,13 @@ class Intervention(Protocol):
     scope: Scope
     first_layer: int
     """Counted from 1; no earlier layer is shown to it."""
-    ahead: Callable[[int, Tensor], Bias | None] | None
-    """What it does in a layer, counted from 1, whatever it would see; None if it must look.
 
-    The tensor is one of the layer's, whose device and precision it takes."""
+    @property
+    def ahead(self) -> Callable[[int, Tensor], Bias | None] | None:
+        """What it does in a layer, counted from 1, whatever it would see; None if it must look.
+
+        The tensor is one of the layer's, whose device and precision it takes.
+        """
 
     def __call__(self, view: LayerView) -> Bias | None: ...
 

@@ -61,6 +61,7 @@ def declared() -> list[Requirement]:
         *extras["study"],
         *extras["api"],
         *extras["cluster"],
+        *extras["exchange"],
         *extras["test"],
     ]
     return [Requirement(line) for line in lines]
@@ -158,7 +159,8 @@ OPTIONAL = {"emomm_lib": {"torchvision"}, "emomm_study": {"google"}}
 
 
 @pytest.mark.parametrize(
-    ("package", "extras"), [("emomm_lib", []), ("emomm_study", ["study", "api", "cluster"])]
+    ("package", "extras"),
+    [("emomm_lib", []), ("emomm_study", ["study", "api", "cluster", "exchange"])],
 )
 def test_every_import_of_a_package_is_a_declared_dependency(package, extras):
     optional = project()["optional-dependencies"]
