@@ -166,7 +166,9 @@ for name, file in (("CHASE", "sweeps_published"), ("+ sharpened gate", "sweeps_e
 # ## What the paper leaves open
 #
 # Preference by softmax (Eq. 6 as printed) or by share; steering of the decision query or of all; p* by class
-# or by polarity. Gains on whole validation clips, in points.
+# or by polarity. Gains on whole validation clips, in points. The first choice decides how strong the bias can be: at the
+# published η and γ the softmax bounds it on a trusted modality to about γ log(1 - η + 3η) = 1.1 nats whatever the
+# attention, a share does not (notebook 10, section 8, where the budgets of Tables 7 and 8 stand beside either).
 
 # %%
 READINGS = [

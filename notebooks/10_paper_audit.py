@@ -490,6 +490,22 @@ biases = preference.bias_bounds(tokens)
 biases.groupby(["table", "preference"])[["share", "bias", "factor"]].agg(["min", "max"]).round(3)
 
 # %% [markdown]
+# So as printed the bias is bounded whatever the attention: on modalities that the gate gives up it is
+# $\\gamma\\log(1-\\eta)$, on the one that it trusts a little more than $\\gamma\\log(1-\\eta+3\\eta)$ where three are present.
+# With shares the latter has no bound. Do the budgets of Tables 7 and 8 tell which was used? Their largest rise of video
+# beside the most that Eq. 12 and 13 allow with K = 4 of 28 heads, in points: under the softmax if all heads were
+# *alike*, each with the printed baseline, and whatever the heads; under shares, whatever the heads.
+
+# %%
+moves = preference.move_bounds(tokens, heads=28).set_index("table")
+moves.assign(**(100 * moves.drop(columns="odds"))).round(1)
+
+# %% [markdown]
+# They do not tell: the printed rises, of at most 5 points, stay below what the softmax allows, so nothing in them asks
+# for shares. But they are more than heads that are alike could do, about as much in Table 7 and five times in Table 8: there
+# the steered heads must look at video far more than the mean head does, or the rest comes from Eq. 14, which
+# lifts video tokens as well, and from earlier layers.
+#
 # The library offers both, `preference="softmax"` and `"share"`; notebook 08 measures them.
 #
 # Table 8's words fit its numbers. Of Table 7's interpretation, that the baseline "increasingly concentrates attention on

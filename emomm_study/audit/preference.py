@@ -307,6 +307,49 @@ def bias_bounds(counts: dict[str, float], folder: Path = PAPER_DATA) -> pd.DataF
     return found.assign(factor=np.exp(gamma * found["bias"]))
 
 
+def largest_move(odds: ArrayLike) -> NDArray[np.float64]:
+    """The most by which a share can rise when its odds are multiplied by this: (√r - 1) / (√r + 1).
+
+    Of a share s it makes r s / (r s + 1 - s); the rise is largest where s = 1 / (1 + √r).
+    """
+    root = np.sqrt(np.asarray(odds, dtype=np.float64))
+    return (root - 1) / (root + 1)
+
+
+def move_bounds(counts: dict[str, float], heads: int, folder: Path = PAPER_DATA) -> pd.DataFrame:
+    """How far Eq. 12-13's bias can move a layer's budget on video, beside the printed moves.
+
+    With the whole gate on V at p = 1, b of every other modality is log(1 - eta), whatever its
+    preference, and b_V is :func:`largest_bias`: so V's odds in a steered head are multiplied by
+    ((1 - eta + eta / pi_V) / (1 - eta))^gamma, and K of the layer's ``heads`` are steered. Under Eq. 6
+    as printed pi_V has a floor (:func:`largest_ratio`), under shares it has none, and all of a steered
+    head's attention could move. Without Eq. 14's part, which lifts tokens of V as well, and without
+    what earlier layers change.
+
+    Returns ``table, printed, odds, alike, softmax, share``: the largest printed rise of V, by how
+    much the softmax multiplies its odds, and the most that a budget, a mean over heads, can rise:
+    under the softmax where all heads are alike, each with that layer's printed baseline, and
+    whatever the heads; under shares, whatever the heads.
+    """
+    settings = hyperparameters(folder)
+    names = ("max_steering", "inter_strength", "heads")
+    eta, gamma, top_k = (float(settings[n].value) for n in names)
+    changes = budget_changes(folder).query("modality == 'V'")
+    rows = []
+    for number, present in CASES.items():
+        own = largest_ratio([counts[m] for m in present])
+        least = 1 / (own + len(present) - 1)
+        odds = float((np.exp(largest_bias(least, eta)) / (1 - eta)) ** gamma)
+        here = changes[changes["table"] == number]
+        most = here.loc[here["change"].idxmax()]
+        share = most["baseline"]
+        alike = odds * share / (odds * share + 1 - share) - share
+        moves = np.array([alike, float(largest_move(odds)), 1.0]) * top_k / heads
+        rows.append((number, most["change"], odds, *moves))
+    columns = ["table", "printed", "odds", "alike", "softmax", "share"]
+    return pd.DataFrame(rows, columns=columns)
+
+
 def budget_changes(folder: Path = PAPER_DATA) -> pd.DataFrame:
     """What CHASE changes in the printed budgets: ``table, layer, modality, baseline, chase,
     change``, a row for each present modality, shares in 0..1."""

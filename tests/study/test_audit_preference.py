@@ -299,6 +299,42 @@ def test_eq_13_can_weigh_video_about_threefold_as_printed_and_far_more_with_shar
     assert factors.at["share", "min"] == pytest.approx((0.4 + 0.6 / 0.0245) ** 1.4)
 
 
+@given(st.floats(1, 1e4))
+def test_no_share_rises_more_than_the_largest_move_and_one_rises_by_it(odds):
+    shares = np.linspace(0, 1, 20_001)
+    rise = odds * shares / (odds * shares + 1 - shares) - shares
+    assert rise.max() <= audit.largest_move(odds) + 1e-12
+    assert rise.max() == pytest.approx(audit.largest_move(odds), abs=1e-4)
+
+
+@given(seeds)
+def test_no_heads_move_a_budget_more_by_the_inter_bias_than_the_move_bounds(seed):
+    """A layer of 28 heads under the library's own Eq. 12, 13 and 15, four of them steered, on
+    nMAS that its tokens allow."""
+    rng = np.random.default_rng(seed)
+    bounds = audit.move_bounds(COUNTS, 28).set_index("table")
+    tokens = np.array([COUNTS[m] for m in "TAV"])
+    mass = rng.dirichlet([0.3, 0.3, 0.3, 0.1], 28)[:, :3]
+    nmas = mass / tokens
+    gate = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
+    for kind, pi in (
+        ("softmax", audit.softmax(nmas)),
+        ("share", nmas / nmas.sum(1, keepdims=True)),
+    ):
+        own = torch.from_numpy(pi)
+        bias = steering.inter_bias(steering.target_preference(own, gate, 0.6), own, 1e-12)
+        raised = nmas * np.exp(1.4 * bias.numpy())
+        before, after = (x[:, 2] / x.sum(1) for x in (nmas, raised))
+        rise = np.sort(after - before)[-4:].sum() / 28
+        assert rise <= bounds.at[7, kind] + 1e-9
+
+
+def test_the_printed_moves_need_no_shares_but_heads_that_are_not_alike():
+    bounds = audit.move_bounds(COUNTS, 28)
+    assert (bounds["printed"] < bounds["softmax"]).all()
+    assert (bounds["printed"] > bounds["alike"]).all()
+
+
 @pytest.mark.parametrize(
     ("number", "method", "layer", "source"),
     [(7, "CHASE", 28, "v"), (7, "baseline", 13, "a"), (8, "CHASE", 17, "t")],
