@@ -8,6 +8,7 @@ run goes on where it stopped: towers and encoded clips are kept in the cache, an
 from __future__ import annotations
 
 import argparse
+import fcntl
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,11 +105,14 @@ def known(path: Path = FAMILY) -> pd.DataFrame:
 
 
 def add(frame: pd.DataFrame, arm: str, seed: int, path: Path = FAMILY) -> None:
-    """Append an arm's measures; the file is whole at any time."""
-    own = frame.assign(arm=arm, seed=seed)[["arm", "seed", *COLUMNS]]
-    both = pd.concat([known(path), own.round(5)]) if len(known(path)) else own.round(5)
-    with whole(path) as partial:
-        both.to_csv(partial, index=False, lineterminator="\n")
+    """Append an arm's measures; the file is whole at any time, also where two runs do so at once."""
+    own = frame.assign(arm=arm, seed=seed)[["arm", "seed", *COLUMNS]].round(5)
+    with (cache_dir("organism") / "family.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        before = known(path)
+        both = pd.concat([before, own]) if len(before) else own
+        with whole(path) as partial:
+            both.to_csv(partial, index=False, lineterminator="\n")
 
 
 def train_arm(name: str, seed: int, bank: EncodedBank, out: Path) -> OmniMini:
