@@ -18,6 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PICTURE = ROOT / "docs" / "images" / "architecture.svg"
 FLOORS = (
+    {"emomm_study.command": 1},
     {"emomm_study.run": 1, "emomm_study.notebook": 3},
     {"emomm_study.report": 2.5},
     {"emomm_study.mini": 1.5, "emomm_study.exchange": 3},

@@ -233,9 +233,7 @@ class Trace:
         # A sliding cache has dropped its oldest keys; a static one has empty slots at its end.
         first = max(0, past + width - keys)
         asked = self._intervention if layer >= self._acts_from else None
-        bias = (
-            None if asked is None or asked.ahead is None else asked.ahead(layer + 1, output)
-        )
+        bias = None if asked is None or asked.ahead is None else asked.ahead(layer + 1, output)
         if index >= width:
             if bias is not None and asked is not None and asked.scope == "all":
                 output = self._steer_all(call, past, first, bias, output)

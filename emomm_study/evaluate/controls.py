@@ -75,7 +75,12 @@ def trust_from_labels(clips: pd.DataFrame, fold: pd.Series, seed: int = 0) -> pd
     last. Columns ``knows, value, low, high, n``, values NaN where there is no such clip.
     """
     clips = clips[clips["sample_id"].isin(fold.index)].reset_index(drop=True)
-    made_of = [clips.to_csv(index=False), fold.sort_index().to_csv(), str(seed), sklearn.__version__]
+    made_of = [
+        clips.to_csv(index=False),
+        fold.sort_index().to_csv(),
+        str(seed),
+        sklearn.__version__,
+    ]
     return remembered("trust-from-labels", made_of, lambda: _trust(clips, fold, seed))
 
 

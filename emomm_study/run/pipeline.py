@@ -56,6 +56,7 @@ from emomm_study.report.values import (
     compare_notebooks,
     recorded,
 )
+from emomm_study.run.options import add_run_options
 from emomm_study.run.pairing import (
     PairError,
     committed_form,
@@ -477,20 +478,7 @@ def _elapsed(since: float) -> str:
 def arguments() -> argparse.ArgumentParser:
     """The command line's parser."""
     parser = argparse.ArgumentParser(prog="./run_all.sh", description=__doc__.splitlines()[0])
-    parser.add_argument("--profile", default="mini", metavar="NAME", help="default: %(default)s")
-    part = parser.add_mutually_exclusive_group()
-    part.add_argument("--from", dest="start", metavar="NN", help="start at notebook NN")
-    part.add_argument("--only", metavar="NN", help="run notebook NN alone")
-    parser.add_argument(
-        "--clips",
-        type=int,
-        metavar="N",
-        help="from notebook 03 on, ask about a stratified part of N clips alone",
-    )
-    parser.add_argument("--refresh", action="store_true", help="rewrite the committed notebooks")
-    parser.add_argument(
-        "--formats", metavar="LIST", help=f"of figures: png, svg, pdf (default: {DEFAULT})"
-    )
+    add_run_options(parser)
     parser.add_argument(
         "--check", action="store_true", help="run nothing; say what a run would be, and if it fits"
     )
@@ -511,30 +499,43 @@ def _check(profile: Mapping[str, object], *, measure: bool) -> int:
         raise PipelineError(f"The {own['profile']} profile cannot start: {error}") from error
 
 
+def _profile(options: argparse.Namespace) -> dict[str, object]:
+    profile = load_profile(options.profile)
+    if options.clips is not None:
+        profile["clips"] = options.clips
+    return profile
+
+
+def run_asked(options: argparse.Namespace) -> pd.DataFrame:
+    """:func:`run` what a command line asks for (``run.options``).
+
+    Raises ``PipelineError`` and ``PairError``, the former also where a disk is full.
+    """
+    if options.formats is not None:
+        # Kernels are children of this process, and publish what it says.
+        os.environ[VARIABLE] = options.formats
+    profile = _profile(options)
+    sources = select(find_notebooks(), options.start, options.only)
+    try:
+        return run(sources, profile, refresh=options.refresh)
+    except OSError as error:
+        if not (full := full_disk(str(error))):
+            raise
+        again = "what had finished is kept: make room, and run again"
+        raise PipelineError(f"Stopped, because {full}; {again}") from error
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the pipeline; 0 when every notebook ran, 1 when something stopped it, 130 on Ctrl-C."""
     options = arguments().parse_args(argv)
     if options.measure and not options.check:
         arguments().error("--measure goes with --check")
-    if options.formats is not None:
-        # Kernels are children of this process, and publish what it says.
-        os.environ[VARIABLE] = options.formats
     try:
-        profile = load_profile(options.profile)
-        if options.clips is not None:
-            profile["clips"] = options.clips
         if options.check:
-            return _check(profile, measure=options.measure)
-        sources = select(find_notebooks(), options.start, options.only)
-        table = run(sources, profile, refresh=options.refresh)
+            return _check(_profile(options), measure=options.measure)
+        table = run_asked(options)
     except (PipelineError, PairError) as error:
         print(f"{error}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        if not (full := full_disk(str(error))):
-            raise
-        again = "what had finished is kept: make room, and run again"
-        print(f"Stopped, because {full}; {again}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nInterrupted. What had finished is kept; run again to go on.", file=sys.stderr)

@@ -1,0 +1,1 @@
+"""``emomm``, the study from a shell: one module a command, each of which gives an ``Outcome``."""

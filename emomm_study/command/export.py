@@ -1,0 +1,33 @@
+"""``emomm export``: the benchmark in another form, by a module of ``emomm_study.exchange``."""
+
+from __future__ import annotations
+
+import argparse
+
+from emomm_study.command.outcome import Outcome, Refused, refusing
+from emomm_study.corpora.manifest import read_manifest
+
+
+def huggingface(options: argparse.Namespace) -> Outcome:
+    """A folder that ``datasets.load_dataset`` reads."""
+    from emomm_study.exchange.huggingface import export
+
+    with refusing(ValueError, OSError):
+        manifest = read_manifest(options.benchmark)
+    try:
+        with refusing(ValueError, OSError):
+            paths = export(
+                manifest,
+                options.out,
+                note=options.note,
+                terms=options.terms,
+                with_text=options.with_text,
+            )
+    except ModuleNotFoundError as error:
+        raise Refused(
+            f"the package {error.name} is not installed; this export needs the extra exchange: "
+            "pip install -e '.[exchange]'"
+        ) from error
+    found = {"folder": options.out, "files": [str(path) for path in paths]}
+    said = "with transcripts" if options.with_text else "without transcripts"
+    return Outcome(found, f"{len(paths)} files in {options.out}, {said}; no media")
