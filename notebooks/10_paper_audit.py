@@ -491,7 +491,7 @@ biases.groupby(["table", "preference"])[["share", "bias", "factor"]].agg(["min",
 
 # %% [markdown]
 # So as printed the bias is bounded whatever the attention: on modalities that the gate gives up it is
-# $\\gamma\\log(1-\\eta)$, on the one that it trusts a little more than $\\gamma\\log(1-\\eta+3\\eta)$ where three are present.
+# $\gamma\log(1-\eta)$, on the one that it trusts a little more than $\gamma\log(1-\eta+3\eta)$ where three are present.
 # With shares the latter has no bound. Do the budgets of Tables 7 and 8 tell which was used? Their largest rise of video
 # beside the most that Eq. 12 and 13 allow with K = 4 of 28 heads, in points: under the softmax if all heads were
 # *alike*, each with the printed baseline, and whatever the heads; under shares, whatever the heads.
