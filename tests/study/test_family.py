@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from emomm_lib.labels import COALITIONS
 from emomm_study.corpora.manifest import subset
@@ -15,7 +16,7 @@ from emomm_study.mini.model.decoder import EncodedBank, Stage, longer, train_dec
 from emomm_study.mini.organism import family, verdicts
 from emomm_study.mini.organism.arms import ARMS, DOSES, SEEDS, TEXT_STEPS
 from emomm_study.mini.organism.bank import beside_room, load_encoded, save_encoded
-from emomm_study.mini.organism.measure import COLUMNS, material, measured, observed
+from emomm_study.mini.organism.measure import COLUMNS, material, measured, observed, planned
 from emomm_study.systems.interface import Encoded
 
 HIDDEN = 32
@@ -58,7 +59,7 @@ def small():
 def tests():
     parts = np.zeros((40, 2, 2, 2), np.uint8)
     parts[:, :, 0, 0] = 2
-    return material(bank(), parts, conflict=40, align=20, held_out=20)
+    return material(bank(), parts, planned(conflict=40, align=20, held_out=20))
 
 
 def test_arms_of_one_reading_differ_in_text_alone_and_in_no_step_with_sound_or_sight():
@@ -83,13 +84,13 @@ def test_the_material_is_of_both_corpora_and_its_subsets_are_those_of_its_labels
 
 def test_every_clip_has_a_face_and_a_voice_that_show_what_is_planned(tests):
     own = bank()
-    for planned, clip in zip(tests.plan.to_dict("records"), tests.clips, strict=True):
+    for asked, clip in zip(tests.plan.to_dict("records"), tests.clips, strict=True):
         face = next(i for i, c in enumerate(own.clips) if torch.equal(c.video, clip.video))
         voice = next(i for i, c in enumerate(own.clips) if torch.equal(c.audio, clip.audio))
-        assert Shown.shown[face, 1] == planned["shown_v"]
-        assert Shown.emphatic[face, 1] == planned["emphatic_v"]
-        assert Shown.shown[voice, 0] == planned["shown_a"]
-        assert Shown.language[voice] == planned["language"]
+        assert Shown.shown[face, 1] == asked["shown_v"]
+        assert Shown.emphatic[face, 1] == asked["emphatic_v"]
+        assert Shown.shown[voice, 0] == asked["shown_a"]
+        assert Shown.language[voice] == asked["language"]
 
 
 def test_a_longer_video_repeats_its_own_moments_and_a_room_adds_none_of_a_face(tests):
@@ -140,6 +141,27 @@ def test_every_measure_of_a_model_is_finite_and_names_what_it_is_of(small, tests
 def test_the_observer_has_the_measures_that_need_no_model(tests):
     found = observed(tests.plan)
     assert {"accuracy", "PSMV share", "GTAR", "gain of video"} <= set(found["measure"])
+
+
+def test_what_is_committed_of_the_ideal_observer_is_what_it_says_today():
+    found = family.known()
+    own = found[found["arm"] == family.OBSERVER].drop(columns=["arm", "seed"])
+    expected = observed(planned()).round(5)
+    pd.testing.assert_frame_equal(
+        own.reset_index(drop=True), expected, check_dtype=False, atol=2e-5, rtol=0
+    )
+
+
+def test_the_committed_towers_are_those_of_the_family_and_others_are_refused(tmp_path):
+    first, second = family.with_towers(1), family.with_towers(2)
+    for key, weight in family._tower_weights(first).items():
+        assert torch.equal(weight, family._tower_weights(second)[key])
+    assert not torch.equal(first.model.lm_head.weight, second.model.lm_head.weight)
+    spoilt = load_file(family.TOWERS)
+    spoilt.pop(next(iter(spoilt)))
+    save_file(spoilt, tmp_path / "towers.safetensors")
+    with pytest.raises(ValueError, match="not the towers of this family"):
+        family.with_towers(1, tmp_path / "towers.safetensors")
 
 
 def test_a_trained_decoder_leaves_the_towers_alone_and_learns(small):

@@ -73,19 +73,10 @@ class Material:
         return Material(plan, own, self.parts[list(chosen)])
 
 
-def material(
-    bank: EncodedBank,
-    parts: NDArray[np.uint8],
-    *,
-    conflict: int = 1000,
-    align: int = 500,
-    held_out: int = 1000,
-    seed: int = 7,
-) -> Material:
-    """Clips of both corpora in equal parts, put together from faces and voices of a bank.
-
-    ``parts`` are the bank's (:attr:`emomm_study.mini.model.bank.Bank.parts`).
-    """
+def planned(
+    *, conflict: int = 1000, align: int = 500, held_out: int = 1000, seed: int = 7
+) -> pd.DataFrame:
+    """Clips of both corpora in equal parts, and others such as decoders are trained on."""
     settings = SurrogateSettings(expressiveness=EVEN)
     chosen = []
     for corpus in Corpus:
@@ -96,7 +87,17 @@ def material(
             chosen.append(own.sample(count // 2, random_state=seed))
     fresh = training_plan(held_out, 424_244, EVEN)
     fresh["sample_id"] = [f"held-out/{i}" for i in range(held_out)]
-    plan = pd.concat([*chosen, fresh.assign(subset="held out")], ignore_index=True)
+    return pd.concat([*chosen, fresh.assign(subset="held out")], ignore_index=True)
+
+
+def material(
+    bank: EncodedBank, parts: NDArray[np.uint8], plan: pd.DataFrame | None = None, seed: int = 7
+) -> Material:
+    """Planned clips, :func:`planned` by default, put together from faces and voices of a bank.
+
+    ``parts`` are the bank's (:attr:`emomm_study.mini.model.bank.Bank.parts`).
+    """
+    plan = planned() if plan is None else plan
     clips, faces = assembled(bank, plan, seed)
     return Material(plan, clips, parts[faces])
 
