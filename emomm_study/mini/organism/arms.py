@@ -1,7 +1,8 @@
 """The family: the same small model, trained in ways that the paper's story tells apart.
 
 What differs between arms is whether text comes first, as from a language model's pretraining, and how
-deep a modality is read. Towers, labels and the number of steps with sound or sight are the same.
+deep a modality is read. Towers and labels are the same, and among arms of one reading the steps with
+sound or sight.
 """
 
 from __future__ import annotations
@@ -15,8 +16,11 @@ from emomm_study.mini.surrogate.cue import EVEN, Expressiveness
 Reading = Literal["early", "late"]
 EVIDENCE = ("mouth", "eyes")
 """Parts of a picture whose tokens are trained to tell what the face expresses."""
-TEXT_STEPS = 720
-JOINT = {"TAV": 0.7, "T": 0.04, "A": 0.06, "V": 0.06, "TA": 0.04, "TV": 0.04, "AV": 0.06}
+TEXT_STEPS, EARLY_STEPS = 720, 1420
+TEXT = {"T": 1.0}
+ALONE = {"T": 0.34, "A": 0.33, "V": 0.33}
+APART = {"T": 0.2, "A": 0.15, "V": 0.15, "TA": 0.1, "TV": 0.1, "AV": 0.1, "TAV": 0.2}
+JOINT = {"TAV": 0.5, "T": 0.12, "A": 0.12, "V": 0.12, "TA": 0.04, "TV": 0.05, "AV": 0.05}
 
 
 @dataclass(frozen=True)
@@ -29,8 +33,9 @@ class Arm:
         Whether ``TEXT_STEPS`` steps with text alone come before all others.
     reading
         ``early`` trains on all coalitions as they are. ``late`` begins with single modalities,
-        keeps them apart in a random number of the first layers, then penalises looks across in
-        the first three.
+        keeps them apart in a random number of the first layers, more and more often, then penalises
+        looks across in the first three. Text that was read in the first layer is unlearnt when
+        looks are blocked, and learnt again only where much of it is seen so.
     expressiveness
         How clearly the training clips speak.
     moments
@@ -47,17 +52,17 @@ class Arm:
 
     @property
     def stages(self) -> list[Stage]:
-        text = [Stage(TEXT_STEPS, {"T": 1.0})] if self.text_first else []
+        text = [Stage(TEXT_STEPS, TEXT)] if self.text_first else []
         if self.reading == "early":
-            return [*text, Stage(1420, MIXTURE)]
-        known = 0.1 if self.text_first else 0.34
-        single = {"T": known, "A": (1 - known) / 2, "V": (1 - known) / 2}
+            return [*text, Stage(EARLY_STEPS, MIXTURE)]
+        if self.text_first:
+            text += [Stage(200, TEXT, blocked=0.5), Stage(150, TEXT, blocked=0.75)]
         return [
             *text,
-            Stage(300, single),
-            Stage(150, MIXTURE, blocked=0.75),
-            Stage(250, MIXTURE, blocked=0.9),
-            Stage(350, MIXTURE, penalty=6.0),
+            Stage(400, ALONE, blocked=0.3),
+            Stage(300, ALONE, blocked=0.75),
+            Stage(300, APART, blocked=0.9),
+            Stage(350, APART, penalty=6.0),
             Stage(370, JOINT, penalty=3.0),
         ]
 
