@@ -32,9 +32,14 @@ from emomm_study.corpora.scores import Corpus
 from emomm_study.evaluate.cluster import Cluster, Computed
 from emomm_study.evaluate.experiment import Experiment
 from emomm_study.evaluate.files import MediaSettings
+from emomm_study.evaluate.parallel import once_done
 from emomm_study.evaluate.questions import Group
 from emomm_study.evaluate.schedule import Schedule
-from emomm_study.evaluate.states import COALITIONS as STATE_COALITIONS, StateStore
+from emomm_study.evaluate.states import (
+    COALITIONS as STATE_COALITIONS,
+    StateStore,
+    in_precision,
+)
 from emomm_study.evaluate.store import Prediction, PredictionStore, StoredTrace
 from emomm_study.media.audio import AudioSettings
 from emomm_study.media.video import VideoSettings
@@ -49,6 +54,10 @@ SECONDS = (None, 1.0, 10.0)
 """Means of a batch that are simulated: as measured, and its spread around others."""
 LAYERS, HEADS, HIDDEN, CLIPS = 28, 28, 3584, 8
 """A batch of the paper profile, by the 7B's decoder."""
+KEPT = (torch.bfloat16, torch.float32)
+"""Precisions of its states: the profile's, and the most."""
+IN_A_RUN = 10
+"""Batches that are received and written one after another."""
 
 _TWO = """\
 {clips} held-out clips under eight coalitions, attention and states recorded, {batch} a batch; \
@@ -58,15 +67,16 @@ of one worker and over the number of workers. *driver*: CPU time of the process 
 batches and writes stores, a batch; it shares the cores with the workers."""
 _DRIVER = """\
 What the driver does with a batch of the paper profile, of made-up numbers: {clips} clips under eight \
-coalitions, traces of {layers} x {heads} x 3, states of {layers} x 4 x {hidden} for four of them, \
-{size}. Medians of {repeats}."""
+coalitions, traces of {layers} x {heads} x 3, states of {layers} x 4 x {hidden} for four of them, in \
+the precision in which they are kept. *sent*: what a worker sends of it. *a batch*: with states \
+written by a second thread while the next batch is received, as in a run of {batches} batches. Medians \
+of {repeats}, by turns."""
 _SIMULATED = """\
 Efficiency of {batches} batches, by workers, in a simulation by the scheduler that runs. Rows are the \
 mean time of a batch: *measured* is Omni-mini's here, the others have its spread (the slowest takes \
-{spread} times the mean). The driver takes {mini} ms a batch in the first row, and {paper} ms, as \
-for the 7B above, in the others, during which it does nothing else. *saturates*: how many workers \
-bring it as much as it can take; beyond them none helps. Not in it: networks, and disks that \
-workers share to read clips."""
+{spread} times the mean). The driver takes {mini} ms a batch in the first row, and {paper} ms, *a \
+batch* for the 7B in {kept} above, in the others. *saturates*: how many workers bring it as much as it \
+can take; beyond them none helps. Not in it: networks, and disks that workers share to read clips."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +154,7 @@ def two_table(clips: int, batch: int, repeats: int) -> tuple[Table, list[Run]]:
     return Table("Two workers against one", text, rows), runs[2]
 
 
-def made_up(layers: int, hidden: int) -> Computed:
+def made_up(layers: int, hidden: int, kept: torch.dtype) -> Computed:
     """What a worker sends of a batch, with random numbers."""
     rng = np.random.default_rng(0)
     keys = [(f"cmu_mosi/{i:011d}/{i}", c, "x" * 64) for i in range(CLIPS) for c in COALITIONS]
@@ -159,39 +169,68 @@ def made_up(layers: int, hidden: int) -> Computed:
         torch.rand(n, layers, hidden), torch.rand(n, layers, 3, hidden),
         torch.rand(n, layers, HEADS, 3), torch.ones(n, 3, dtype=torch.int32),
     ]  # fmt: skip
-    return Computed([Group(len(keys), {"run": (rows, traces, [])})], [(stated, parts)])
+    sent = [(stated, in_precision(parts, kept))]
+    return Computed([Group(len(keys), {"run": (rows, traces, [])})], sent)
+
+
+class Driver:
+    """What a driver does with batches that all are ``sent``, in a folder of its own."""
+
+    def __init__(self, folder: Path, sent: bytes, kept: torch.dtype) -> None:
+        self.sent, self.kept, self._folders = sent, kept, itertools.count()
+        self._folder, self._store = folder, PredictionStore(folder / "p.sqlite")
+        self._store.begin("run", {})
+
+    def received(self, *_: object) -> Computed:
+        return pickle.loads(self.sent)
+
+    def states_written(self, done: Computed) -> Computed:
+        states = StateStore(self._folder / f"states-{next(self._folders)}", self.kept)
+        for keys, parts in done.states:
+            states.write(keys, parts)
+        return done
+
+    def answers_written(self, done: Computed) -> None:
+        for group in done.groups:
+            self._store.write_runs(group.written)
+
+    def steps(self) -> dict[str, float]:
+        """Seconds of each step, one after another."""
+        found, done = {}, None
+        for step in (self.received, self.states_written, self.answers_written):
+            began = time.perf_counter()
+            done = step(done)
+            found[step.__name__.replace("_", " ")] = time.perf_counter() - began
+        return found
+
+    def run(self) -> float:
+        """Seconds a batch, of :data:`IN_A_RUN` as in a run."""
+        began = time.perf_counter()
+        turns = ([self.received()] for _ in range(IN_A_RUN))
+        for done in once_done(self.states_written, turns):
+            self.answers_written(done)
+        return (time.perf_counter() - began) / IN_A_RUN
 
 
 def driver_table(layers: int, hidden: int, repeats: int) -> tuple[Table, float]:
-    """What a batch costs the driver; seconds in all."""
-    sent = pickle.dumps(made_up(layers, hidden), protocol=5)
-    steps: dict[str, list[float]] = {"received": [], "states written": [], "answers written": []}
-    with TemporaryDirectory(dir=cache_dir("benchmarks")) as folder:
-        store = PredictionStore(Path(folder) / "p.sqlite")
-        store.begin("run", {})
-        for turn in range(repeats + 1):
-            states = StateStore(Path(folder) / f"states-{turn}")
-            marks = [time.perf_counter()]
-            done = pickle.loads(sent)
-            marks.append(time.perf_counter())
-            for keys, parts in done.states:
-                states.write(keys, parts)
-            marks.append(time.perf_counter())
-            for group in done.groups:
-                store.write_runs(group.written)
-            marks.append(time.perf_counter())
-            # The first is a warm-up.
-            for own, (a, b) in zip(steps.values(), itertools.pairwise(marks), strict=True):
-                own.extend([b - a] if turn else [])
-    medians = {name: statistics.median(own) for name, own in steps.items()}
-    row = {f"{name}, ms": number(1000 * took) for name, took in medians.items()}
-    total = sum(medians.values())
-    row["together, ms"] = number(1000 * total)
+    """What a batch costs the driver; seconds a batch in the paper profile's precision."""
+    rows, found = [], {kept: [] for kept in KEPT}
+    sent = {kept: pickle.dumps(made_up(layers, hidden, kept), protocol=5) for kept in KEPT}
+    for turn, kept in itertools.product(range(repeats + 1), KEPT):
+        with TemporaryDirectory(dir=cache_dir("benchmarks")) as folder:
+            driver = Driver(Path(folder), sent[kept], kept)
+            took = driver.steps() | {"a batch": driver.run()}
+        # The first is a warm-up.
+        found[kept].extend([took] if turn else [])
+    for kept, own in found.items():
+        medians = {name: statistics.median(took[name] for took in own) for name in own[0]}
+        row = {"kept in": str(kept).removeprefix("torch."), "sent": measure.size(len(sent[kept]))}
+        rows.append(row | {f"{name}, ms": number(1000 * took) for name, took in medians.items()})
     text = _DRIVER.format(
-        clips=CLIPS, layers=layers, heads=HEADS, hidden=hidden, size=measure.size(len(sent)),
-        repeats=repeats,
-    )  # fmt: skip
-    return Table("The driver, by batches of the paper profile", text, [row]), total
+        clips=CLIPS, layers=layers, heads=HEADS, hidden=hidden, batches=IN_A_RUN, repeats=repeats
+    )
+    paper = statistics.median(took["a batch"] for took in found[KEPT[0]])
+    return Table("The driver, by batches of the paper profile", text, rows), paper
 
 
 def simulated_table(runs: Sequence[Run], paper: float) -> Table:
@@ -212,7 +251,7 @@ def simulated_table(runs: Sequence[Run], paper: float) -> Table:
         rows.append(row)
     text = _SIMULATED.format(
         batches=BATCHES, spread=number(max(measured) / mean), mini=number(1000 * mini),
-        paper=number(1000 * paper),
+        paper=number(1000 * paper), kept=str(KEPT[0]).removeprefix("torch."),
     )  # fmt: skip
     return Table("Up to 64 workers, simulated", text, rows)
 

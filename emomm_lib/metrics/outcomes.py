@@ -64,6 +64,18 @@ def check_labels(frame: pd.DataFrame, columns: Iterable[str], what: str = "the o
             )
 
 
+def with_evidence(frame: pd.DataFrame, evidence: str, what: str = "the outcomes") -> pd.DataFrame:
+    """Rows with a class 0..4 in ``{evidence}_t, _a, _v``; ``ValueError`` for other, or no row."""
+    read = [f"{evidence}_{m.lower()}" for m in MODALITIES]
+    if lacking := sorted(set(read) - set(frame.columns)):
+        raise ValueError(f"{what} lack the columns {lacking} of evidence {evidence!r}")
+    known = frame.dropna(subset=read).reset_index(drop=True)
+    if not len(known):
+        raise ValueError(f"no clip has a value in all of {read}")
+    check_labels(known, read, what)
+    return known
+
+
 def present(coalitions: pd.Series) -> NDArray[np.bool_]:
     """Whether each row's coalition holds T, A and V, ``(N, 3)``."""
     codes = pd.Categorical(coalitions, categories=COALITIONS).codes

@@ -1,8 +1,9 @@
-"""Two ways of answering on the same clips: differences, exact McNemar, shares of a gain, Eq. 18."""
+"""Two ways of answering on the same clips: differences, exact McNemar, verdicts, Eq. 18."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,8 @@ from emomm_lib.metrics.scores import METRICS
 KEYS = ["sample_id", "coalition"]
 GAIN_METRICS = ("acc5", "acc2", "f1")
 """Perf(.) of Eq. 18."""
+MARGIN = 0.015
+"""What is too small to matter in this study: 1.5 points of accuracy."""
 
 
 def exact_mcnemar(baseline_right: ArrayLike, right: ArrayLike) -> tuple[int, int, float]:
@@ -29,7 +32,7 @@ def exact_mcnemar(baseline_right: ArrayLike, right: ArrayLike) -> tuple[int, int
     of one clip are not. Raises ``ValueError`` for other shapes and missing values.
     """
     for values in (baseline_right, right):
-        if missing := int(np.sum(pd.isna(values))):
+        if missing := int(np.sum(pd.isna(np.asarray(values)))):
             raise ValueError(f"{missing} instances are neither right nor wrong; leave them out")
     before, after = np.asarray(baseline_right, bool), np.asarray(right, bool)
     if before.shape != after.shape or before.ndim != 1:
@@ -148,3 +151,29 @@ def marginal_gain(
         )
         rows.append((name, interval.value, interval.low, interval.high, interval.n))
     return pd.DataFrame(rows, columns=["metric", "value", "low", "high", "n"])
+
+
+def equivalence_frame(
+    measure: Callable[[Bootstrap], pd.DataFrame],
+    margin: float = MARGIN,
+    *,
+    alpha: float = 0.05,
+    bootstrap: Bootstrap = DEFAULT,
+) -> pd.DataFrame:
+    """Differences with a verdict: is there one, and is it too small to matter?
+
+    Two one-sided tests by bootstrap (Schuirmann, 1987): a difference is ``equivalent`` to zero
+    where its interval at level 1 - 2 alpha lies inside (-margin, margin), and ``different`` from
+    zero where its interval at the bootstrap's level excludes 0. ``measure`` gives a frame with
+    ``value, low, high`` in the margin's unit: ``lambda b: paired_frame(old, new, bootstrap=b)``.
+    Returns it with ``equivalent`` (bool) and ``verdict``: one of the two words, ``negligible`` for
+    both (there, and smaller than the margin), or ``undecided``, also for NaN. Raises ``ValueError``
+    for a margin that is not positive or an alpha outside (0, 0.5).
+    """
+    if not (margin > 0 and 0 < alpha < 0.5):
+        raise ValueError(f"margin is positive and alpha in (0, 0.5); got {margin} and {alpha}")
+    found, near = (measure(b) for b in (bootstrap, replace(bootstrap, level=1 - 2 * alpha)))
+    equivalent = ((near["low"] > -margin) & (near["high"] < margin)).to_numpy()
+    different = ((found["low"] > 0) | (found["high"] < 0)).to_numpy()
+    words = np.array(["undecided", "equivalent", "different", "negligible"], dtype=object)
+    return found.assign(equivalent=equivalent, verdict=words[equivalent + 2 * different])

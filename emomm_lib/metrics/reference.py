@@ -11,7 +11,8 @@ from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import log_softmax
 
 from emomm_lib.labels import (
     CLASSES,
@@ -20,9 +21,10 @@ from emomm_lib.labels import (
     MODALITIES,
     class_labels,
     coalition_modalities,
+    numbers,
     polarity,
 )
-from emomm_lib.metrics.outcomes import LABELS, check, check_labels
+from emomm_lib.metrics.outcomes import LABELS, check, check_labels, present, with_evidence
 
 Reader = Callable[[NDArray[np.int64]], NDArray[np.float64]]
 _CLASSES = np.arange(len(CLASSES))
@@ -84,17 +86,9 @@ def reader_outcomes(
     """
     if reader not in READERS:
         raise ValueError(f"unknown reader {reader!r}; there are {list(READERS)}")
-    read = [f"{evidence}_{m.lower()}" for m in MODALITIES]
-    check(clips, ["sample_id", "corpus", "subset", *LABELS], "the clips")
-    if lacking := sorted(set(read) - set(clips.columns)):
-        raise ValueError(f"the clips lack the columns {lacking} of evidence {evidence!r}")
-    if clips["sample_id"].duplicated().any():
-        twice = clips.loc[clips["sample_id"].duplicated(), "sample_id"].iloc[0]
-        raise ValueError(f"the clips have {twice!r} twice; give one row a clip")
-    clips = clips.dropna(subset=read).reset_index(drop=True)
-    if not len(clips):
-        raise ValueError(f"no clip has a value in all of {read}")
-    check_labels(clips, ["label_gt", *read, *([none] if none else [])], "the clips")
+    _check_clips(clips)
+    clips = with_evidence(clips, evidence, "the clips")
+    check_labels(clips, ["label_gt", *([none] if none else [])], "the clips")
     guess = np.full((len(clips), len(_CLASSES)), 1 / len(_CLASSES))
     if none:
         guess = np.eye(len(_CLASSES))[clips[none].to_numpy(np.int64)]
@@ -102,6 +96,45 @@ def reader_outcomes(
     for name in COALITIONS:
         seen = [f"{evidence}_{m.lower()}" for m in coalition_modalities(name)]
         answers[name] = READERS[reader](clips[seen].to_numpy(np.int64)) if seen else guess
+    return expected(clips, answers)
+
+
+def _check_clips(clips: pd.DataFrame) -> None:
+    check(clips, ["sample_id", "corpus", "subset", *LABELS], "the clips")
+    if len(twice := clips.loc[clips["sample_id"].duplicated(), "sample_id"]):
+        raise ValueError(f"the clips have {twice.iloc[0]!r} twice; give one row a clip")
+
+
+def product_outcomes(
+    clips: pd.DataFrame, single: pd.DataFrame, prior: ArrayLike | None = None
+) -> pd.DataFrame:
+    """Expected outcomes of the normalised product of what a model says to each modality alone.
+
+    It answers the class c of the highest p(c) times the product of p(c | m) / p(c) over the present
+    modalities; a tie, up to rounding, is split evenly. Where modalities are independent given the
+    class and the model's letters are their posteriors, nothing is right more often (naive Bayes).
+
+    ``single`` are predictions under T, A and V with ``logit_a .. logit_e``, ``prior`` is p(c)
+    ``(5,)``, uniform by default; the rest as for :func:`reader_outcomes`. A clip without all logits
+    is left out. Raises ``ValueError`` for a clip twice, none left, or a prior not of sum 1.
+    """
+    _check_clips(clips)
+    p = np.full(len(_CLASSES), 1 / len(_CLASSES)) if prior is None else numbers(prior, "the prior")
+    if p.shape != _CLASSES.shape or not ((p > 0).all() and np.isclose(p.sum(), 1)):
+        raise ValueError(f"a prior has {len(_CLASSES)} positive parts of sum 1; got {p.tolist()}")
+    wide = single.pivot(index="sample_id", columns="coalition", values=list(LOGITS))
+    wide = wide.reindex(columns=pd.MultiIndex.from_product([LOGITS, MODALITIES])).dropna()
+    clips = clips[clips["sample_id"].isin(wide.index)].reset_index(drop=True)
+    if not len(clips):
+        raise ValueError("no clip was answered under T, A and V alone with letter logits")
+    check_labels(clips, ["label_gt"], "the clips")
+    logits = wide.loc[clips["sample_id"]].to_numpy(np.float64).reshape(len(clips), len(p), -1)
+    told = log_softmax(logits, axis=1) - np.log(p)[:, None]
+    answers = {}
+    for name, there in zip(COALITIONS, present(pd.Series(COALITIONS)), strict=True):
+        total = np.log(p) + told[..., there].sum(axis=-1)
+        highest = total >= total.max(axis=1, keepdims=True) - 1e-9
+        answers[name] = highest / highest.sum(axis=1, keepdims=True)
     return expected(clips, answers)
 
 

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
@@ -25,7 +26,7 @@ import numpy as np
 import torch
 
 from emomm_study.evaluate.files import Read, Reader
-from emomm_study.evaluate.parallel import Raised, processes_for
+from emomm_study.evaluate.parallel import Raised, once_done, processes_for
 from emomm_study.evaluate.plan import Item
 from emomm_study.evaluate.questions import ANSWERING, Group, all_failed, prepared
 from emomm_study.evaluate.schedule import AT_ONCE, Schedule, Task
@@ -356,12 +357,13 @@ class Cluster:
     def groups(
         self, model: System, batches: Sequence[Sequence[Item]], ask: Ask, reader: Reader
     ) -> Iterator[Group]:
-        """What ``ask`` gives for every batch, in their order.
+        """What ``ask`` gives for every batch, in their order; late where a worker was lost with it.
 
-        A batch with which ``schedule.DEATHS`` workers are lost is computed clip by clip; a clip
-        with which as many are is a failure. Raises what workers raise for the program's (no memory,
-        no disk), in its turn; ``Broken`` where workers are lost whatever they do; ``RunStopped``
-        for more workers than there can be.
+        What is to be kept of a batch is written by a second thread, and whole on disk before its
+        answers are given. A clip is a failure, to be asked once more in the next run, where losing
+        workers is its own fault (``schedule``). Raises what workers raise for the program's (no
+        memory, no disk), and what writing does, in its turn; ``Broken`` where workers are lost
+        whatever they do; ``RunStopped`` for more workers than there can be.
         """
         regions = reader.regions and Known(reader.regions.fingerprint)
         carried = replace(reader, regions=regions)
@@ -371,22 +373,28 @@ class Cluster:
             return Sent(batch, ask.lent(batch), _regions(reader.regions, batch))
 
         def at_fault(batch: Sequence[Item]) -> Computed:
+            failure = _lost(ANSWERING)
             return Computed(
-                [all_failed(item, ask.fingerprints, _lost(ANSWERING)) for item in batch]
+                [all_failed(item, ask.fingerprints, failure, again="once") for item in batch]
             )
 
+        def written(done: Computed) -> None:
+            for store, parts in (("encodings", done.encodings), ("states", done.states)):
+                for part in parts:
+                    getattr(ask, store).write(*part)
+
         schedule = Schedule(batches, lambda batch: [(item,) for item in batch], at_fault)
-        with closing(self._carried_out("model", job, schedule, sent, len(batches))) as results:
+        with (
+            closing(self._carried_out("model", job, schedule, sent, len(batches))) as turns,
+            closing(once_done(written, turns)) as results,
+        ):
             for done in results:
-                for store, written in (("encodings", done.encodings), ("states", done.states)):
-                    for keys, parts in written:
-                        getattr(ask, store).write(keys, parts)
                 yield from done.groups
 
     def located(
         self, videos: Sequence[Path], *, person: PersonSettings, video: VideoSettings
     ) -> Iterator[Found]:
-        """Regions of people in some videos, or why one has none, in their order; on CPUs."""
+        """Regions of people in some videos, or why one has none; on CPUs. As :meth:`groups`."""
         pieces = [videos[i : i + VIDEOS] for i in range(0, len(videos), VIDEOS)]
         job = Looking(person, video)
 
@@ -395,8 +403,8 @@ class Cluster:
 
         schedule = Schedule(pieces, lambda piece: [[video] for video in piece], at_fault)
         kind = "people", person
-        with closing(self._carried_out(kind, job, schedule, lambda x: x, len(pieces))) as results:
-            for done in results:
+        with closing(self._carried_out(kind, job, schedule, lambda x: x, len(pieces))) as turns:
+            for done in chain.from_iterable(turns):
                 yield from done
 
     @property
@@ -436,25 +444,29 @@ class Cluster:
         schedule: Schedule[Any, Any],
         sent: Callable[[Any], Any],
         pieces: int,
-    ) -> Iterator[Any]:
-        """Results of the pieces of a schedule, in their order."""
+    ) -> Iterator[list[Any]]:
+        """Results of a schedule, a list of what has come a second at most."""
         if schedule.over:
             return
         fleet = self._fleet(kind)
         ray, number = fleet._ray, fleet.begin(job)
         under_way: dict[ObjectRef, tuple[_Actor, Task]] = {}
-        starting, deaths, waited = 0, 0, time.monotonic()
+        starting, waited = 0, time.monotonic()
 
-        def lost(actor: _Actor) -> None:
-            nonlocal starting, deaths
-            starting, deaths = starting + (not actor.ready), deaths + 1
-            if starting > STARTS or deaths > IN_A_ROW:
-                ready = "" if actor.ready else " before they were ready"
-                raise Broken(f"{max(starting, deaths)} workers in a row were lost{ready}")
+        def lost(actor: _Actor, *, hung: bool) -> None:
+            nonlocal starting
+            starting += not actor.ready
             fleet.drop(actor)
-            schedule.lost(actor)
+            schedule.lost(actor, hung=hung)
             for ref in [ref for ref, (own, _) in under_way.items() if own is actor]:
                 del under_way[ref]
+            if starting > STARTS:
+                raise Broken(f"{starting} workers in a row were lost before they were ready")
+            if schedule.in_a_row > IN_A_ROW:
+                raise Broken(
+                    f"workers were lost with {schedule.in_a_row} pieces of work in a row, so it is "
+                    "the workers and not the clips"
+                )
 
         while not schedule.over:
             fleet.fill(pieces)
@@ -464,13 +476,13 @@ class Cluster:
                         actor.since = time.monotonic()
                     under_way[actor.handle.work.remote(number, sent(task.piece))] = actor, task
             opening = {actor.begun: actor for actor in fleet.actors if not actor.ready}
-            gone: list[_Actor] = []
+            gone: dict[_Actor, bool] = {}
             for ref in _done(ray, [*under_way, *opening]):
                 actor, task = under_way.get(ref, (opening.get(ref), None))
                 try:
                     came = ray.get(ref)
                 except (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError):
-                    gone.append(actor)
+                    gone[actor] = False
                     continue
                 if task is None:
                     if came is not None:
@@ -482,27 +494,28 @@ class Cluster:
                 if not isinstance(came, Raised):
                     result, seconds = came
                     fleet.seconds.append(seconds)
-                deaths, actor.since = 0, time.monotonic()
+                actor.since = time.monotonic()
                 schedule.done(actor, task, result)
             now = time.monotonic()
             limit = max(self.patience, self.times * max(fleet.seconds, default=0.0))
-            gone += [
-                actor
-                for actor in fleet.actors
-                if schedule.under_way(actor) and now - actor.since > limit
-            ]
-            for actor in dict.fromkeys(gone):
-                lost(actor)
+            for actor in fleet.actors:
+                if schedule.under_way(actor) and now - actor.since > limit:
+                    gone.setdefault(actor, True)
+            for actor, hung in gone.items():
+                lost(actor, hung=hung)
             waited = now if any(actor.ready for actor in fleet.actors) else waited
             if now - waited > self.opening:
                 raise RunStopped(
                     f"no worker was ready within {self.opening:.0f} s; the cluster has free: "
                     f"{ray.available_resources()}"
                 )
+            found: list[Any] = []
             for result in schedule.results():
                 if isinstance(result, Raised):
+                    yield found
                     result.again()
-                yield result
+                found.append(result)
+            yield found
 
 
 def _done(ray: ModuleType, refs: list[ObjectRef]) -> list[ObjectRef]:
@@ -525,7 +538,7 @@ def _regions(
 
 
 def _lost(stage: str) -> Failure:
-    reason = f"{stage}: the process that was at it died or hung, twice with this clip alone"
+    reason = f"{stage}: processes died or hung at it, again and again with this clip alone"
     return Failure(stage, reason, LOST)
 
 

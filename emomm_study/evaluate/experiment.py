@@ -24,11 +24,12 @@ from emomm_study.corpora.manifest import read_manifest
 from emomm_study.corpora.part import described, part_of
 from emomm_study.evaluate.cluster import Ask, Cluster
 from emomm_study.evaluate.encodings import EncodingStore
-from emomm_study.evaluate.files import REFUSALS, MediaSettings, PersonOnly, Read, Reader
+from emomm_study.evaluate.files import REFUSALS, MediaSettings, OtherVideo, PersonOnly, Read, Reader
 from emomm_study.evaluate.headers import Check, questions
 from emomm_study.evaluate.inspection import Inspection
 from emomm_study.evaluate.methods import Method
 from emomm_study.evaluate.parallel import in_order, processes_for
+from emomm_study.evaluate.partners import partners
 from emomm_study.evaluate.plan import Item, Plan, make_plan
 from emomm_study.evaluate.questions import ANSWERING, Group, Held, prepared, readable
 from emomm_study.evaluate.results import with_media
@@ -179,7 +180,7 @@ class Experiment:
             self.store.begin(run, preimage)
             recorded = self.state_store if states else None
             known = self._known(run, traces, recorded)
-            plan = make_plan(clips, self.roots, coalitions, known, self.batch_size)
+            plan = self._planned(clips, coalitions, known)
             if (allow := getattr(self.model, "allow", None)) is not None:
                 allow(questions(plan, self.media))
             ask = Unsteered(self.model, run, decoding, traces, recorded, self.encodings)
@@ -206,7 +207,26 @@ class Experiment:
         """What :meth:`predictions` would ask, batch by batch."""
         run = run_fingerprint(self.model, self.media, decoding)[0]
         known = self._known(run, traces, self.state_store if states else None)
-        return make_plan(clips, self.roots, coalitions, known, self.batch_size)
+        return self._planned(clips, coalitions, known)
+
+    def _planned(self, clips: pd.DataFrame, coalitions: Sequence[str], known: set[Key]) -> Plan:
+        return make_plan(self.shown(clips), self.roots, coalitions, known, self.batch_size)
+
+    def shown(self, clips: pd.DataFrame) -> pd.DataFrame:
+        """Some clips with the videos that they are asked with, their own or another clip's.
+
+        Raises ``ValueError`` for a clip without another of its corpus among the experiment's.
+        """
+        if self.media.other is None:
+            return clips
+        own = self.clips.set_index("sample_id")
+        other = clips["sample_id"].map(partners(own["corpus"].to_dict(), self.media.other.seed))
+        if (alone := other.isna() | (other == clips["sample_id"])).any():
+            raise ValueError(
+                f"{clips.loc[alone, 'sample_id'].iloc[0]} cannot be shown another clip's video: the "
+                "experiment has no other clip of its corpus, or not this one; give it more clips"
+            )
+        return clips.assign(video_path=other.map(own["video_path"]), video_of=other)
 
     def check(
         self, clips: pd.DataFrame, coalitions: Sequence[str], *, decoding: Decoding = "constrained"
@@ -250,7 +270,7 @@ class Experiment:
             plans = []
             for own, part in asked_alike(clips, runs):
                 known = set.intersection(*(run.known for run in own))
-                plan = make_plan(part, self.roots, coalitions, known, self.batch_size)
+                plan = self._planned(part, coalitions, known)
                 ask = Steering(model, own, by_id, self.store, plain, self.encodings)
                 plans.append((plan, ask))
             self._carry_out(plans, {run.fingerprint: run.known for run in runs}, kept)
@@ -361,7 +381,7 @@ class Experiment:
 
     def versions(self, clips: pd.DataFrame) -> str:
         """Digest of the run and of some clips' files and transcripts, as they are now."""
-        plan = make_plan(clips, self.roots, ["TAV"], set(), max(1, len(clips)))
+        plan = self._planned(clips, ["TAV"], set())
         items = sorted((i.sample_id, i.version) for batch in plan.batches for i in batch)
         return hashlib.sha256(json.dumps([self.fingerprint, items]).encode()).hexdigest()[:16]
 
@@ -373,6 +393,7 @@ class Experiment:
         A system that crops frames sees their middle. Raises ``MediaError`` for what is no film.
         """
         model = self.steerable("placing its tokens on a picture")
+        clip = self.shown(clip.to_frame().T).iloc[0]
         video = resolve_media(self.roots[clip["corpus"]], clip["video_path"])
         frames = read_frames(video, self.media.video)
         top, left, height, width = model.seen(*frames.shape[1:3])
@@ -383,7 +404,7 @@ class Experiment:
 
         Raises ``MediaError`` when its files cannot be read, or anything else fails at this clip.
         """
-        plan = make_plan(clip.to_frame().T, self.roots, [coalition], set(), 1)
+        plan = self._planned(clip.to_frame().T, [coalition], set())
         [item] = plan.batches[0]
         model = self.steerable("looking into a prompt")
         ready = readable(model, [self.reader(item)])
@@ -402,7 +423,7 @@ class Experiment:
 
         Rows of :meth:`RegionStore.find` with ``sample_id`` and ``corpus``.
         """
-        rows = clips[["corpus", "video_path"]].itertuples(index=False)
+        rows = self.shown(clips)[["corpus", "video_path"]].itertuples(index=False)
         videos = [resolve_media(self.roots[corpus], path) for corpus, path in rows]
         store, search = self._regions(settings), None
         if self.executor is not None:
@@ -428,10 +449,24 @@ class Experiment:
         which less than that share of the area lies in it; ``inverted`` leaves all but the person,
         as a control. A clip whose video cannot be read is a failed item there, as it is here.
         """
-        self.regions(clips, settings)
         store = self._regions(settings)
         media = replace(self.media, person=PersonOnly(store.fingerprint, pixels, tokens, inverted))
-        return replace(self, clips=clips, media=media, region_store=store, keep_encodings=False)
+        made = replace(self, clips=clips, media=media, region_store=store, keep_encodings=False)
+        # By the view itself: of another clip's video where that is what is shown.
+        made.regions(clips, settings)
+        return made
+
+    def other_videos(self, seed: int = 0) -> Experiment:
+        """The same clips, each shown the video of another clip of its corpus, drawn by ``seed``.
+
+        Text, sound and labels are the clip's own, each video is shown once, and who is shown whose
+        does not hang on which of the clips are asked about. So what its own video gains over this
+        is what the video says of *this* clip, and not that there is one. A clip that is shown a
+        video which cannot be read is a failed item whose reason names both. Raises ``ValueError``
+        when a clip is asked about that is the only one of its corpus.
+        """
+        media = replace(self.media, other=OtherVideo(seed))
+        return replace(self, media=media, keep_encodings=False)
 
 
 def _read_ahead(model: System, plan: Plan, reader: Reader) -> Iterator[Sequence[Read]]:

@@ -8,7 +8,7 @@ import torch
 
 from emomm_study.evaluate.encodings import EncodingStore
 from emomm_study.evaluate.plan import Item
-from emomm_study.failures import Failure
+from emomm_study.failures import Failure, one_line
 from emomm_study.media.audio import AudioSettings, read_audio
 from emomm_study.media.region_store import RegionStore
 from emomm_study.media.regions import suppress
@@ -43,12 +43,23 @@ class PersonOnly:
 
 
 @dataclass(frozen=True)
+class OtherVideo:
+    """Video of another clip of the same corpus, drawn by ``seed``: what a video shows is wrong."""
+
+    seed: int = 0
+
+
+@dataclass(frozen=True)
 class MediaSettings:
-    """How a clip's files are read; ``person`` needs a store of regions beside it."""
+    """How a clip's files are read, and which.
+
+    ``person`` needs a store of regions beside it; ``other`` is for an experiment to carry out.
+    """
 
     video: VideoSettings = field(default_factory=VideoSettings)
     audio: AudioSettings = field(default_factory=AudioSettings)
     person: PersonOnly | None = None
+    other: OtherVideo | None = None
 
     def settings(self) -> dict:
         """All that can change what is read, for fingerprints."""
@@ -123,5 +134,12 @@ class Reader:
 
 
 def failure_of(error: BaseException, stage: str, item: Item) -> Failure:
-    """A clip's failure; an exception that is the program's is raised again."""
-    return Failure.of(error, stage, item.sample_id, REFUSALS)
+    """A clip's failure; an exception that is the program's is raised again.
+
+    Where the video is another clip's, what fails of it names both.
+    """
+    failure = Failure.of(error, stage, item.sample_id, REFUSALS)
+    if item.video_of and stage.endswith("video"):
+        shown = f"{item.sample_id} is shown the video of {item.video_of}: {failure.reason}"
+        failure = replace(failure, reason=one_line(shown))
+    return failure

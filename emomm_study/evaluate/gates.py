@@ -1,4 +1,4 @@
-"""Gates made of gates: another one a prompt, or p of one and g of another."""
+"""Gates made of gates, another one a prompt or p of one and g of another; and recorded ones."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers.modeling_utils import PreTrainedModel
 
 from emomm_lib import Gate, LayerView
+from emomm_lib.labels import MODALITIES
 
 
 @dataclass(frozen=True)
@@ -82,3 +83,50 @@ class Combined:
     def check(self, model: PreTrainedModel) -> None:
         for gate in (self.conflict, self.trust):
             gate.check(model)
+
+
+@dataclass(frozen=True)
+class GateByLayer:
+    """What was said of each prompt before, said again layer by layer, whatever the layer sees now.
+
+    Attributes
+    ----------
+    conflict
+        ``(B, L)`` p in 0..1, in every layer of the decoder.
+    gate
+        ``(B, L, 3)`` g, which sums to 1 over the modalities that the prompt holds.
+
+    Raises ``ValueError`` where the two have not one number of prompts and layers.
+    """
+
+    conflict: Tensor
+    gate: Tensor
+
+    def __post_init__(self) -> None:
+        if self.gate.shape != (*self.conflict.shape, len(MODALITIES)):
+            raise ValueError(
+                f"p is (B, L) and g (B, L, 3); got {tuple(self.conflict.shape)} and "
+                f"{tuple(self.gate.shape)}"
+            )
+
+    def route(self, view: LayerView) -> tuple[Tensor, Tensor]:
+        if len(self.conflict) != len(view.mass):
+            raise ValueError(
+                f"the batch has {len(view.mass)} prompts, this gate was recorded of "
+                f"{len(self.conflict)}"
+            )
+        columns = view.query_state.shape[1]
+        conflict, gate = self.conflict[:, view.layer - 1], self.gate[:, view.layer - 1]
+        return conflict[:, None].expand(-1, columns), gate[:, None].expand(-1, columns, -1)
+
+    def take(self, rows: Tensor) -> GateByLayer:
+        return GateByLayer(self.conflict[rows], self.gate[rows])
+
+    def check(self, model: PreTrainedModel) -> None:
+        """Raise ``ValueError`` for a decoder of another depth."""
+        layers = model.get_decoder().config.num_hidden_layers
+        if layers != self.conflict.shape[1]:
+            raise ValueError(
+                f"this gate was recorded in {self.conflict.shape[1]} layers, the decoder has "
+                f"{layers}; record it of this model"
+            )

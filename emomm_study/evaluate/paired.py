@@ -1,4 +1,4 @@
-"""Several ways of answering against one: shares of a reference's gain, and views of a video."""
+"""Several ways of answering against one: shares of a gain, views of a video, changed answers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import pandas as pd
 
 from emomm_lib import Bootstrap, interval_of, marginal_gain
 from emomm_lib.labels import class_labels
-from emomm_lib.metrics.bootstrap import DEFAULT, warn_undefined
+from emomm_lib.metrics.bootstrap import DEFAULT, counted, ratio, warn_undefined
+from emomm_lib.metrics.outcomes import row
 from emomm_lib.metrics.paired import GAIN_METRICS, matched
 
 
@@ -88,3 +89,27 @@ def compare_views(
         ],
         ignore_index=True,
     )[["view", "quantity", "metric", "value", "low", "high", "n"]]
+
+
+def change_rate(
+    one: pd.DataFrame,
+    other: pd.DataFrame,
+    by: str = "subset",
+    *,
+    cluster: str = "sample_id",
+    bootstrap: Bootstrap = DEFAULT,
+) -> pd.DataFrame:
+    """Share of answers, in [0, 1], that differ between two ways of asking: ``by, value, low, high, n``.
+
+    Such as with a clip's own video and with another clip's: what never changes an answer cannot
+    gain. Right and wrong play no part. Frames and errors as for :func:`paired_frame`.
+    """
+    both = matched(one, other, "one and other")
+    changed = class_labels(both["label_pred"]) != class_labels(both["label_pred_new"])
+    rows = []
+    for group, part in both.assign(changed=changed.astype(float)).groupby(by):
+        interval = interval_of(
+            counted(part[["changed"]]), ratio, clusters=part[cluster], bootstrap=bootstrap
+        )
+        rows.append((group, *row(interval)))
+    return pd.DataFrame(rows, columns=[by, "value", "low", "high", "n"])

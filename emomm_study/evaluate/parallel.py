@@ -7,7 +7,9 @@ import os
 import pickle
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
@@ -19,6 +21,8 @@ from emomm_study.failures import named, place_of
 
 Piece = TypeVar("Piece")
 Result = TypeVar("Result")
+BEHIND = 2
+"""Results that may wait for a second thread's work on them."""
 
 
 def processes_for(device: torch.device | str) -> int:
@@ -123,3 +127,43 @@ def in_order(
         if isinstance(result, Raised):
             result.again()
         yield result
+
+
+def once_done(
+    work: Callable[[Result], object], turns: Iterable[Sequence[Result]]
+) -> Iterator[Result]:
+    """Results in their order, each once ``work`` on it is done, by one other thread.
+
+    A turn is what has come since the one before, perhaps nothing: what is done meanwhile is given
+    then, and no later than :data:`BEHIND` results after it. What work raises is raised in its
+    result's turn, and nothing more is worked on; what turns raise, when all before it is given.
+    """
+    coming: deque[tuple[Result, Future]] = deque()
+    stopped, left = None, iter(turns)
+
+    def first() -> Result:
+        result, working = coming.popleft()
+        working.result()
+        return result
+
+    pool = ThreadPoolExecutor(1, thread_name_prefix="write")
+    try:
+        while True:
+            try:
+                turn = next(left, None)
+            except Exception as error:
+                stopped, turn = error, None
+            if turn is None:
+                break
+            for result in turn:
+                coming.append((result, pool.submit(work, result)))
+                if len(coming) > BEHIND:
+                    yield first()
+            while coming and coming[0][1].done():
+                yield first()
+        while coming:
+            yield first()
+        if stopped is not None:
+            raise stopped
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -28,6 +28,8 @@ class Item:
         What was asked: files by size and modification time, the transcript by digest.
     coalitions
         Those without an answer of this version.
+    video_of
+        The clip whose video is shown in place of its own; empty for its own.
     """
 
     sample_id: str
@@ -37,6 +39,7 @@ class Item:
     audio: Path
     version: str
     coalitions: tuple[str, ...]
+    video_of: str = ""
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,8 @@ def make_plan(
     Parameters
     ----------
     clips
-        Columns ``sample_id, corpus, text, video_path, audio_path``.
+        Columns ``sample_id, corpus, text, video_path, audio_path``, and ``video_of`` where the video
+        is another clip's.
     known
         (sample_id, coalition, version) of what is stored.
 
@@ -89,9 +93,11 @@ def make_plan(
         video, audio = (resolve_media(root, clip[k]) for k in ("video_path", "audio_path"))
         text = clip["text"] if isinstance(clip["text"], str) else ""
         version, size = _version(video, audio, text)
+        if other := clip.get("video_of", ""):
+            version = f"{version};{other}"
         wanted = tuple(c for c in coalitions if (clip["sample_id"], c, version) not in known)
         identity = (clip["sample_id"], str(clip["corpus"]), text)
-        sized.append((-size, Item(*identity, video, audio, version, wanted)))
+        sized.append((-size, Item(*identity, video, audio, version, wanted, other)))
     sized.sort(key=lambda pair: (pair[0], pair[1].sample_id))
     items = [item for _, item in sized]
     batches = (items[i : i + batch_size] for i in range(0, len(items), batch_size))

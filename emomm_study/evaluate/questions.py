@@ -14,10 +14,10 @@ from emomm_study.corpora.scores import Corpus
 from emomm_study.evaluate.encodings import EncodingStore
 from emomm_study.evaluate.files import REFUSALS, Read, failure_of
 from emomm_study.evaluate.plan import Item
-from emomm_study.evaluate.states import Key
+from emomm_study.evaluate.states import Key, in_precision
 from emomm_study.evaluate.store import Prediction, Written
 from emomm_study.failures import Failure, Watch
-from emomm_study.systems.interface import Encoded, Media, Query, System
+from emomm_study.systems.interface import Again, Encoded, Media, Query, System
 from emomm_study.systems.prompts import TranscriptError, check_transcript
 
 Result = TypeVar("Result")
@@ -193,6 +193,17 @@ class Taken:
         self.written.append((keys, [_on_host(part) for part in parts]))
 
 
+class TakenStates(Taken):
+    """That for a store of states, whose precision they have when they are sent."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dtype = dtype
+
+    def write(self, keys: Sequence[tuple[str, ...]], parts: Sequence[Tensor]) -> None:
+        super().write(keys, in_precision(parts, self.dtype))
+
+
 def _on_host(part: Tensor | Encoded) -> Tensor | Encoded:
     if isinstance(part, Tensor):
         return part.cpu()
@@ -234,10 +245,17 @@ class Group:
     worked: set[str] = field(default_factory=set)
 
 
-def all_failed(item: Item, runs: Iterable[str], failure: Failure) -> Group:
-    """A clip of which nothing could be computed, in every run that it is asked in."""
+def all_failed(
+    item: Item, runs: Iterable[str], failure: Failure, *, again: Again | None = None
+) -> Group:
+    """A clip of which nothing could be computed, in every run that it is asked in.
+
+    ``again`` says whether it is asked once more in a later run, as ``Prediction.again``.
+    """
     keys = [(item.sample_id, coalition, item.version) for coalition in item.coalitions]
-    return Group(len(keys), failed={run: [Failed.at(key, failure) for key in keys] for run in runs})
+    failed = [Failed.at(key, failure) for key in keys]
+    failed = [replace(own, prediction=replace(own.prediction, again=again)) for own in failed]
+    return Group(len(keys), failed={run: list(failed) for run in runs})
 
 
 class Held:

@@ -111,6 +111,18 @@ def outcomes(
     return scored.assign(right=right, right_polarity=same), lost
 
 
+def own_answers(outcomes: pd.DataFrame) -> pd.DataFrame:
+    """What a model answers to each modality alone, and to none: ``answer_t, _a, _v, _none``.
+
+    By ``sample_id``, classes 0..4, NaN where it was not scored. Merged with outcomes these are the
+    evidence of :func:`emomm_lib.pair_frame`, and merged with clips that of ``reader_outcomes``.
+    """
+    alone = outcomes[outcomes["coalition"].isin(["none", *MODALITIES])].pivot(
+        index="sample_id", columns="coalition", values="label_pred"
+    )
+    return alone.rename(columns=lambda name: f"answer_{name.lower()}").rename_axis(columns=None)
+
+
 def baselines(outcomes: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Readers without a preference on the same clips, to stand beside a model's outcomes.
 
@@ -121,11 +133,7 @@ def baselines(outcomes: pd.DataFrame) -> dict[str, pd.DataFrame]:
     lack.
     """
     clips = outcomes.drop_duplicates("sample_id").drop(columns="coalition")
-    alone = outcomes[outcomes["coalition"].isin(["none", *MODALITIES])].pivot(
-        index="sample_id", columns="coalition", values="label_pred"
-    )
-    answers = alone.rename(columns=lambda name: f"answer_{name.lower()}")
-    clips = clips.merge(answers.dropna(), on="sample_id")
+    clips = clips.merge(own_answers(outcomes).dropna(), on="sample_id")
     found = {
         "random label": reader_outcomes(clips, "random"),
         "mean label": reader_outcomes(clips, "average"),

@@ -26,6 +26,7 @@ COALITIONS = ("TAV", "TA", "TV", "AV")
 """A conflict needs two modalities, and so does a gate."""
 _LAYERED = ("query_state", "modality_states", "mass")
 _PARTS = (*_LAYERED, "counts")
+_HIDDEN = ("query_state", "modality_states")
 _HALVES = (torch.bfloat16, torch.float16)
 HELD = 2**29
 """Bytes of states that are rather held in memory: small batches take longer to read than to use."""
@@ -47,6 +48,15 @@ def kept_as(dtype: torch.dtype) -> torch.dtype:
     router reads is its own choice.
     """
     return dtype if dtype in _HALVES else torch.float32
+
+
+def in_precision(parts: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
+    """States as they are kept in ``dtype``: hidden states in it where it is half, the rest as is."""
+    half = dtype in _HALVES
+    return [
+        x.to(dtype) if half and name in _HIDDEN else x
+        for name, x in zip(_PARTS, parts, strict=True)
+    ]
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,12 +177,10 @@ class StateStore(ShardStore):
 
         Raises ``ValueError`` when they are not one for each key.
         """
-        tensors = dict(zip(_PARTS, (x.contiguous() for x in parts), strict=True))
+        kept = (x.contiguous() for x in in_precision(parts, self.dtype))
+        tensors = dict(zip(_PARTS, kept, strict=True))
         if odd := {n: len(x) for n, x in tensors.items() if len(x) != len(keys)}:
             raise ValueError(f"states of {len(keys)} prompts have rows {odd}")
-        if self.dtype in _HALVES:
-            for name in ("query_state", "modality_states"):
-                tensors[name] = tensors[name].to(self.dtype)
         self._keep(keys, tensors)
 
     def read(

@@ -20,6 +20,7 @@ from emomm_study.evaluate.questions import (
     Group,
     Readable,
     Taken,
+    TakenStates,
     Work,
     divided,
     finite,
@@ -74,7 +75,7 @@ class Unsteered:
     run: str
     decoding: Decoding = "constrained"
     traced: bool = False
-    states: StateStore | Taken | None = None
+    states: StateStore | TakenStates | None = None
     encodings: EncodingStore | Taken | None = None
 
     def __call__(self, batch: Sequence[Read]) -> Iterator[Group]:
@@ -115,9 +116,8 @@ class Unsteered:
 
     def here(self, model: System | None, lent: Mapping[Key, np.ndarray]) -> Unsteered:
         """In another process: by its model, keeping what is to be written (``questions.Taken``)."""
-        stores = {"states": self.states, "encodings": self.encodings}
-        taken = {name: store and Taken() for name, store in stores.items()}
-        return replace(self, model=model, **taken)
+        states = self.states and TakenStates(self.states.dtype)
+        return replace(self, model=model, states=states, encodings=self.encodings and Taken())
 
     def lent(self, items: Sequence[Item]) -> dict[Key, np.ndarray]:
         """What of the store is needed to ask about some clips."""

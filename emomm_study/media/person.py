@@ -230,6 +230,10 @@ class PersonLocator:
         height, width = frame.shape[:2]
         region = np.zeros((height, width), bool)
         boxes = self._faces.search(frame, self.settings.face_confidence).boxes
+        if self.settings.part == "face":
+            for box in boxes:
+                region[_slices(_clip(_grown(box, self.settings.face_margin), width, height))] = True
+            return region, "face" if len(boxes) else "none"
         if not len(boxes):
             region = _large(self._segment(frame), self.settings.least_share)
             return region, "person" if region.any() else "none"

@@ -64,7 +64,7 @@ class RegionStore:
             "version": VERSION,
             "mediapipe": importlib.metadata.version("mediapipe"),
             "models": [model.sha256 for model in MODELS],
-            "person": asdict(settings),
+            "person": settings.settings(),
             # Threads do not change the frames.
             "video": {k: v for k, v in asdict(video).items() if k != "threads"},
         }

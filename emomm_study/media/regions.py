@@ -8,7 +8,7 @@ used on pixels (:func:`suppress`) or on tokens (:func:`token_cover`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 import numpy as np
@@ -41,6 +41,8 @@ class PersonSettings:
     longest_gap
         Frames for which a pixel may fall out of the region before it comes back; shorter gaps are
         closed. 0 leaves every frame by itself.
+    part
+        ``face`` for enlarged boxes of faces alone: there is no region where none is seen.
     """
 
     face_confidence: float = 0.8
@@ -49,6 +51,7 @@ class PersonSettings:
     person_window: float = 6.0
     least_share: float = 0.02
     longest_gap: int = 1
+    part: Literal["person", "face"] = "person"
 
     def __post_init__(self) -> None:
         if not (
@@ -64,6 +67,14 @@ class PersonSettings:
                 "[0, 1), face_margin and longest_gap are not negative, person_window at least 2; "
                 f"got {self}"
             )
+        if self.part not in ("person", "face"):
+            raise ValueError(f"part is 'person' or 'face'; got {self.part!r}")
+
+    def settings(self) -> dict:
+        """All that can change a region, for fingerprints."""
+        own = asdict(self)
+        # What was found before faces could be asked for is still the person's.
+        return own if self.part != "person" else {k: v for k, v in own.items() if k != "part"}
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,6 +6,7 @@ import gc
 import os
 import signal
 import threading
+import time
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ from tiny_media import grey_frames, tone, write_mp4
 from emomm_lib.chase.equations import SteeringConfig
 from emomm_study.evaluate.experiment import Experiment
 from emomm_study.evaluate.methods import Chance, Method, Oracle
-from emomm_study.evaluate.parallel import in_order, processes_for
+from emomm_study.evaluate.parallel import BEHIND, in_order, once_done, processes_for
 from emomm_study.evaluate.store import PredictionStore
 
 COALITIONS = ("TAV", "TA", "AV", "V")
@@ -206,3 +207,94 @@ def test_a_process_does_not_free_what_its_parent_had_thrown_away():
     finally:
         gc.enable()
     assert found == [0, 1, 2, 3]
+
+
+# Work by a second thread
+
+
+def test_each_result_is_given_once_one_other_thread_is_done_with_it_in_its_order():
+    worked, at_most = [], []
+
+    def work(number):
+        time.sleep(0.01 * (number % 3))
+        worked.append((number, threading.current_thread()))
+
+    def turns():
+        for number in range(12):
+            at_most.append(number - len(given))
+            yield [number] if number % 4 else [number, -number]
+
+    given = []
+    for number in once_done(work, turns()):
+        assert number in [done for done, _ in worked]
+        given.append(number)
+    assert (
+        [done for done, _ in worked] == given == [0, 0, 1, 2, 3, 4, -4, 5, 6, 7, 8, -8, 9, 10, 11]
+    )
+    [thread] = {thread for _, thread in worked}
+    assert thread is not threading.main_thread() and not thread.is_alive()
+    # What comes does not wait for the thread, until as much waits as may.
+    assert max(at_most) <= BEHIND
+
+
+def test_what_comes_is_received_while_the_thread_works_and_given_in_a_turn_without_any():
+    received, begun = threading.Event(), threading.Event()
+
+    def work(number):
+        begun.set()
+        assert received.wait(10)
+
+    def turns():
+        yield [0]
+        assert begun.wait(10)
+        received.set()
+        while not given:
+            time.sleep(0.01)
+            yield []
+        yield [1]
+
+    given = []
+    for number in once_done(work, turns()):
+        given.append(number)
+    assert given == [0, 1]
+
+
+def test_an_error_of_the_thread_is_raised_in_its_results_turn_and_nothing_more_is_begun():
+    begun, given = [], []
+
+    def work(number):
+        begun.append(number)
+        if number == 2:
+            raise OSError(28, "No space left on device")
+        time.sleep(0.05)
+
+    with pytest.raises(OSError, match="No space left"):
+        for number in once_done(work, ([number] for number in range(9))):
+            given.append(number)
+    assert given == [0, 1] and len(begun) <= 3 + BEHIND
+
+
+def test_an_error_of_what_comes_is_raised_when_all_before_it_is_given():
+    def turns():
+        yield [0, 1]
+        raise KeyError("gone")
+
+    given = []
+    with pytest.raises(KeyError, match="gone"):
+        for number in once_done(lambda _: time.sleep(0.05), turns()):
+            given.append(number)
+    assert given == [0, 1]
+
+
+def test_whoever_leaves_waits_for_the_work_that_is_begun_and_for_no_other():
+    begun, ended = [], []
+
+    def work(number):
+        begun.append(number)
+        time.sleep(0.05)
+        ended.append(number)
+
+    results = once_done(work, iter([[0, 1, 2]]))
+    assert next(results) == 0
+    results.close()
+    assert begun == ended and len(begun) < 3

@@ -381,6 +381,27 @@ def test_regions_belong_to_a_file_and_to_settings(store, clips, tmp_path) -> Non
         store.read(copy)
 
 
+def test_faces_are_found_for_themselves_and_kept_beside_people(store, clips) -> None:
+    faces = RegionStore(store.path.parent, FRAMES, PersonSettings(part="face"))
+    with pytest.raises(LookupError, match=r"still\.mp4.*RegionStore\.find"):
+        faces.read(clips[1])
+    table = faces.find(clips[:3], processes=1, progress=False)
+    assert table["face"].tolist() == table["frames"].tolist()[:2] + [0]
+    assert table["none"].tolist() == [0, 0, table["frames"][2]]
+    face, person = faces.read(clips[1]).mask, store.read(clips[1]).mask
+    assert share(face[0], FACE) == 1 and share(face[0], CHEST) == share(face[0], SHUTTLE) == 0
+    # The person's region holds the face's.
+    assert 0 < face.mean() < 0.4 * person.mean() and not (face & ~person).any()
+
+
+def test_what_was_found_of_people_is_found_again_since_there_are_faces(store) -> None:
+    assert set(PersonSettings().settings()) == {
+        "face_confidence", "face_margin", "person_threshold", "person_window", "least_share",
+        "longest_gap",
+    }  # fmt: skip
+    assert PersonSettings(part="face").settings()["part"] == "face"
+
+
 def test_a_clip_without_regions_says_why(store, clips) -> None:
     with pytest.raises(MediaError, match=r"junk\.mp4.*decoded"):
         store.read(clips[3])
@@ -408,6 +429,7 @@ def test_without_the_models_nothing_is_tried(empty_cache, clips, tmp_path) -> No
         {"person_window": 1.0},
         {"least_share": 1.0},
         {"longest_gap": -1},
+        {"part": "hand"},
     ],
     ids=lambda wrong: next(iter(wrong)),
 )

@@ -19,13 +19,15 @@ import pandas as pd
 import pytest
 import ray_run
 import torch
-from ray_run import BATCH, CLIPS, COALITIONS, FULL, HANGING, MEET, PAUSE, POISON, Told, bench
+from ray_run import ANY, BATCH, CLIPS, COALITIONS, FULL, HANGING, MEET, PAUSE, POISON, Told, bench
 
 from emomm_lib.chase.equations import SteeringConfig
+from emomm_study.evaluate import cluster
 from emomm_study.evaluate.cluster import Cluster, Fleet, expected_workers, started
 from emomm_study.evaluate.experiment import ExperimentSettings, executor_of
 from emomm_study.evaluate.methods import Chance, Method, Oracle
-from emomm_study.evaluate.schedule import AHEAD
+from emomm_study.evaluate.schedule import AHEAD, LOSSES
+from emomm_study.evaluate.states import COALITIONS as STATE_COALITIONS
 from emomm_study.evaluate.store import PredictionStore
 from emomm_study.failures import RunStopped
 from emomm_study.paths import ROOT
@@ -207,16 +209,37 @@ def test_a_clip_that_kills_its_workers_is_a_failure_and_costs_no_other(
     own = bench(told, table, folder, tmp_path / "p.sqlite", two)
     answers = own.predictions(table, COALITIONS)
     lost = answers["sample_id"] == "c07"
-    assert answers.loc[lost, "failure"].str.contains("died or hung, twice with this clip").all()
+    assert answers.loc[lost, "failure"].str.contains("died or hung at it, again and again").all()
     assert lost.sum() == len(COALITIONS)
-    expected = calm[0][~lost].reset_index(drop=True)
-    pd.testing.assert_frame_equal(answers[~lost].reset_index(drop=True), expected, rtol=1e-4)
-    # Only clips of its own batch were asked again, and of one whose answers went with the worker ...
-    assert sum(count > 1 for count in begun(told).values()) <= 2 * BATCH
-    # ... and it is known, and not asked once more.
-    before = len(told.asked())
-    own.predictions(table, COALITIONS)
-    assert len(told.asked()) == before
+    # It counts as no answer, right or wrong.
+    assert answers.loc[lost, ["label", "score", "reply"]].isna().all(axis=None)
+    # With its batch among others and alone, and by itself.
+    assert begun(told)["word 7"] == 1 + 2 * LOSSES
+    rows, expected = (
+        whole[~lost].drop(columns="again").reset_index(drop=True) for whole in (answers, calm[0])
+    )
+    pd.testing.assert_frame_equal(rows, expected, rtol=1e-4)
+    # Only clips of its own batch were asked again, of one whose answers went with the worker, and
+    # the clip that shows each time that workers are sound.
+    assert sum(count > 1 for count in begun(told).values()) <= 2 * BATCH + 1
+    # The next run asks once more, and no other clip; then it is known.
+    before = begun(told)
+    for again in (True, False):
+        assert answers.loc[lost, "again"].eq("once").all() == again
+        answers = own.predictions(table, COALITIONS)
+    assert begun(told) - before == Counter({"word 7": 1 + LOSSES})
+
+
+def test_workers_that_are_lost_at_once_whatever_they_are_asked_stop_the_run(
+    clips, told, two, tmp_path, monkeypatch
+):
+    table, folder = clips
+    monkeypatch.setattr(cluster, "IN_A_ROW", 3)
+    told.say(POISON, ANY)
+    own = bench(told, table, folder, tmp_path / "p.sqlite", two)
+    with pytest.raises(RunStopped, match=r"lost with 4 pieces of work in a row, so it is the work"):
+        own.predictions(table, COALITIONS)
+    assert not own.store.known(own.fingerprint) | own.store.failed(own.fingerprint)
 
 
 def test_a_worker_that_hangs_is_ended_and_its_batch_computed_by_another(
@@ -258,6 +281,37 @@ def test_a_full_disk_here_or_in_a_worker_stops_the_run_and_the_next_goes_on(
     assert_same(found(own, table), calm)
     # What was under way when it stopped, twice, is asked again, and nothing else.
     assert sum(begun(told).values()) <= CLIPS - 1 + 2 * (2 * AHEAD * BATCH)
+
+
+def test_answers_are_kept_when_their_states_are_on_disk_and_not_where_they_cannot_be(
+    clips, told, two, calm, tmp_path, monkeypatch
+):
+    table, folder = clips
+    own = bench(told, table, folder, tmp_path / "p.sqlite", two)
+    keep, write, left = own.store.write_runs, own.state_store.write, [3]
+
+    def late(*args):
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(28, "No space left on device")
+        time.sleep(0.3)
+        write(*args)
+
+    def kept(runs):
+        there = bench(told, table, folder, tmp_path / "p.sqlite").state_store.known()
+        answered = [p for p in runs[own.fingerprint][0] if p.failure is None]
+        keys = {(p.sample_id, p.coalition, p.media) for p in answered}
+        assert {key for key in keys if key[1] in STATE_COALITIONS} <= there
+        keep(runs)
+
+    monkeypatch.setattr(own.store, "write_runs", kept)
+    monkeypatch.setattr(own.state_store, "write", late)
+    with pytest.raises(RunStopped, match=r"the disk is full \(OSError: \[Errno 28\] No space left"):
+        found(own, table)
+    # All that came before it, and nothing after.
+    assert len(own.store.known(own.fingerprint)) == 3 * BATCH * len(COALITIONS)
+    left[0] = CLIPS
+    assert_same(found(own, table), calm)
 
 
 def test_one_worker_does_as_two(clips, told, ray, calm, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -32,6 +33,7 @@ from emomm_study.evaluate.states import (
     kept_as,
     states_digest,
 )
+from emomm_study.evaluate.unsteered import Unsteered
 
 LAYERS, HEADS, SIZE = 4, 2, 6
 FIELDS = ("query_state", "modality_states", "mass")
@@ -266,6 +268,21 @@ def test_states_that_a_half_precise_model_had_are_kept_exactly(tmp_path):
         order = [keys.index((*key, "1")) for key in found.index.itertuples(index=False)]
         assert torch.equal(found.query_state[:], query.float()[order])
         assert found.query_state[:].isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
+def test_states_that_another_process_sends_are_the_same_bytes_on_disk_and_half_on_their_way(
+    tmp_path, dtype
+):
+    here, there = (StateStore(tmp_path / name, dtype) for name in ("here", "there"))
+    here.write(KEYS, parts(len(KEYS)))
+    asked = Unsteered(None, "run", states=there).sent().here(None, {})
+    asked.states.write(KEYS, parts(len(KEYS)))
+    for keys, sent in pickle.loads(pickle.dumps(asked.states.written)):
+        assert [x.dtype for x in sent[:2]] == [kept_as(dtype)] * 2
+        there.write(keys, sent)
+    [one], [other] = (list(store.folder.iterdir()) for store in (here, there))
+    assert one.name == other.name and one.read_bytes() == other.read_bytes()
 
 
 def test_states_of_a_model_in_full_precision_are_kept_in_full():
