@@ -17,12 +17,12 @@ from emomm_study.mini.organism import family, verdicts
 from emomm_study.mini.organism.arms import ARMS, DOSES, SEEDS, TEXT_STEPS
 from emomm_study.mini.organism.bank import beside_room, load_encoded, save_encoded
 from emomm_study.mini.organism.measure import COLUMNS, material, measured, observed, planned
-from emomm_study.systems.interface import Encoded
+from emomm_study.systems.interface import Encoded, Query
 
 HIDDEN = 32
-SMALL = MiniConfig(hidden=HIDDEN, layers=4, heads=4, kv_heads=2, ffn=48, vision_hidden=32,
+SMALL = family.FamilyConfig(hidden=HIDDEN, layers=4, heads=4, kv_heads=2, ffn=48, vision_hidden=32,
                    vision_layers=1, vision_heads=2, vision_ffn=32, audio_hidden=32,
-                   audio_layers=1, audio_heads=2, audio_ffn=32, side=56, printed=True)  # fmt: skip
+                   audio_layers=1, audio_heads=2, audio_ffn=32, side=56)  # fmt: skip
 
 
 class Shown:
@@ -147,6 +147,15 @@ def test_what_is_committed_of_the_ideal_observer_is_what_it_says_today():
     pd.testing.assert_frame_equal(
         own.reset_index(drop=True), expected, check_dtype=False, atol=2e-5, rtol=0
     )
+
+
+def test_the_familys_prompt_breaks_its_lines_where_appendix_e_does_and_omni_minis_does_not(small):
+    clip = bank().clips[0]
+    query = Query(clip, "TAV", Corpus.CMU_MOSI, "What a day")
+    text, start, end = small.backbone()._text(query)
+    assert text[start - 1 : end] == "\nWhat a day"
+    assert "{-0.4, -0.2},\nC (Neutral)" in text
+    assert MiniConfig().wording != family.FamilyConfig().wording
 
 
 def test_the_committed_towers_are_those_of_the_family_and_others_are_refused(tmp_path):

@@ -20,7 +20,7 @@ from transformers import (
 from emomm_study.mini.model.mini import SECONDS, Mini
 from emomm_study.mini.model.tokenizer import train_tokenizer
 from emomm_study.systems.omni import OmniModel
-from emomm_study.systems.prompts import ONE_LINE, PRINTED, Wording
+from emomm_study.systems.prompts import ONE_LINE, Wording
 
 _SPECIAL = {
     "image_token": "<|IMAGE|>",
@@ -65,12 +65,8 @@ class MiniConfig:
     mel_bins: int = 64
     audio_seconds: int = SECONDS
     side: int = 224
-    printed: bool = False
-    """Whether the prompt breaks its lines where Appendix E does."""
-
-    @property
-    def wording(self) -> Wording:
-        return PRINTED if self.printed else ONE_LINE
+    wording: ClassVar[Wording] = ONE_LINE
+    """Of the prompt that it is trained with."""
 
     def build(self) -> OmniMini:
         """The model with random weights."""

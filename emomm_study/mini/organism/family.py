@@ -12,6 +12,7 @@ import fcntl
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import pandas as pd
 import torch
@@ -26,6 +27,7 @@ from emomm_study.mini.organism.arms import ARMS, DOSES, EVIDENCE, SEEDS
 from emomm_study.mini.organism.bank import load_encoded, save_encoded
 from emomm_study.mini.organism.measure import COLUMNS, Material, material, measured, observed
 from emomm_study.paths import ROOT, cache_dir, whole
+from emomm_study.systems.prompts import PRINTED, Wording
 
 FOLDER = ROOT / "data" / "organism"
 TOWERS = FOLDER / "towers.safetensors"
@@ -49,9 +51,16 @@ class TowerRecipe:
     """Clips of a second bank, of other speakers, on which the family is measured."""
 
 
+@dataclass(frozen=True)
+class FamilyConfig(MiniConfig):
+    """Omni-mini's sizes, and a prompt that breaks its lines where Appendix E does."""
+
+    wording: ClassVar[Wording] = PRINTED
+
+
 def build() -> OmniMini:
-    """The family's model with random weights; its prompt breaks its lines as Appendix E does."""
-    return MiniConfig(printed=True).build()
+    """The family's model with random weights."""
+    return FamilyConfig().build()
 
 
 def _tower_weights(mini: OmniMini) -> dict[str, torch.Tensor]:
