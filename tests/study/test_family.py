@@ -184,6 +184,27 @@ def test_a_trained_decoder_leaves_the_towers_alone_and_learns(small):
     assert said and "decoder 9/9" in said[-1]
 
 
+def test_a_decoder_is_read_back_with_the_familys_towers_and_anothers_is_refused(tmp_path):
+    mini = family.with_towers(3)
+    family.save_decoder(mini, tmp_path / "arm.safetensors")
+    back = family.load_decoder(tmp_path / "arm.safetensors")
+    for key, weight in mini.model.state_dict().items():
+        assert torch.equal(back.model.state_dict()[key], weight), key
+    spoilt = load_file(tmp_path / "arm.safetensors")
+    spoilt.pop(next(iter(spoilt)))
+    save_file(spoilt, tmp_path / "arm.safetensors")
+    with pytest.raises(ValueError, match="not a decoder of this family"):
+        family.load_decoder(tmp_path / "arm.safetensors")
+
+
+@pytest.mark.parametrize(("name", "seed"), family.SHIPPED)
+def test_a_committed_decoder_is_of_an_arm_and_small(name, seed):
+    path = family.decoder_path(name, seed)
+    if (family.known()["arm"] == name).any():
+        assert path.is_file() and path.stat().st_size < 6e6
+        family.load_decoder(path)
+
+
 def test_the_csv_grows_by_an_arm_and_is_read_back_with_what_it_knows(tmp_path):
     path = tmp_path / "family.csv"
     assert family.known(path).empty

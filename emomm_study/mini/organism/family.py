@@ -2,7 +2,8 @@
 
 Towers are trained once, then every arm with every seed; a row of what is measured goes to
 ``data/organism/family.csv`` as an arm is finished, and what stands there is not done again. A killed
-run goes on where it stopped: towers and encoded clips are kept in the cache, an arm begins anew.
+run goes on where it stopped: encoded clips and trained decoders are kept, an arm in training begins
+anew.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from __future__ import annotations
 import argparse
 import fcntl
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import ClassVar
 
@@ -33,6 +36,8 @@ FOLDER = ROOT / "data" / "organism"
 TOWERS = FOLDER / "towers.safetensors"
 FAMILY = FOLDER / "family.csv"
 OBSERVER = "ideal observer"
+SHIPPED = (("late, text first", 1), ("early, text first", 1))
+"""Arms and seeds whose weights come with the project."""
 _TOWER_PARTS = ("model.visual.", "model.audio_tower.", "visual.", "audio_tower.")
 
 
@@ -124,14 +129,44 @@ def add(frame: pd.DataFrame, arm: str, seed: int, path: Path = FAMILY) -> None:
             both.to_csv(partial, index=False, lineterminator="\n")
 
 
-def train_arm(name: str, seed: int, bank: EncodedBank, out: Path) -> OmniMini:
-    """Train an arm's decoder and save it with its processor."""
+def decoder_path(name: str, seed: int) -> Path:
+    """Where an arm's decoder is kept: with the project if it is shipped, else in the cache."""
+    folder = FOLDER if (name, seed) in SHIPPED else cache_dir("organism")
+    return folder / f"{name.replace(', ', '-').replace(' ', '-')}-{seed}.safetensors"
+
+
+def save_decoder(mini: OmniMini, path: Path) -> None:
+    """Write all but the towers."""
+    state = mini.model.state_dict()
+    own = {k: v.contiguous() for k, v in state.items() if not k.startswith(_TOWER_PARTS)}
+    # Tied to the embeddings, and not stored a second time.
+    own.pop("lm_head.weight")
+    with whole(path) as partial:
+        save_file(own, partial)
+
+
+def load_decoder(path: Path) -> OmniMini:
+    """A model of the family whose decoder was written to ``path``; ``ValueError`` for another's."""
+    mini = with_towers(0)
+    missing, unexpected = mini.model.load_state_dict(load_file(path), strict=False)
+    rest = {k for k in missing if not k.startswith(_TOWER_PARTS)} - {"lm_head.weight"}
+    if unexpected or rest:
+        raise ValueError(f"{path}: not a decoder of this family; delete it and train it again")
+    mini.model.eval()
+    return mini
+
+
+def trained_arm(name: str, seed: int, bank: Callable[[], EncodedBank]) -> OmniMini:
+    """An arm as it was trained before, or is trained now on a bank."""
+    path = decoder_path(name, seed)
+    if path.exists():
+        return load_decoder(path)
     arm, mini = ARMS[name], with_towers(seed)
     train_decoder(
-        mini, bank, arm.stages, batch=arm.batch, rate=arm.rate, seed=seed, log=tqdm.write,
+        mini, bank(), arm.stages, batch=arm.batch, rate=arm.rate, seed=seed, log=tqdm.write,
         expressiveness=arm.expressiveness, moments=arm.moments,
     )  # fmt: skip
-    mini.save(out)
+    save_decoder(mini, path)
     return mini
 
 
@@ -142,7 +177,11 @@ def run(arms: list[str], seeds: list[int], recipe: TowerRecipe = TowerRecipe()) 
     held_out = build_bank(recipe.held_out, recipe.seed + 1)
     tests = material(encoded(held_out, "held-out"), held_out.parts)
     _observe(tests)
-    training = encoded(build_bank(recipe.clips, recipe.seed), "training")
+
+    @cache
+    def training() -> EncodedBank:
+        return encoded(build_bank(recipe.clips, recipe.seed), "training")
+
     for seed in seeds:
         for name in arms:
             done = known()
@@ -153,8 +192,7 @@ def run(arms: list[str], seeds: list[int], recipe: TowerRecipe = TowerRecipe()) 
                 continue
             began = time.monotonic()
             tqdm.write(f"{name}, seed {seed}")
-            out = cache_dir("organism", f"{name.replace(', ', '-').replace(' ', '-')}-{seed}")
-            mini = train_arm(name, seed, training, out)
+            mini = trained_arm(name, seed, training)
             add(measured(mini.backbone(), tests), name, seed)
             tqdm.write(f"{name}, seed {seed}: {(time.monotonic() - began) / 60:.0f} min")
 
