@@ -11,7 +11,9 @@ from emomm_lib import score_frame
 from emomm_lib.labels import COALITIONS
 from emomm_study.corpora.scores import Corpus
 from emomm_study.evaluate.experiment import Experiment
-from emomm_study.mini.model.heldout import FRESH_SEED, heldout_clips
+from emomm_study.mini.model.heldout import CARD_SEED, FRESH_SEED, heldout_clips
+from emomm_study.mini.surrogate.observer import IdealObserver
+from emomm_study.mini.surrogate.plan import training_plan
 from emomm_study.mini.surrogate.speaker import Film
 
 CARD_SCORES = "reading.csv"
@@ -42,6 +44,13 @@ def reading_accuracy(
     return scores.sort_values(
         ["metric", "coalition"], key=lambda c: c.map(order) if c.name == "coalition" else c
     ).reset_index(drop=True)
+
+
+def ideal_accuracy(clips: int, seed: int = CARD_SEED) -> pd.Series:
+    """Five-class accuracy of the ideal observer on as many held-out clips, by coalition."""
+    plan = training_plan(clips, seed)
+    plan["sample_id"], plan["subset"] = [f"{i}" for i in range(clips)], "held out"
+    return IdealObserver().outcomes(plan).groupby("coalition")["right"].mean()
 
 
 def beside_card(scores: pd.DataFrame, folder: Path) -> pd.DataFrame:

@@ -42,9 +42,8 @@ from emomm_study.systems.interface import (
 from emomm_study.systems.passes import Beginning, Tokens, fork, schedule
 from emomm_study.systems.plain import PlainText
 from emomm_study.systems.prompts import (
-    ONE_LINE,
     SYSTEM_PROMPT,
-    Wording,
+    TRANSCRIPT_PREFIX,
     check_transcript,
     reply,
 )
@@ -69,8 +68,6 @@ class Backbone(ABC):
 
     axes: ClassVar[int] = 1
     """Of the decoder's positions."""
-    wording: Wording = ONE_LINE
-    """Of the prompt."""
     version: ClassVar[int]
     """Raised whenever a change of the kind, or in ``media``, can change an answer."""
 
@@ -197,7 +194,7 @@ class Backbone(ABC):
             )
         if "T" in query.coalition:
             check_transcript(query.transcript)
-            start = text.index(self.wording.transcript) + len(self.wording.transcript)
+            start = text.index(TRANSCRIPT_PREFIX) + len(TRANSCRIPT_PREFIX)
             end = start + len(query.transcript)
             if text[start:end] != query.transcript:
                 raise ValueError(

@@ -207,7 +207,7 @@ class OmniModel(Backbone):
 
     def _chat(self, query: Query) -> str:
         return self.processor.apply_chat_template(
-            messages(query.coalition, query.corpus, query.transcript, self.wording),
+            messages(query.coalition, query.corpus, query.transcript),
             tokenize=False,
             add_generation_prompt=True,
         )

@@ -19,28 +19,7 @@ You may receive any subset of modalities (video, audio, transcript text).
 Do not assume missing modalities or fabricate details not supported by the evidence.
 Follow the required output format exactly and output nothing else."""
 
-
-@dataclass(frozen=True)
-class Wording:
-    """Where the prompt breaks its lines.
-
-    Attributes
-    ----------
-    transcript
-        What stands before a transcript.
-    policy
-        What stands between the sets of allowed scores of the negative letters and the others.
-    """
-
-    transcript: str
-    policy: str
-
-
-ONE_LINE = Wording("Transcript (may contain ASR errors): ", " ")
-"""What the models of this companion were trained with so far."""
-PRINTED = Wording("Transcript (may contain ASR errors):\n", "\n")
-"""As Appendix E prints it: the transcript has a line of its own, the sets have two."""
-TRANSCRIPT_PREFIX = ONE_LINE.transcript
+TRANSCRIPT_PREFIX = "Transcript (may contain ASR errors):\n"
 
 _INSTRUCTION = """\
 Task: Based on the provided modalities ({present}), assign a sentiment label and score.
@@ -63,14 +42,14 @@ def format_score(score: float) -> str:
 
 
 @cache
-def score_policy(corpus: Corpus | str, wording: Wording = ONE_LINE) -> str:
-    """The allowed scores of each letter under a corpus's mapping (Appendix E)."""
+def score_policy(corpus: Corpus | str) -> str:
+    """The allowed scores of each letter under a corpus's mapping, on two lines (Appendix E)."""
     grid = GRIDS[Corpus(corpus)]
     sets = [
         f"{letter} ({name}) = {{{', '.join(map(format_score, grid.scores(label)))}}}"
         for label, (letter, name) in enumerate(zip(LETTERS, CLASS_NAMES, strict=True))
     ]
-    return f",{wording.policy}".join([", ".join(sets[:2]), ", ".join(sets[2:])])
+    return ",\n".join([", ".join(sets[:2]), ", ".join(sets[2:])])
 
 
 def present_modalities(coalition: str) -> str:
@@ -80,15 +59,12 @@ def present_modalities(coalition: str) -> str:
     return ", ".join(_SPOKEN[m] for m in "VAT" if m in coalition) or "none"
 
 
-def instruction(coalition: str, corpus: Corpus | str, wording: Wording = ONE_LINE) -> str:
+def instruction(coalition: str, corpus: Corpus | str) -> str:
     """The instruction for a coalition and a corpus's score policy."""
-    policy = score_policy(corpus, wording)
-    return _INSTRUCTION.format(present=present_modalities(coalition), policy=policy)
+    return _INSTRUCTION.format(present=present_modalities(coalition), policy=score_policy(corpus))
 
 
-def messages(
-    coalition: str, corpus: Corpus | str, transcript: str, wording: Wording = ONE_LINE
-) -> list[dict]:
+def messages(coalition: str, corpus: Corpus | str, transcript: str) -> list[dict]:
     """Chat messages in the paper's order: video, audio, transcript, instruction (Appendix E).
 
     Media are placeholders without data; the model adapter passes frames and sound itself.
@@ -98,9 +74,9 @@ def messages(
         content.append({"type": "video"})
     if "A" in coalition:
         content.append({"type": "audio"})
-    text = instruction(coalition, corpus, wording)
+    text = instruction(coalition, corpus)
     if "T" in coalition:
-        text = f"{wording.transcript}{transcript}\n{text}"
+        text = f"{TRANSCRIPT_PREFIX}{transcript}\n{text}"
     content.append({"type": "text", "text": text})
     return [
         {"role": "system", "content": [{"type": "text", "text": SYSTEM_PROMPT}]},

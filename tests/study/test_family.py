@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,14 +16,15 @@ from emomm_study.corpora.manifest import subset
 from emomm_study.corpora.scores import Corpus
 from emomm_study.mini.model.build import MiniConfig
 from emomm_study.mini.model.decoder import EncodedBank, Stage, longer, train_decoder
+from emomm_study.mini.model.train import tower_weights
 from emomm_study.mini.organism import family, verdicts
 from emomm_study.mini.organism.arms import ARMS, DOSES, SEEDS, TEXT_STEPS
 from emomm_study.mini.organism.bank import beside_room, load_encoded, save_encoded
 from emomm_study.mini.organism.measure import COLUMNS, material, measured, observed, planned
-from emomm_study.systems.interface import Encoded, Query
+from emomm_study.systems.interface import Encoded
 
 HIDDEN = 32
-SMALL = family.FamilyConfig(hidden=HIDDEN, layers=4, heads=4, kv_heads=2, ffn=48, vision_hidden=32,
+SMALL = MiniConfig(hidden=HIDDEN, layers=4, heads=4, kv_heads=2, ffn=48, vision_hidden=32,
                    vision_layers=1, vision_heads=2, vision_ffn=32, audio_hidden=32,
                    audio_layers=1, audio_heads=2, audio_ffn=32, side=56)  # fmt: skip
 
@@ -149,60 +153,40 @@ def test_what_is_committed_of_the_ideal_observer_is_what_it_says_today():
     )
 
 
-def test_the_familys_prompt_breaks_its_lines_where_appendix_e_does_and_omni_minis_does_not(small):
-    clip = bank().clips[0]
-    query = Query(clip, "TAV", Corpus.CMU_MOSI, "What a day")
-    text, start, end = small.backbone()._text(query)
-    assert text[start - 1 : end] == "\nWhat a day"
-    assert "{-0.4, -0.2},\nC (Neutral)" in text
-    assert MiniConfig().wording != family.FamilyConfig().wording
-
-
 def test_the_committed_towers_are_those_of_the_family_and_others_are_refused(tmp_path):
     first, second = family.with_towers(1), family.with_towers(2)
-    for key, weight in family._tower_weights(first).items():
-        assert torch.equal(weight, family._tower_weights(second)[key])
+    for key, weight in tower_weights(first).items():
+        assert torch.equal(weight, tower_weights(second)[key])
     assert not torch.equal(first.model.lm_head.weight, second.model.lm_head.weight)
     spoilt = load_file(family.TOWERS)
     spoilt.pop(next(iter(spoilt)))
     save_file(spoilt, tmp_path / "towers.safetensors")
-    with pytest.raises(ValueError, match="not the towers of this family"):
+    with pytest.raises(ValueError, match="not the towers of this model"):
         family.with_towers(1, tmp_path / "towers.safetensors")
 
 
 def test_a_trained_decoder_leaves_the_towers_alone_and_learns(small):
     torch.manual_seed(1)
     mini = SMALL.build()
-    towers = {k: v.clone() for k, v in family._tower_weights(mini).items()}
+    towers = {k: v.clone() for k, v in tower_weights(mini).items()}
     said = []
     stages = [Stage(3, {"T": 1.0}), Stage(3, {"TAV": 0.5, "AV": 0.5}, blocked=1.0),
               Stage(3, {"TAV": 1.0}, penalty=2.0)]  # fmt: skip
     before = mini.model.lm_head.weight.detach().clone()
     train_decoder(mini, bank(), stages, batch=4, rate=1e-3, seed=0, log=said.append, moments=(1, 4))
-    assert all(torch.equal(v, towers[k]) for k, v in family._tower_weights(mini).items())
+    assert all(torch.equal(v, towers[k]) for k, v in tower_weights(mini).items())
     assert not torch.equal(mini.model.lm_head.weight, before)
     assert said and "decoder 9/9" in said[-1]
 
 
-def test_a_decoder_is_read_back_with_the_familys_towers_and_anothers_is_refused(tmp_path):
-    mini = family.with_towers(3)
-    family.save_decoder(mini, tmp_path / "arm.safetensors")
-    back = family.load_decoder(tmp_path / "arm.safetensors")
-    for key, weight in mini.model.state_dict().items():
-        assert torch.equal(back.model.state_dict()[key], weight), key
-    spoilt = load_file(tmp_path / "arm.safetensors")
-    spoilt.pop(next(iter(spoilt)))
-    save_file(spoilt, tmp_path / "arm.safetensors")
-    with pytest.raises(ValueError, match="not a decoder of this family"):
-        family.load_decoder(tmp_path / "arm.safetensors")
-
-
 @pytest.mark.parametrize(("name", "seed"), family.SHIPPED)
-def test_a_committed_decoder_is_of_an_arm_and_small(name, seed):
-    path = family.decoder_path(name, seed)
-    if (family.known()["arm"] == name).any():
-        assert path.is_file() and path.stat().st_size < 6e6
-        family.load_decoder(path)
+def test_a_shipped_model_is_an_arm_of_the_family_and_has_its_towers(name, seed):
+    shipped = family.trained_arm(name, seed, lambda: pytest.fail("trained again"))
+    own = shipped.model.state_dict()
+    for key, weight in load_file(family.TOWERS).items():
+        assert torch.equal(own[key], weight), key
+    recipe = json.loads((family.SHIPPED[name, seed] / "recipe.json").read_text("utf-8"))["recipe"]
+    assert recipe == json.loads(json.dumps(asdict(ARMS[name].recipe(seed))))
 
 
 def test_the_csv_grows_by_an_arm_and_is_read_back_with_what_it_knows(tmp_path):

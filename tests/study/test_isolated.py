@@ -532,7 +532,7 @@ def test_a_question_is_sent_as_the_paper_words_it(system, monkeypatch):
     system.reply([question(clip, "Words, 再见.")])
     whole, text, media, free = sent
     assert whole["text"][slice(*whole["transcript"])] == "Words, 再见."
-    assert whole["text"].startswith("Transcript (may contain ASR errors): Words, 再见.\nTask: ")
+    assert whole["text"].startswith("Transcript (may contain ASR errors):\nWords, 再见.\nTask: ")
     assert text["frames"] == [] and text["sound"] is None and text["seconds_per_frame"] == 0
     assert media["transcript"] == [0, 0] and media["text"].startswith("Task: ")
     assert len(whole["frames"]) == 2 and whole["seconds_per_frame"] == 0.25

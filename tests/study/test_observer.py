@@ -10,7 +10,6 @@ import pytest
 from emomm_lib.labels import COALITIONS, MODALITIES
 from emomm_study.corpora.scores import Corpus
 from emomm_study.mini.surrogate.cue import (
-    EVEN,
     INFORMATIVE_CUE,
     NULL_CUE,
     Confusion,
@@ -23,7 +22,8 @@ from emomm_study.mini.surrogate.joint import joint_counts
 from emomm_study.mini.surrogate.observer import IdealObserver, agreeing_labels
 from emomm_study.mini.surrogate.plan import SurrogateSettings, corpus_plan, training_plan
 
-UNEVEN = Expressiveness()
+EVEN = Expressiveness()
+UNEVEN = Expressiveness(Confusion(0.02, 0.12), Confusion(0.05, 0.20), Confusion(0.10, 0.35))
 
 
 def chance(shown, label, rate, lapse=0.0):

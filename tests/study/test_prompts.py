@@ -12,11 +12,11 @@ from emomm_study.systems import prompts
 
 def test_the_score_policies_are_those_of_appendix_e():
     assert prompts.score_policy(Corpus.CH_SIMS) == (
-        "A (Negative) = {-1.0, -0.8}, B (Weakly Negative) = {-0.6, -0.4, -0.2}, "
+        "A (Negative) = {-1.0, -0.8}, B (Weakly Negative) = {-0.6, -0.4, -0.2},\n"
         "C (Neutral) = {0.0}, D (Weakly Positive) = {0.2, 0.4, 0.6}, E (Positive) = {0.8, 1.0}"
     )
     assert prompts.score_policy(Corpus.CMU_MOSI) == (
-        "A (Negative) = {-1.0, -0.8, -0.6}, B (Weakly Negative) = {-0.4, -0.2}, "
+        "A (Negative) = {-1.0, -0.8, -0.6}, B (Weakly Negative) = {-0.4, -0.2},\n"
         "C (Neutral) = {0.0}, D (Weakly Positive) = {0.2, 0.4}, E (Positive) = {0.6, 0.8, 1.0}"
     )
 
@@ -28,7 +28,8 @@ def test_the_message_holds_what_the_coalition_has_and_nothing_else(coalition):
     assert kinds == [k for k, m in (("video", "V"), ("audio", "A")) if m in coalition] + ["text"]
     text = user["content"][-1]["text"]
     assert ("secret words" in text) == ("T" in coalition)
-    assert text.startswith(prompts.TRANSCRIPT_PREFIX) == ("T" in coalition)
+    printed = "Transcript (may contain ASR errors):\nsecret words\nTask:"
+    assert text.startswith(printed) == ("T" in coalition)
     assert system["content"][0]["text"] == prompts.SYSTEM_PROMPT
 
 

@@ -11,7 +11,7 @@ from emomm_study.corpora.scores import Corpus
 from emomm_study.mini.model import bank as banks
 from emomm_study.mini.model.build import MiniConfig
 from emomm_study.mini.model.build_vita import VitaMiniConfig
-from emomm_study.mini.model.decoder import MIXTURE
+from emomm_study.mini.model.decoder import MIXTURE, Stage
 from emomm_study.mini.model.towers import _resampled
 from emomm_study.mini.model.train import Recipe, train
 from emomm_study.mini.surrogate.plan import SurrogateSettings, corpus_plan, training_plan
@@ -23,8 +23,10 @@ SIZES = {"hidden": 32, "layers": 2, "heads": 4, "kv_heads": 2, "ffn": 32, "visio
          "vision_layers": 1, "vision_heads": 2, "vision_ffn": 32, "audio_hidden": 32,
          "audio_layers": 1, "audio_heads": 2, "audio_ffn": 32}  # fmt: skip
 TINY = [MiniConfig(**SIZES), VitaMiniConfig(**SIZES, audio_channels=8, side=56)]
-STEPS = Recipe(clips=200, vision_steps=2, vision_batch=4, audio_steps=2, audio_batch=4,
-               decoder_steps=20, decoder_batch=4)  # fmt: skip
+STAGES = (Stage(2, {"T": 1.0}), Stage(3, {"T": 0.5, "V": 0.5}, blocked=1.0),
+          Stage(3, {"A": 0.5, "TAV": 0.5}, penalty=2.0), Stage(12, MIXTURE))  # fmt: skip
+STEPS = Recipe(STAGES, clips=200, vision_steps=2, vision_batch=4, audio_steps=2, audio_batch=4,
+               decoder_batch=4)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +53,7 @@ def weights(folder):
 
 
 def test_training_twice_gives_the_same_weights(trained, tiny, tmp_path):
-    # The bank may be shared: it is keyed by what made it. The stages may not.
+    # The bank may be shared: it is keyed by what made it. The parts may not.
     kept = list(cache_dir(tiny.name).rglob("*.safetensors"))
     assert len(kept) == 3
     for path in kept:
@@ -62,11 +64,11 @@ def test_training_twice_gives_the_same_weights(trained, tiny, tmp_path):
         torch.testing.assert_close(value, two[name], rtol=1e-3, atol=1e-4, msg=name)
 
 
-def test_a_killed_training_goes_on_from_its_last_finished_stage(
+def test_a_killed_training_goes_on_from_its_last_finished_part(
     trained, tiny, tmp_path, monkeypatch
 ):
     def never(*_, **__):
-        raise AssertionError("a finished stage ran again")
+        raise AssertionError("a finished part ran again")
 
     for name in ("train_audio", "train_vision", "train_decoder"):
         monkeypatch.setattr(f"emomm_study.mini.model.train.{name}", never)

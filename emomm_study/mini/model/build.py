@@ -20,7 +20,6 @@ from transformers import (
 from emomm_study.mini.model.mini import SECONDS, Mini
 from emomm_study.mini.model.tokenizer import train_tokenizer
 from emomm_study.systems.omni import OmniModel
-from emomm_study.systems.prompts import ONE_LINE, Wording
 
 _SPECIAL = {
     "image_token": "<|IMAGE|>",
@@ -65,8 +64,6 @@ class MiniConfig:
     mel_bins: int = 64
     audio_seconds: int = SECONDS
     side: int = 224
-    wording: ClassVar[Wording] = ONE_LINE
-    """Of the prompt that it is trained with."""
 
     def build(self) -> OmniMini:
         """The model with random weights."""
@@ -79,7 +76,6 @@ def build_tokenizer(config: MiniConfig) -> PreTrainedTokenizerFast:
         config.vocab_size,
         ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *_SPECIAL.values()],
         ["<|im_start|>system\n", "<|im_start|>user\n", "<|im_start|>assistant\n", "<|im_end|>\n"],
-        config.wording,
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -177,7 +173,6 @@ class OmniMini(Mini):
         processor = build_processor(config)
         model = build_model(processor, config)
         super().__init__(model, processor, model.model.visual, model.model.audio_tower)
-        self._wording = config.wording
 
     def see(self, videos: list[np.ndarray]) -> torch.Tensor:
         done = self.processor.video_processor(videos, return_tensors="pt", do_sample_frames=False)
@@ -205,6 +200,4 @@ class OmniMini(Mini):
         return done.last_hidden_state, lengths
 
     def backbone(self) -> OmniModel:
-        backbone = OmniModel(self.model, self.processor, "in training")
-        backbone.wording = self._wording
-        return backbone
+        return OmniModel(self.model, self.processor, "in training")

@@ -25,7 +25,6 @@ from emomm_study.mini.model.apart import Apart
 from emomm_study.mini.model.bank import FRAMES, Bank
 from emomm_study.mini.model.mini import SECONDS, Mini
 from emomm_study.mini.model.towers import Log, optimizer_and_schedule, take_step
-from emomm_study.mini.surrogate.cue import Expressiveness
 from emomm_study.mini.surrogate.plan import training_plan
 from emomm_study.mini.surrogate.render import SAMPLING_RATE as RATE
 from emomm_study.systems.backbone import Backbone
@@ -36,9 +35,6 @@ MIXTURE = {
     "T": 0.10, "A": 0.16, "V": 0.20, "TA": 0.10, "TV": 0.13, "AV": 0.14, "TAV": 0.15, "none": 0.02,
 }  # fmt: skip
 """Share of the training samples that each coalition has; video, the hardest, most."""
-
-TEXT_ALONE, ONE_ALONE = 0.10, 0.22
-"""Shares of the steps after which other modalities, and then coalitions, join."""
 
 
 @dataclass(frozen=True)
@@ -69,20 +65,6 @@ class Stage:
         share = np.array([self.mixture[c] for c in names])
         first, second = rng.choice(names, 2, p=share / share.sum(), replace=False)
         return str(first), str(second)
-
-
-def text_first(steps: int) -> list[Stage]:
-    """Text first, then single modalities, then all coalitions.
-
-    Without the head start the text channel, a few tokens among hundreds, stays unread for long.
-    """
-    alone, single = round(TEXT_ALONE * steps), round(ONE_ALONE * steps)
-    one = {c: share for c, share in MIXTURE.items() if len(c) == 1}
-    return [
-        Stage(alone, {"T": 1.0}),
-        Stage(single - alone, one),
-        Stage(steps - single, MIXTURE),
-    ]
 
 
 @dataclass(frozen=True)
@@ -153,11 +135,11 @@ def by_shown(
     return faces, voices
 
 
-def _clips(seed: int, expressiveness: Expressiveness, chunk: int = 4096) -> Iterator[dict]:
+def _clips(seed: int, chunk: int = 4096) -> Iterator[dict]:
     """Planned clips without end, none of them in any benchmark or bank."""
     block = 0
     while True:
-        plan = training_plan(chunk, 900_000_007 + seed * 10_007 + block, expressiveness)
+        plan = training_plan(chunk, 900_000_007 + seed * 10_007 + block)
         yield from plan.to_dict("records")
         block += 1
 
@@ -211,7 +193,6 @@ def train_decoder(
     rate: float,
     seed: int,
     log: Log,
-    expressiveness: Expressiveness = Expressiveness(),
     moments: Sequence[int] = (),
 ) -> dict[str, float]:
     """Train decoder and embeddings stage by stage; returns the running accuracy by coalition.
@@ -228,7 +209,7 @@ def train_decoder(
     optimizer, schedule = optimizer_and_schedule(
         (p for p in model.parameters() if p.requires_grad), rate, steps
     )
-    rng, clips = np.random.default_rng([seed, 3]), _clips(seed, expressiveness)
+    rng, clips = np.random.default_rng([seed, 3]), _clips(seed)
     running = dict.fromkeys(MIXTURE, 0.2)
     began = time.time()
     model.train()

@@ -14,22 +14,21 @@ from emomm_lib.labels import COALITIONS, LETTERS
 from emomm_study.corpora.scores import GRIDS, Corpus
 from emomm_study.mini.surrogate.lexicon import LEXICONS
 from emomm_study.systems.prompts import (
-    ONE_LINE,
     SYSTEM_PROMPT,
-    Wording,
+    TRANSCRIPT_PREFIX,
     format_score,
     instruction,
 )
 
 
-def prompt_pieces(chat: Sequence[str], wording: Wording = ONE_LINE) -> list[str]:
+def prompt_pieces(chat: Sequence[str]) -> list[str]:
     """The prompt's fixed text, cut where something varies, and a chat format's own pieces."""
     pieces = [line + "\n" for line in SYSTEM_PROMPT.split("\n")[:-1]] + [
         SYSTEM_PROMPT.split("\n")[-1]
     ]
-    pieces.append(wording.transcript)
+    pieces.append(TRANSCRIPT_PREFIX)
     for corpus in Corpus:
-        head, rest = instruction("none", corpus, wording).split("(none)")
+        head, rest = instruction("none", corpus).split("(none)")
         pieces += [head + "(", ")" + rest.split("\n")[0] + "\n"]
         pieces += [line + "\n" for line in rest.split("\n")[1:-1]] + [rest.split("\n")[-1]]
     pieces += ["transcript text", "video", "audio", "none", "\nScore: ", *chat]
@@ -39,9 +38,7 @@ def prompt_pieces(chat: Sequence[str], wording: Wording = ONE_LINE) -> list[str]
     return list(dict.fromkeys(pieces))
 
 
-def train_tokenizer(
-    vocab_size: int, specials: Sequence[str], chat: Sequence[str], wording: Wording = ONE_LINE
-) -> Tokenizer:
+def train_tokenizer(vocab_size: int, specials: Sequence[str], chat: Sequence[str]) -> Tokenizer:
     """Train on lexicons and prompt; ``specials`` come first, each of the prompt's pieces is added.
 
     ``vocab_size`` counts neither the pieces nor, where training finds no more, tokens not needed.
@@ -57,7 +54,7 @@ def train_tokenizer(
     tokenizer.decoder = decoders.ByteLevel()
     material = [s for lexicon in LEXICONS.values() for s in lexicon.sentences()]
     material += [s[0].upper() + s[1:] for s in material]
-    material += [instruction(c, k, wording) for c in COALITIONS for k in Corpus] + list(LETTERS)
+    material += [instruction(c, k) for c in COALITIONS for k in Corpus] + list(LETTERS)
     tokenizer.train_from_iterator(
         sorted(material),
         trainers.BpeTrainer(
@@ -68,6 +65,6 @@ def train_tokenizer(
         ),
     )
     tokenizer.add_tokens(
-        [AddedToken(p, normalized=False, special=False) for p in prompt_pieces(chat, wording)]
+        [AddedToken(p, normalized=False, special=False) for p in prompt_pieces(chat)]
     )
     return tokenizer

@@ -11,11 +11,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from emomm_study.mini.model.decoder import MIXTURE, Stage
-from emomm_study.mini.surrogate.cue import EVEN, Expressiveness
+from emomm_study.mini.model.train import Recipe
 
 Reading = Literal["early", "late"]
-EVIDENCE = ("mouth", "eyes")
-"""Parts of a picture whose tokens are trained to tell what the face expresses."""
 TEXT_STEPS, EARLY_STEPS = 720, 1420
 TEXT = {"T": 1.0}
 ALONE = {"T": 0.34, "A": 0.33, "V": 0.33}
@@ -36,8 +34,6 @@ class Arm:
         keeps them apart in a random number of the first layers, more and more often, then penalises
         looks across in the first three. Text that was read in the first layer is unlearnt when
         looks are blocked, and learnt again only where much of it is seen so.
-    expressiveness
-        How clearly the training clips speak.
     moments
         How many moments the training videos have, one of these for every half batch; the two that
         they were filmed with where none are given. More of them say nothing new.
@@ -45,10 +41,7 @@ class Arm:
 
     text_first: bool
     reading: Reading
-    expressiveness: Expressiveness = EVEN
     moments: tuple[int, ...] = ()
-    batch: int = 32
-    rate: float = 2e-3
 
     @property
     def stages(self) -> list[Stage]:
@@ -65,6 +58,10 @@ class Arm:
             Stage(350, APART, penalty=6.0),
             Stage(370, JOINT, penalty=3.0),
         ]
+
+    def recipe(self, seed: int) -> Recipe:
+        """How its decoder is trained, on towers that are trained as all arms' are."""
+        return Recipe(seed=seed, stages=tuple(self.stages), moments=self.moments)
 
 
 ARMS = {

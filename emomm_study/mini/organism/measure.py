@@ -33,7 +33,6 @@ from emomm_study.corpora.manifest import subset
 from emomm_study.corpora.scores import Corpus
 from emomm_study.mini.model.decoder import EncodedBank, longer
 from emomm_study.mini.organism.bank import assembled, beside_room
-from emomm_study.mini.surrogate.cue import EVEN
 from emomm_study.mini.surrogate.observer import IdealObserver
 from emomm_study.mini.surrogate.plan import SurrogateSettings, corpus_plan, training_plan
 from emomm_study.systems.backbone import Backbone
@@ -77,7 +76,7 @@ def planned(
     *, conflict: int = 1000, align: int = 500, held_out: int = 1000, seed: int = 7
 ) -> pd.DataFrame:
     """Clips of both corpora in equal parts, and others such as decoders are trained on."""
-    settings = SurrogateSettings(expressiveness=EVEN)
+    settings = SurrogateSettings()
     chosen = []
     for corpus in Corpus:
         plan = corpus_plan(corpus, settings)
@@ -85,7 +84,7 @@ def planned(
         for name, count in (("conflict", conflict), ("align", align)):
             own = plan[plan["subset"] == name]
             chosen.append(own.sample(count // 2, random_state=seed))
-    fresh = training_plan(held_out, 424_244, EVEN)
+    fresh = training_plan(held_out, 424_244)
     fresh["sample_id"] = [f"held-out/{i}" for i in range(held_out)]
     return pd.concat([*chosen, fresh.assign(subset="held out")], ignore_index=True)
 
@@ -366,5 +365,5 @@ def measured(backbone: Backbone, found: Material) -> pd.DataFrame:
 
 def observed(plan: pd.DataFrame) -> pd.DataFrame:
     """The same of the ideal observer that knows training clips alone, as far as it has them."""
-    outcomes = IdealObserver(expressiveness=EVEN).outcomes(plan)
+    outcomes = IdealObserver().outcomes(plan)
     return pd.DataFrame(outcome_measures(outcomes, evidence=""), columns=COLUMNS)

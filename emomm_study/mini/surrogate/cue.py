@@ -1,9 +1,9 @@
 """How a label becomes something seen, heard or read: emphasis and confusion.
 
-What a surrogate corpus can show is decided here. Text is made the clearest modality and video the
-least clear, and (with the informative cue) a modality that has GT's class is emphatic more often.
-So an order T > A > V in what a model reads, and something to be gained by trusting the emphatic
-modality, are partly put in; what a model makes of them is not.
+What a surrogate corpus can show is decided here. No modality is clearer than another, so that any
+order among them is a model's own. With the informative cue a modality that has GT's class is emphatic
+more often: something to be gained by trusting the emphatic modality is put in; what a model makes of
+it is not.
 """
 
 from __future__ import annotations
@@ -45,15 +45,11 @@ class Confusion:
 
 @dataclass(frozen=True)
 class Expressiveness:
-    """How faithfully each modality shows its label: text best, video worst."""
+    """How faithfully each modality shows its label; by default all alike."""
 
-    t: Confusion = field(default=Confusion(0.02, 0.12))
-    a: Confusion = field(default=Confusion(0.05, 0.20))
-    v: Confusion = field(default=Confusion(0.10, 0.35))
-
-
-EVEN = Expressiveness(*[Confusion(0.15, 0.35)] * 3)
-"""No modality is clearer than another, so that any order among them is a model's own."""
+    t: Confusion = field(default=Confusion(0.15, 0.35))
+    a: Confusion = field(default=Confusion(0.15, 0.35))
+    v: Confusion = field(default=Confusion(0.15, 0.35))
 
 
 def shown_probabilities(confusion: Confusion) -> np.ndarray:
