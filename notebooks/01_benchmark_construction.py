@@ -74,9 +74,9 @@ run = open_run("01_benchmark_construction", globals())
 # With `render` on, surrogate corpora are rendered first: a drawn, talking, moving speaker before a
 # cluttered room, a synthetic voice, and an English or Mandarin remark. Each modality shows its own
 # label. A modality that has GT's *class* is expressed emphatically more often than one that has not
-# (`render_cue`), so that whom to trust can be learnt; text is made clearest and video least clear,
-# so an order T > A > V in what a model reads is partly put in. Labels are written for all 2,000 clips
-# of a corpus; `render_clips` says how many get files, under `mini` 1,000 of each, drawn at random.
+# (`render_cue`), so that whom to trust can be learnt. Text, audio and video are equally clear: each shows a
+# neighbouring class at the same rate, so that any order among them is a model's own. Labels are written for
+# all 2,000 clips of a corpus; `render_clips` says how many get files, under `mini` 1,000 of each, drawn at random.
 # Notebooks from 03 on ask about these. Frames are `render_size` pixels a side, and a clip is as long as its remark, or
 # `render_seconds` where that is longer. Clips that exist are not rendered again.
 

@@ -16,8 +16,8 @@
 # 33.3% to 20.8%: a *video contribution collapse* (VCC).
 #
 # **What to look at.** First the drops of each modality alone. Then the shares, and beside them the
-# hollow marks: readers that have no preference at all, on the same clips. How much of a collapse is
-# the model's, and how much would any reader of these labels show?
+# hollow marks: what an *ideal observer* makes of the same clips, and readers that have no preference
+# at all. How much of a collapse is the model's, and how much would any reader of these clips show?
 #
 # Every clip that is on disk (under `mini` 1,000 of each corpus's 2,000, notebook 01) is asked under all
 # eight coalitions of text, audio and video, also under none. Files are decoded once, encoders run once,
@@ -37,6 +37,8 @@ batch_size = 32
 num_frames = 4
 frame_pixels = None
 max_audio_seconds = 3.0
+render = True
+render_cue = "informative"
 render_clips = 1000
 keep_encodings = True
 clips = None
@@ -51,6 +53,7 @@ from emomm_lib.labels import COALITIONS
 from emomm_study import paper
 from emomm_study.evaluate.collapse import accuracy_drops, vcc
 from emomm_study.evaluate.results import baselines, outcomes
+from emomm_study.mini.ideal import IDEAL, ideal_outcomes
 from emomm_study.notebook import open_run
 from emomm_study.report.figures.collapse import figure3
 from emomm_study.report.tables import with_intervals
@@ -93,28 +96,35 @@ run.record(drops, "drops", by=["coalition"])
 # one modality is wrong wherever that modality's class differs from the ground truth, which on Conflict is
 # often (on Align only the polarity must agree). The next table, in points, gives the drop of a perfect
 # reader of one modality's label, on the same clips: it is a property of the benchmark, not of a model.
+#
+# Surrogates allow one more: the *ideal observer* sees without error what each clip shows and how
+# emphatically, knows by Bayes' rule how clips without conflict are drawn, and nothing of conflicts, which the
+# small models were never shown either. What it answers is what there was to be read.
 
 # %%
-readers = baselines(answered)
-perfect = accuracy_drops(readers["random label"]).set_index("coalition")
-ours = drops.set_index("coalition")
+def references(part: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Outcomes without a preference on the same clips; the ideal observer's where clips are drawn."""
+    return ({IDEAL: ideal_outcomes(part, render_cue)} if render else {}) | baselines(part)
+
+
+readers = references(answered)
+ours = {"random label": "perfect reader of that label", IDEAL: IDEAL}
+drop_of = {bench.name: drops} | {title: accuracy_drops(readers[name]) for name, title in ours.items() if name in readers}
 published = paper.claims().set_index("id")["value"]
 pd.DataFrame(
-    {
-        "published": {m: published[f"vcc_drop_{m.lower()}"] for m in "TAV"},
-        f"{bench.name}": (100 * ours.loc[list("TAV"), "value"]).round(1),
-        "perfect reader of that label": (100 * perfect.loc[list("TAV"), "value"]).round(1),
-    }
+    {"published": {m: published[f"vcc_drop_{m.lower()}"] for m in "TAV"}}
+    | {title: (100 * own.set_index("coalition").loc[list("TAV"), "value"]).round(1) for title, own in drop_of.items()}
 )
 
 # %% [markdown]
 # ## Shapley shares
 #
 # PSMV (Eq. 2) is the average gain in accuracy from adding a modality, over all orders of adding; its
-# share is the part of V(TAV) - V(none). Four readers without a preference stand beside the model. Two read
-# *labels* without error: one follows a random present modality, one answers their mean (and both guess
-# evenly when shown nothing). Two read as the model does, from its *own* answers to single modalities and to
-# none: one follows a random one, one averages the probabilities and so follows what is read most surely.
+# share is the part of V(TAV) - V(none). The ideal observer and five readers without a preference stand beside
+# the model. Two read *labels* without error: one follows a random present modality, one answers their mean (and
+# both guess evenly when shown nothing). Three read as the model does, from its *own* answers to single modalities
+# and to none: one follows a random one, one averages the probabilities and so follows what is read most surely,
+# one multiplies them, as Bayes' rule does for evidence that is independent given the class.
 # In the second table `collapse` is video's share on Align less that on Conflict, in points, and `excess`
 # the model's collapse less a reader's, on the same drawn clips.
 
@@ -135,11 +145,13 @@ with_intervals(collapse, index="source", columns="quantity")
 # ## Figure 3 (left, middle)
 
 # %%
+shown = ["model", IDEAL, "random label", "mean own probability", "product of own probabilities"]
 run.publish(
-    figure3(accuracy, drops, collapse, shares), "figure3_vcc", "Figure 3 (left, middle)",
+    figure3(accuracy, drops, collapse, shares[shares["source"].isin(shown)]),
+    "figure3_vcc", "Figure 3 (left, middle)",
     "Video contribution collapse. Left: five-class accuracy by coalition, with the drop from Align "
     "to Conflict. Middle: PSMV shares (Eq. 2) under accuracy; hollow, to the right of a bar: "
-    "readers without preference. Black: published values, for which the paper names no model; "
+    "references without preference. Black: published values, for which the paper names no model; "
     "intervals are 95% bootstrap",
 )
 
@@ -147,7 +159,7 @@ run.publish(
 # ## Is it the same in both languages?
 
 # %%
-by_corpus = {corpus: vcc(part, baselines(part)) for corpus, part in answered.groupby("corpus")}
+by_corpus = {corpus: vcc(part, references(part)) for corpus, part in answered.groupby("corpus")}
 both = pd.concat([frame.assign(corpus=corpus) for corpus, frame in by_corpus.items()])
 chosen = both[both["quantity"].isin(["share_align", "share_conflict", "collapse", "excess"])]
 with_intervals(chosen, index=["corpus", "source"], columns="quantity")

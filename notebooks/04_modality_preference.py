@@ -15,9 +15,10 @@
 # does it follow text more readily than audio, and audio than video? And is the modality it follows the
 # one it attends to?
 #
-# **What to look at.** GTAR by modality against readers without a preference (Figure 9a); attention a
-# token by layer (Figures 9b, 10); and whether the two go together, *between* modalities and, the
-# harder question, *within* one (Figure 3, right).
+# **What to look at.** GTAR by modality against an ideal observer and readers without a preference
+# (Figure 9a); who wins where two modalities disagree; attention a token by layer (Figures 9b, 10); and
+# whether attention and adoption go together, *between* modalities and, the harder question, *within* one
+# (Figure 3, right).
 #
 # Answers and attention come from the store that notebook 03 filled; nothing is computed twice.
 
@@ -33,6 +34,8 @@ batch_size = 32
 num_frames = 4
 frame_pixels = None
 max_audio_seconds = 3.0
+render = True
+render_cue = "informative"
 render_clips = 1000
 keep_encodings = True
 clips = None
@@ -42,7 +45,7 @@ workers = "auto"
 # %%
 import pandas as pd
 
-from emomm_lib import gtar_frame, nmas_by_layer, target_conflict
+from emomm_lib import gtar_frame, nmas_by_layer, pair_frame, target_conflict
 from emomm_lib.labels import COALITIONS
 from emomm_study import paper
 from emomm_study.evaluate.adoption import (
@@ -50,7 +53,8 @@ from emomm_study.evaluate.adoption import (
     nmas_gtar_correlation,
     preference_points,
 )
-from emomm_study.evaluate.results import baselines, outcomes
+from emomm_study.evaluate.results import baselines, outcomes, own_answers
+from emomm_study.mini.ideal import IDEAL, ideal_outcomes
 from emomm_study.notebook import open_run
 from emomm_study.report.figures.collapse import figure3_right, figure9, figure10
 from emomm_study.report.tables import with_intervals
@@ -90,15 +94,31 @@ with_intervals(pairwise, index="modality", columns="coalition", factor=1, digits
 # %% [markdown]
 # Where does zero preference lie? With two modalities, one right and one wrong, following either at random is
 # right half of the time; with three, two of them right, more often. But a reader that follows whatever it
-# reads *most surely* has no preference either, and need not be at one half: the last one averages the
-# probabilities that the model itself gives to each modality alone.
+# reads *most surely* has no preference either, and need not be at one half: two of them average, or multiply, the
+# probabilities that the model itself gives to each modality alone. And the *ideal observer* (notebook 03) reads
+# the very clips without error, all modalities alike.
 
 # %%
-readers = baselines(answered)
+readers = ({IDEAL: ideal_outcomes(answered, render_cue)} if render else {}) | baselines(answered)
 everyone = pd.concat([frame.assign(reader=name) for name, frame in readers.items()])
 reader_gtar = gtar_frame(everyone, by=("reader", "setting"))
 run.record(reader_gtar, "gtar of readers", by=["reader", "setting", "modality"])
 with_intervals(reader_gtar, index=["reader", "setting"], columns="modality", factor=1, digits=3)
+
+# %% [markdown]
+# ## Who wins
+#
+# GTAR asks for right answers. A preference shows more directly where two modalities disagree, whoever is right:
+# of the conflicts in which the model, shown one modality alone, answers one class for the first and another for
+# the second, and then, shown both or all three, gives one of the two answers, the share that are the first's. One half is no
+# preference, and what each modality says is the model's own reading, not a label.
+
+# %%
+duels = answered.merge(own_answers(answered).reset_index(), on="sample_id")
+pairs = pair_frame(duels[duels["subset"] == "conflict"], "answer")
+pairs = pairs.assign(pair=pairs["first"] + " over " + pairs["second"])
+run.record(pairs, "pairs", by=["pair", "coalition"])
+with_intervals(pairs, index="pair", columns="coalition", factor=1, digits=3)
 
 # %% [markdown]
 # ## Attention by layer
@@ -126,11 +146,12 @@ budget.pivot(index=["coalition", "modality"], columns="quantity", values="value"
 # %%
 by_layer = nmas_by_layer(chosen)
 told_by = ["coalition", "layer", "modality", "quantity"]
+shown = [IDEAL, "random label", "mean own probability", "product of own probabilities"]
 run.record(by_layer, "by layer", by=told_by, clips=False, of="quantity")
 run.publish(
-    figure9(gtar, reader_gtar, by_layer), "figure9_preference", "Figure 9",
+    figure9(gtar, reader_gtar[reader_gtar["reader"].isin(shown)], by_layer), "figure9_preference", "Figure 9",
     "(a) GTAR (Eq. 4) on Missing-Conflict (left) and Conflict (right), n the target-conflict cases "
-    "where the modality agrees with the ground truth; hollow, to the right of a bar: readers "
+    "where the modality agrees with the ground truth; hollow, to the right of a bar: references "
     "without preference. (b) nMAS (Eq. 5), normalised over the modalities to sum 1, by layer, on "
     "the target-conflict cases (exactly one modality wrong). Black: published values, for which "
     "the paper names no model; intervals are 95% bootstrap",

@@ -17,8 +17,9 @@
 # **What to look at.** The marginal gain of video, $\Delta V$ = Perf(TAV) - Perf(TA) (Eq. 18), on conflict
 # clips: for the original video, with the *pixels* outside the person replaced, and with the *tokens* outside
 # dropped. The paper reports that it turns from negative to positive. Beside it a control that the paper lacks: the
-# *other* tokens, those that the person does not fill. First whether the person is found at all; then what masking
-# does to the number of video tokens and to the attention on each.
+# *other* tokens, those that the person does not fill, and another: *another clip's* video. First whether the person
+# is found at all; then what masking does to the number of video tokens and to the attention on each, and where in
+# the picture attention lies.
 
 # %% tags=["parameters"]
 profile = "mini"
@@ -46,11 +47,13 @@ import pandas as pd
 
 from emomm_lib import nmas_by_layer, score_frame
 from emomm_study.evaluate.adoption import attention_by_modality
-from emomm_study.evaluate.paired import compare_views
+from emomm_study.evaluate.dispersion import dispersion_frame, video_attention
+from emomm_study.evaluate.paired import change_rate, compare_views
 from emomm_study.evaluate.results import outcomes
 from emomm_study.media.regions import KINDS
 from emomm_study.notebook import open_run
 from emomm_study.report.figures.person import figure11, overlay_sheet, person_frames, token_figure
+from emomm_study.report.figures.places import dispersion_figure
 from emomm_study.report.tables import with_intervals
 from emomm_study.report.values import side_of_zero
 
@@ -89,6 +92,7 @@ views = {
     "person only: pixels": bench.person_only(picked),
     "person only: tokens": bench.person_only(picked, pixels=False, tokens=least_cover),
     "control: other tokens": bench.person_only(picked, pixels=False, tokens=least_cover, inverted=True),
+    "control: another's video": bench.other_videos(seed),
 }
 masked = views["person only: tokens"]
 readable = picked[regions["failure"].isna()]
@@ -109,7 +113,8 @@ run.publish(
 # %% [markdown]
 # ## Figure 11
 #
-# Text and audio are the same in all views, so TA is asked once. Intervals are paired: gain and change
+# Text and audio are the same in all views, so TA is asked once. The last control shows the whole video of another clip
+# of the corpus, drawn at random: what remains of the gain then is owed to *a* video, not to this one. Intervals are paired: gain and change
 # are computed on the same resampled clips. The change against the original is the gain of one view over the
 # other, because Perf(TA) cancels.
 
@@ -135,6 +140,17 @@ run.publish(
 
 # %%
 with_intervals(gains, index=["quantity", "view"], columns="metric", factor=100, digits=1)
+
+# %% [markdown]
+# How often does the answer to text, audio and video change with the view? A gain of zero can be no effect, or as many
+# answers mended as spoilt.
+
+# %%
+changed = pd.concat([
+    change_rate(scored["original"], rows).assign(view=name) for name, rows in scored.items() if name != "original"
+])
+run.record(changed, "answers changed", by=["view"])
+with_intervals(changed.assign(share="answers changed"), index="view", columns="share")
 
 # %% [markdown]
 # Does masking make video easier to read by itself, or does it only shift what the model weighs? Accuracy of
@@ -179,6 +195,28 @@ run.publish(
 # %%
 video = budget[budget["modality"] == "V"]
 with_intervals(video[video["quantity"] != "nmas"], index="view", columns="quantity", factor=1, digits=3)
+
+# %% [markdown]
+# ## Where attention on video lies
+#
+# nMAS counts how much attention video gets, not where in the picture. Section 4.3 says that it is scattered over
+# the background. Here, by layer: the share of video's attention that lies on the face, and on the person, over
+# their share of the picture (1 is blind to place), and how evenly it is spread over the tokens (1 is even).
+
+# %%
+seen = video_attention(bench, picked)
+dispersion = dispersion_frame(seen)
+run.record(dispersion, "dispersion", by=["quantity", "layer"], clips=False)
+run.publish(
+    dispersion_figure(dispersion), "attention_places", "Attention places",
+    "Where the decision query's attention on video lies, by layer: on the face and on the person, over "
+    "their share of the picture (left; 1 is blind to place), and its entropy over that of an even spread "
+    "(right); 95% bootstrap intervals over clips",
+    published="scattered over the background (Sec. 4.3); no numbers",
+)
+
+# %%
+with_intervals(dispersion, index="quantity", columns="layer", factor=1, digits=2)
 
 # %% [markdown]
 # ## Beside the paper

@@ -46,7 +46,7 @@ import pandas as pd
 
 from emomm_study import paper
 from emomm_study.evaluate.methods import Routed
-from emomm_study.evaluate.protocol import EMBEDDED, PUBLISHED, Study
+from emomm_study.evaluate.protocol import EMBEDDED, LINEAR, PUBLISHED, Study
 from emomm_study.evaluate.routing import (
     conflict_reliability,
     detection_rates,
@@ -62,7 +62,7 @@ from emomm_study.report.figures.chase import (
 from emomm_study.report.tables import table6, with_intervals
 
 run = open_run("06_router_training", globals())
-NAMES = {PUBLISHED: "published router", EMBEDDED: "embedded router"}
+NAMES = {PUBLISHED: "published router", LINEAR: "linear router", EMBEDDED: "embedded router"}
 
 # %%
 bench = run.bench
@@ -75,8 +75,9 @@ print(f"{len(study.states.index):,} prompts with states of {study.layers} layers
 # %% [markdown]
 # ## Training
 #
-# Two routers, several seeds each. The *published* one has the paper's inputs and hyperparameters (AdamW,
-# learning rate 1e-4, weight decay 0.01, batches of 32, 10 epochs, hidden width 128). The *embedded* one
+# Three routers, several seeds each. The *published* one has the paper's inputs and hyperparameters (AdamW,
+# learning rate 1e-4, weight decay 0.01, batches of 32, 10 epochs, hidden width 128). The *linear* one has no hidden
+# layer: Eq. 7 and 8 print linear maps, Sec. 6.1 a hidden width, and the two cannot both be meant. The *embedded* one
 # is this companion's extension: it reads the mean state of each modality *as it enters the decoder*,
 # standardized, and says the same in every layer. Its inputs, learning rate and batch size (1e-3, 128) were
 # settled by hand on the validation split.
@@ -85,7 +86,7 @@ print(f"{len(study.states.index):,} prompts with states of {study.layers} layers
 # (TAV, TA, TV, AV); the paper does not say whether masked prompts are trained on.
 
 # %%
-trained = {kind: study.routers(kind, router_seeds) for kind in (PUBLISHED, EMBEDDED)}
+trained = {kind: study.routers(kind, router_seeds) for kind in NAMES}
 histories = pd.concat([
     history.assign(router=NAMES[kind], seed=seed)
     for kind, found in trained.items()
@@ -137,7 +138,7 @@ with_intervals(by_layer, index=["router", "layer"], columns="coalition")
 # (`auc`) and the number of prompts. Unsteered states of test prompts, one router of each kind.
 
 # %%
-detection = pd.concat([detection_rates(study, kind).assign(router=NAMES[kind]) for kind in (PUBLISHED, EMBEDDED)])
+detection = pd.concat([detection_rates(study, kind).assign(router=NAMES[kind]) for kind in NAMES])
 tidy = detection.melt(["router", "coalition", "n"], var_name="quantity")
 run.record(tidy, "detection", by=["router", "coalition", "quantity"], trained=True)
 detection.set_index(["router", "coalition"]).round(2)
@@ -158,7 +159,19 @@ measured = table6_metrics(study, published)
 run.record(measured, "table 6", by=["split", "metric"], trained=True)
 
 # %% [markdown]
-# The same for every further backbone of the profile: states of its own, and a published router trained on them.
+# The same with the preference as a plain share in place of Eq. 6's softmax, which moves attention further and so changes
+# what later layers see, and with the linear router:
+
+# %%
+ways = {
+    f"{bench.name}, share": table6_metrics(study, published, "share"),
+    f"{bench.name}, linear router": table6_metrics(study, Routed(study.router(LINEAR)[0])),
+}
+for name, own in ways.items():
+    run.record(own, f"table 6, {name}", by=["split", "metric"], trained=True)
+
+# %% [markdown]
+# And for every further backbone of the profile: states of its own, and a published router trained on them.
 
 # %%
 others = {}
@@ -166,7 +179,7 @@ for other in run.other_benches():
     its = Study(other, other.states(other.clips))
     others[other.name] = table6_metrics(its, Routed(its.router(PUBLISHED)[0]))
     run.record(others[other.name], f"table 6, {other.name}", by=["split", "metric"], trained=True)
-whole = pd.concat([own.assign(model=name) for name, own in {bench.name: measured, **others}.items()])
+whole = pd.concat([own.assign(model=name) for name, own in {bench.name: measured, **ways, **others}.items()])
 table = table6(whole, run.profile)
 run.publish(table, "table6", "Table 6", "Conflict detection and target-modality identification")
 table

@@ -31,7 +31,7 @@ def layer_input(query_state: Tensor, modality_states: Tensor, pi: Tensor) -> Ten
 class Router(nn.Module, PyTorchModelHubMixin):
     """Two MLPs of one hidden layer, shared by all layers from l_r on.
 
-    Eq. 7 and 8 write them as linear maps; Sec. 6.1 gives the size used here.
+    Eq. 7 and 8 write them as linear maps; Sec. 6.1 gives the hidden size used here.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ class Router(nn.Module, PyTorchModelHubMixin):
     first_layer
         l_r, counted from 1: the first layer it was trained on.
     hidden
-        Width of each MLP.
+        Width of each MLP; 0 for linear maps.
     preference_kind
         How it sees pi (Eq. 6).
     inputs
@@ -65,6 +65,8 @@ class Router(nn.Module, PyTorchModelHubMixin):
         super().__init__()
         if inputs not in get_args(Inputs):
             raise ValueError(f"inputs is one of {get_args(Inputs)}; got {inputs!r}")
+        if hidden < 0:
+            raise ValueError(f"hidden is a width, or 0 for linear maps; got {hidden}")
         if not 1 <= first_layer <= layers:
             raise ValueError(f"first_layer is in 1..{layers}, the decoder's layers; {first_layer=}")
         self.state_size, self.layers, self.fingerprint = state_size, layers, fingerprint
@@ -104,12 +106,14 @@ class Router(nn.Module, PyTorchModelHubMixin):
     def _answer(self, x: Tensor, view: LayerView) -> tuple[Tensor, Tensor]:
         """p and g as :meth:`forward` has them, in fewer operations."""
         columns = x.shape[1]
-        weight, bias = view.once(id(self), self._first_layers)
         x = (x.to(self.mean).flatten(0, 1) - self.mean) / self.scale
-        conflict, gate = nn.functional.linear(x, weight, bias).relu().tensor_split(2, -1)
+        conflict = gate = x
+        if len(self.gate_head) > 1:
+            weight, bias = view.once(id(self), self._first_layers)
+            conflict, gate = nn.functional.linear(x, weight, bias).relu().tensor_split(2, -1)
         shut = view.once((id(self), "shut", columns), lambda: self._shut(view, columns))
-        logits = torch.addmm(shut, gate, self.gate_head.get_parameter("2.weight").T)
-        said = self.conflict_head[2](conflict).sigmoid(), logits.softmax(-1)
+        logits = torch.addmm(shut, gate, self.gate_head[-1].get_parameter("weight").T)
+        said = self.conflict_head[-1](conflict).sigmoid(), logits.softmax(-1)
         conflict, shares = (x.unflatten(0, (-1, columns)) for x in said)
         return conflict[..., 0], view.without_none(shares)
 
@@ -121,7 +125,7 @@ class Router(nn.Module, PyTorchModelHubMixin):
 
     def _shut(self, view: LayerView, columns: int) -> Tensor:
         """``(B C, 3)`` the gate's last bias, minus infinity where a modality is absent."""
-        bias = view.shut[:, 0].to(self.mean) + self.gate_head.get_parameter("2.bias")
+        bias = view.shut[:, 0].to(self.mean) + self.gate_head[-1].get_parameter("bias")
         return bias.expand(-1, columns, -1).flatten(0, 1)
 
     def take(self, rows: Tensor) -> Router:
@@ -145,6 +149,8 @@ class Router(nn.Module, PyTorchModelHubMixin):
 
 
 def _mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
+    if not hidden:
+        return nn.Sequential(nn.Linear(inputs, outputs))
     return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, outputs))
 
 

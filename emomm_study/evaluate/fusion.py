@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -14,6 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from emomm_lib.chase.router import Router
 from emomm_lib.chase.training import RouterStates, routed
 from emomm_lib.labels import MODALITIES
 from emomm_lib.metrics.reference import LOGITS
@@ -111,9 +112,9 @@ def probe_answers(probe, inputs: NDArray, keys: pd.DataFrame) -> pd.DataFrame:
 
 
 def unsteered(study: Study, clips: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Late fusion by the embedded gate, and a probe of the router's states, cross-fitted.
+    """Late fusion by the embedded gate and by an even one, and a probe of the router's states.
 
-    How to pool and which probe is chosen on validation.
+    Cross-fitted; how to pool and which probe is chosen on validation.
     """
     gates = study.crossed(EMBEDDED)
     asked = json.dumps(clips["sample_id"].tolist())
@@ -131,7 +132,8 @@ def unsteered(study: Study, clips: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 def _unsteered(study: Study, clips: pd.DataFrame, gates: CrossFitted) -> pd.DataFrame:
     single = study.bench.predictions(study.bench.clips, ("T", "A", "V"))
-    pooling, power = _best_pooling(study, single)
+    pooling, power = _best_pooling(study, single, _embedded_gate)
+    evenly = _best_pooling(study, single, _even_gate)[0]
     kind, strength = _best_probe(study)
     parts = []
     fold = clips["sample_id"].map(study.fold)
@@ -140,17 +142,29 @@ def _unsteered(study: Study, clips: pd.DataFrame, gates: CrossFitted) -> pd.Data
         held_out = set(study.fold.index[study.fold == number])
         train = study.bench.clips[~study.bench.clips["sample_id"].isin(held_out)]
         states = study.states.take(rows_of(study.states, part))
-        gate = routed(router, states)[1].mean(1).numpy()
+        gate = _embedded_gate(states, router)
         fused = late_fusion(single, states.index, gate, pooling=pooling, sharpness=power)
+        even = late_fusion(single, states.index, _even_gate(states, router), pooling=evenly)
         probed = _probe(study, train, part, kind, strength)
-        parts += [fused.assign(method="late fusion"), probed.assign(method="probe")]
+        parts += [fused.assign(method="late fusion"), even.assign(method="late fusion, even gate")]
+        parts.append(probed.assign(method="probe"))
     return pd.concat(parts, ignore_index=True).sort_values("method", kind="stable")
 
 
-def _best_pooling(study: Study, single: pd.DataFrame) -> tuple[str, float]:
+def _embedded_gate(states: RouterStates, router: Router) -> NDArray:
+    return routed(router, states)[1].mean(1).numpy()
+
+
+def _even_gate(states: RouterStates, router: Router) -> NDArray:
+    return states.present.numpy().astype(float)
+
+
+def _best_pooling(
+    study: Study, single: pd.DataFrame, gate_of: Callable[[RouterStates, Router], NDArray]
+) -> tuple[str, float]:
     clips = study.split("valid")
     states = study.states.take(rows_of(study.states, clips))
-    gate = routed(study.router(EMBEDDED)[0], states)[1].mean(1).numpy()
+    gate = gate_of(states, study.router(EMBEDDED)[0])
     answers = [
         late_fusion(single, states.index, gate, pooling=p, sharpness=s).assign(method=f"{i}")
         for i, (p, s) in enumerate(POOLINGS)

@@ -149,6 +149,33 @@ class Always:
 
 
 @dataclass(frozen=True, eq=False)
+class ByCorpus:
+    """One g for all prompts of a corpus and fold, whatever the clip; p is 1.
+
+    Attributes
+    ----------
+    gate_of_tav
+        g by (corpus, fold).
+    fold
+        Fold of every clip, by sample_id.
+    """
+
+    gate_of_tav: Mapping[tuple[str, int], tuple[float, float, float]]
+    fold: Mapping[str, int]
+
+    def gate(self, batch: Batch) -> Gate:
+        clips = zip(batch.clips["corpus"], batch.clips["sample_id"], strict=True)
+        said = [self.gate_of_tav[corpus, self.fold[name]] for corpus, name in clips]
+        device = batch.present.device
+        return ConstantGate(torch.ones(len(said), device=device), torch.tensor(said, device=device))
+
+    def settings(self) -> dict:
+        said = sorted((*key, *gate) for key, gate in self.gate_of_tav.items())
+        folds = hashlib.sha256(json.dumps(sorted(self.fold.items())).encode()).hexdigest()[:16]
+        return {"by corpus": said, "folds": folds}
+
+
+@dataclass(frozen=True, eq=False)
 class Parts:
     """p of one source and g of another, to see which of them matters."""
 

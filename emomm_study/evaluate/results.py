@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import softmax
 
-from emomm_lib import reader_outcomes, score_frame
+from emomm_lib import product_outcomes, reader_outcomes, score_frame
 from emomm_lib.labels import CLASSES, COALITIONS, MODALITIES, coalition_modalities, polarity
 from emomm_lib.metrics.bootstrap import DEFAULT, Bootstrap
 from emomm_lib.metrics.outcomes import LABELS, check, check_labels
@@ -127,10 +127,10 @@ def baselines(outcomes: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Readers without a preference on the same clips, to stand beside a model's outcomes.
 
     Two read the labels without error, and follow one present modality at random, or the mean of
-    all. Two others read as the model does: one follows at random the answers that it gives to each
+    all. Three others read as the model does: one follows at random the answers that it gives to each
     modality alone, one averages the probabilities that it gives then, and so follows whatever the
-    model reads most surely (``emomm_lib.metrics.reference``). The last needs letter logits, which free replies
-    lack.
+    model reads most surely, one multiplies them, as is right where modalities are independent given
+    the class (``emomm_lib.metrics.reference``). The last two need letter logits, which free replies lack.
     """
     clips = outcomes.drop_duplicates("sample_id").drop(columns="coalition")
     clips = clips.merge(own_answers(outcomes).dropna(), on="sample_id")
@@ -141,6 +141,7 @@ def baselines(outcomes: pd.DataFrame) -> dict[str, pd.DataFrame]:
     }
     if outcomes[list(LOGITS)].notna().all(axis=None):
         found["mean own probability"] = pooled_outcomes(outcomes)
+        found["product of own probabilities"] = product_outcomes(clips, outcomes)
     return found
 
 

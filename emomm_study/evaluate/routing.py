@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from emomm_lib.chase.equations import Preference
 from emomm_lib.chase.router import Router
 from emomm_lib.chase.training import RouterStates, RouterTargets, area, routed
 from emomm_lib.metrics.bootstrap import counted, intervals_of, means
@@ -51,14 +53,18 @@ def gate_by_layer(
     return pd.DataFrame(rows, columns=columns)
 
 
-def table6_metrics(study: Study, source: GateSource) -> pd.DataFrame:
+def table6_metrics(
+    study: Study, source: GateSource, preference: Preference = "softmax"
+) -> pd.DataFrame:
     """Table 6 under the published configuration: ``split, metric, value, low, high, n``.
 
-    NaN, of no prompt, for a split without a conflict in which a modality is right.
+    ``preference`` is how steering has pi (Eq. 6). NaN, of no prompt, for a split without a conflict
+    in which a modality is right.
     """
     clips = study.bench.clips[study.bench.clips["split"].isin(["valid", "test"])]
     # The paper's psi-hat and P are unknown; they move attention, and p in later layers a little.
-    method = Method("CHASE, default psi-hat", source, study.base, scored=True, protocol="table 6")
+    config = replace(study.base, preference=preference)
+    method = Method("CHASE, default psi-hat", source, config, scored=True, protocol="table 6")
     study.bench.steered(clips, ("TAV",), [method])
     index, conflict, gate = study.bench.routes(method)
     states, targets = study.targets(clips)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
@@ -53,6 +54,8 @@ class Kind:
         Of the family of model organisms, whose stages train its decoder.
     towers
         Weights to take for both towers; none to train them first.
+    steps
+        How long the towers are trained, where not as the family's.
     own
         What its card says beyond what holds for all.
     """
@@ -65,11 +68,12 @@ class Kind:
     config: type[MiniConfig] | type[VitaMiniConfig]
     arm: str
     towers: Path | None = None
+    steps: Mapping[str, int] = field(default_factory=dict)
     own: str = ""
 
     def recipe(self, seed: int = 1) -> Recipe:
         """How it is trained."""
-        return ARMS[self.arm].recipe(seed)
+        return replace(ARMS[self.arm].recipe(seed), **self.steps)
 
 
 _OMNI = Kind(
@@ -96,6 +100,7 @@ KINDS = {
         writes="state token, letter, then score",
         config=VitaMiniConfig,
         arm="late, text first",
+        steps={"audio_steps": 1000, "vision_steps": 1000},
         own="""
 
 Its decoder is trained as that of the arm "{arm}" of the family in `data/organism`. Each frame is a tile

@@ -76,6 +76,8 @@ def made(inputs: str = "layer", kind: str = "softmax", seed: int = 0, **changes)
 def perceptron(router: Router, name: str, x: np.ndarray) -> np.ndarray:
     state = {k: v.double().numpy() for k, v in router.state_dict().items()}
     x = (x - state["mean"]) / state["scale"]
+    if f"{name}.2.weight" not in state:
+        return state[f"{name}.0.weight"] @ x + state[f"{name}.0.bias"]
     hidden = np.maximum(0, state[f"{name}.0.weight"] @ x + state[f"{name}.0.bias"])
     return state[f"{name}.2.weight"] @ hidden + state[f"{name}.2.bias"]
 
@@ -114,9 +116,12 @@ def seen(seed: int, columns: int = 2) -> LayerView:
 @pytest.mark.parametrize("inputs", ["layer", "embedded"])
 @pytest.mark.parametrize("kind", ["softmax", "share"])
 @pytest.mark.parametrize("columns", [1, 3])
+@pytest.mark.parametrize("hidden", [8, 0])
 @torch.no_grad()
-def test_routing_equals_a_perceptron_on_an_input_put_together_by_hand(inputs, kind, columns):
-    router, row = made(inputs, kind), seen(1, columns)
+def test_routing_equals_a_perceptron_on_an_input_put_together_by_hand(
+    inputs, kind, columns, hidden
+):
+    router, row = made(inputs, kind, hidden=hidden), seen(1, columns)
     conflict, gate = router.route(row)
     assert conflict.shape == (3, columns) and gate.shape == (3, columns, 3)
     for b, c in itertools.product(range(3), range(columns)):
@@ -132,11 +137,11 @@ def test_routing_equals_a_perceptron_on_an_input_put_together_by_hand(inputs, ki
         assert (gate[b, c].numpy()[~present] == 0).all()
 
 
-@given(st.integers(0, 999), st.sampled_from(["layer", "embedded"]))
+@given(st.integers(0, 999), st.sampled_from(["layer", "embedded"]), st.sampled_from([8, 0]))
 @quick
 @torch.no_grad()
-def test_the_forward_pass_equals_a_perceptron_and_shuts_absent_modalities_out(seed, inputs):
-    router = made(inputs, seed=seed)
+def test_the_forward_pass_equals_a_perceptron_and_shuts_absent_modalities_out(seed, inputs, hidden):
+    router = made(inputs, seed=seed, hidden=hidden)
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(4, len(router.mean)))
     present = rng.random((4, 3)) < 0.6
@@ -163,6 +168,8 @@ def test_inputs_and_layers_that_do_not_exist_are_refused_by_value():
     for first in (0, 4):
         with pytest.raises(ValueError, match=rf"1\.\.3.*first_layer={first}"):
             made(first_layer=first)
+    with pytest.raises(ValueError, match="0 for linear maps; got -1"):
+        made(hidden=-1)
 
 
 @pytest.mark.parametrize("inputs", ["layer", "embedded"])
@@ -298,8 +305,9 @@ def llama(layers: int = L, size: int = D):
 
 
 @pytest.mark.parametrize("inputs", ["layer", "embedded"])
-def test_a_saved_router_comes_back_bit_for_bit_with_all_it_was_made_with(inputs, tmp_path):
-    router = made(inputs, "share", first_layer=3, hidden=5)
+@pytest.mark.parametrize("hidden", [5, 0])
+def test_a_saved_router_comes_back_bit_for_bit_with_all_it_was_made_with(inputs, hidden, tmp_path):
+    router = made(inputs, "share", first_layer=3, hidden=hidden)
     router.save_pretrained(tmp_path)
     again = load_router(tmp_path, llama(), "abc")
     assert router.state_dict().keys() == again.state_dict().keys()

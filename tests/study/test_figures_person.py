@@ -130,8 +130,8 @@ def test_what_is_missing_is_named():
     lacking = gains[(gains["metric"] != "f1") | (gains["view"] != VIEWS[1])]
     with pytest.raises(ValueError, match="pixels.*f1.*got 0"):
         figures.figure11(lacking)
-    with pytest.raises(ValueError, match="at most 4 views"):
-        figures.figure11(gains_frame([*VIEWS, "a", "b"]))
+    with pytest.raises(ValueError, match="at most 5 views"):
+        figures.figure11(gains_frame([*VIEWS, "a", "b", "c"]))
     only_two = layer_frame(VIEWS[:2])
     with pytest.raises(ValueError, match="no share of V in TAV for 'person only: tokens'"):
         figures.token_figure(budget_frame(), only_two)

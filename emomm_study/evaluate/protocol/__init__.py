@@ -18,7 +18,7 @@ from emomm_study.evaluate.protocol.score import (
     swept,
     validated,
 )
-from emomm_study.evaluate.protocol.study import EMBEDDED, PUBLISHED, Study
+from emomm_study.evaluate.protocol.study import EMBEDDED, LINEAR, PUBLISHED, Study
 from emomm_study.evaluate.protocol.tune import (
     BASELINE,
     Candidate,
@@ -31,6 +31,7 @@ from emomm_study.evaluate.protocol.tune import (
 __all__ = [
     "BASELINE",
     "EMBEDDED",
+    "LINEAR",
     "PUBLISHED",
     "Candidate",
     "Choice",

@@ -9,21 +9,24 @@ from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from emomm_lib.chase.equations import SteeringConfig
 from emomm_lib.chase.router import Router
+from emomm_lib.chase.targets import gate_target
 from emomm_lib.chase.training import RouterStates, RouterTargets, TrainingSettings
 from emomm_study.evaluate.experiment import Experiment
-from emomm_study.evaluate.methods import CrossFitted, Method, Routed, with_routers
+from emomm_study.evaluate.methods import ByCorpus, CrossFitted, Method, Routed, with_routers
 from emomm_study.evaluate.parallel import processes_for
 from emomm_study.evaluate.protocol.cross_fit import FOLDS, cross_fit, speaker_folds
 from emomm_study.evaluate.protocol.fit import fit_router, rows_of, side_by_side
 from emomm_study.evaluate.remembered import remembered
 from emomm_study.paths import cache_dir
 
-PUBLISHED, EMBEDDED = "published", "embedded"
-"""Routers: the paper's, and one that reads the modalities as they enter the decoder."""
+PUBLISHED, LINEAR, EMBEDDED = "published", "linear", "embedded"
+"""Routers: the paper's with the MLPs of Sec. 6.1, the same with the linear maps that Eq. 7 and 8 print,
+and one that reads the modalities as they enter the decoder."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +81,9 @@ class Study:
         return self.bench.clips[self.bench.clips["split"] != "valid"]
 
     def settings(self, kind: str, **changes) -> TrainingSettings:
-        """How a kind of router is trained; the published kind with the paper's values."""
+        """How a kind of router is trained; the published kinds with the paper's values."""
+        if kind == LINEAR:
+            changes = {"hidden": 0} | changes
         if kind == EMBEDDED:
             embedded = {
                 "first_layer": 1, "inputs": "embedded", "standardize": True,
@@ -125,6 +130,24 @@ class Study:
             self.folder,
         )
         return CrossFitted(routers, self.fold.to_dict())
+
+    def corpus_gate(self) -> ByCorpus:
+        """What is right most often in a corpus, and nothing of the clip: the mean of g* (Eq. 9).
+
+        Of whole clips of the other folds and the validation split, as :meth:`crossed` trains routers.
+        """
+        clips = self.bench.clips
+        labels = clips[["label_t", "label_a", "label_v"]].to_numpy()
+        there = np.ones(labels.shape, bool)
+        wanted = gate_target(clips["label_gt"].to_numpy(), labels, there, "label")
+        own = clips["sample_id"].map(self.fold)
+        said = {}
+        for corpus in clips["corpus"].unique():
+            for number in sorted(set(self.fold)):
+                seen = (clips["corpus"] == corpus) & (own != number)
+                mean = wanted[seen.to_numpy()].mean(0) if seen.any() else np.full(3, 1 / 3)
+                said[str(corpus), int(number)] = tuple(float(part) for part in mean)
+        return ByCorpus(said, self.fold.to_dict())
 
     def targets(self, clips: pd.DataFrame) -> tuple[RouterStates, RouterTargets]:
         """States of some clips' prompts, and what a router should say of them."""

@@ -11,11 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from emomm_lib import (
-    Block,
     ConstantGate,
     SteeringConfig,
     TraceTable,
-    block,
     conflict_target,
     gate_target,
     gtar_frame,
@@ -23,14 +21,13 @@ from emomm_lib import (
     layer_shares,
     psmv_frame,
     replay,
-    replay_blocked,
 )
-from emomm_lib.attention.rows import OTHER
 from emomm_lib.labels import COALITIONS, MODALITIES, polarity
 from emomm_lib.metrics.bootstrap import counted, ratio
 from emomm_lib.metrics.pairs import pair_frame
 from emomm_study.corpora.manifest import subset
 from emomm_study.corpora.scores import Corpus
+from emomm_study.evaluate.knockout import Cut, cut_logits, cuts
 from emomm_study.mini.model.decoder import EncodedBank, longer
 from emomm_study.mini.organism.bank import assembled, beside_room
 from emomm_study.mini.surrogate.observer import IdealObserver
@@ -211,36 +208,23 @@ def knockout_measures(backbone: Backbone, found: Material) -> list[tuple]:
     layer 1 on; ``instruction`` what the instruction's tokens read in any layer.
     """
     at = np.flatnonzero((found.plan["subset"] == "conflict").to_numpy()).tolist()
-    blocks = {f"decision, TAV from {k}": Block("TAV", k) for k in range(1, backbone.layers + 1)}
-    blocks |= {f"decision, {m} from 1": Block(m) for m in MODALITIES}
-    changed: dict[str, list[NDArray]] = {name: [] for name in [*blocks, "instruction, all layers"]}
+    asked = cuts(backbone.layers)
+    changed = []
     for own, part in _prompts(backbone, found, at):
-        plain = backbone.letter_logits(part.hidden).argmax(-1)
-        replayed = replay_blocked(part, list(blocks.values())).hidden
-        said = backbone.letter_logits(replayed).argmax(-1)
-        for column, name in enumerate(blocks):
-            changed[name].append((said[:, column] != plain).cpu().numpy())
+        plain = backbone.letter_logits(part.hidden).argmax(-1, keepdim=True)
         queries = _queries(found, own, ["TAV"])
-        changed["instruction, all layers"].append(_instruction_cut(backbone, queries, plain))
+        said = cut_logits(backbone, queries, part, asked).argmax(-1)
+        changed.append((said != plain).cpu().numpy())
     return [
-        _row("answers changed by a knockout", "conflict", name, np.concatenate(values))
-        for name, values in changed.items()
+        _row("answers changed by a knockout", "conflict", _named(cut), values)
+        for cut, values in zip(asked, np.concatenate(changed).T, strict=True)
     ]
 
 
-@torch.inference_mode()
-def _instruction_cut(backbone: Backbone, queries: Sequence[Query], plain: torch.Tensor) -> NDArray:
-    prompt = backbone.prepare(queries)
-    marks = (prompt.modality_ids == OTHER) & (prompt.attention_mask > 0)
-    marks[:, -1] = False
-    with block(backbone.model, prompt.modality_ids, "TAV", queries=marks):
-        hidden = backbone.decoder(
-            inputs_embeds=prompt.inputs_embeds,
-            attention_mask=prompt.attention_mask,
-            position_ids=prompt.position_ids,
-            use_cache=False,
-        ).last_hidden_state[:, -1]
-    return (backbone.letter_logits(hidden).argmax(-1) != plain).cpu().numpy()
+def _named(cut: Cut) -> str:
+    if cut.queries == "instruction":
+        return "instruction, all layers"
+    return f"{cut.name} from {cut.first_layer or 1}"
 
 
 def swap_measures(

@@ -44,9 +44,10 @@ _PAINTS = (
     {"facecolor": COLOURS["v"], "edgecolor": COLOURS["v"]},
     {"facecolor": "#BFE6D6", "edgecolor": COLOURS["v"], "hatch": "/////"},
     {"facecolor": "white", "edgecolor": COLOURS["v"]},
+    {"facecolor": "white", "edgecolor": _GREY, "hatch": "....."},
 )
 """Views in order; the first is the unchanged video."""
-_LINES = (("-", "o"), ("-", "s"), ("--", "^"), (":", "D"))
+_LINES = (("-", "o"), ("-", "s"), ("--", "^"), (":", "D"), ("-.", "v"))
 
 
 def _views(frame: pd.DataFrame, what: str) -> list[str]:
