@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -77,6 +77,17 @@ class Run:
         """The same clips with each further backbone, loaded when its turn comes."""
         for place in range(1, len(self._settings())):
             yield self._open(place)
+
+    def organisms(self) -> Iterator[Experiment]:
+        """The same clips with each model of the parameter ``organisms``, or the bench for none."""
+        from emomm_study.evaluate.experiment import open_experiment
+
+        first = self._settings()[0]
+        for model in self.parameters.get("organisms") or [first.model]:
+            if model == first.model:
+                yield self.bench
+            else:
+                yield open_experiment(replace(first, model=model))
 
     def systems(self) -> Iterator[tuple[str, System]]:
         """The parameter ``systems``, by the names that tables have for them, each in its turn.

@@ -209,31 +209,28 @@ published = published[published["item"].str.startswith("claim/gtar_")]
 run.compare(published, mine, 0.01)
 
 # %% [markdown]
-# **What came out under `mini`.** GTAR falls from text over audio to video in both settings, as in the paper.
-# The intervals of text and audio overlap, and with three modalities those of audio and video do too; video
-# is clearly below text in both. With two modalities video is below one half: against random readers that
-# looks like a preference against it. It need not be one: averaging the model's own single-modality
-# probabilities, all weighed alike, gives the same order (with three modalities within overlapping intervals).
-# So the order can come from how *surely* each modality is read. Compared with that, the model follows text
-# less and audio more where there are two modalities; for video, and for all where there are three, the
-# intervals overlap. (By PSMV, notebook 03, video earns less in the model than in that reader: PSMV counts
-# right answers everywhere, GTAR only where video is right.) With three modalities, two of which are right,
-# text and audio stand clearly above the mean of labels and video does not.
+# **What came out under `mini`.** This model has *no preference for text*, though text was all that it saw for
+# more than a third of its steps. Where text disagrees with audio, or with video, and nothing else is shown, the
+# other wins nearly two times in three; audio beats video three times in four. In threes audio still wins over
+# both, and text barely over video. GTAR says the same: audio is followed most, text not more than video. The
+# ideal observer, which has no preference, follows all three alike where there are three; where there are two
+# the model follows text and video less than it does, and audio as much.
 #
-# By nMAS share video comes last, over the most tokens, in every layer except the second where text is
-# present (and the third where text is alone with it).
+# **nMAS is not influence.** By its share text leads wherever it is present, with six tenths among three and
+# nine tenths beside video, and video then has a tenth; yet beside text it is video that is followed. Video has
+# the lowest share in every layer of TAV, over the most tokens, and as much attention in all as audio. So a low
+# density of attention on video, which the paper reports too, need not mean that video is disregarded, nor a
+# high one on text that it is preferred.
 #
-# **What is not reproduced.** By nMAS share, averaged over layers, audio leads text in TA and TAV; by attention
-# a token text leads in TA and is about level in TAV. Beside text alone video's share is above the paper's 0.2
-# in most layers. Over all nine points attention and GTAR hardly correlate, because a coalition of three divides
-# attention by three and has a majority on the right side. Less each coalition's mean the correlation is
-# positive, as in the paper, which does not say which points its own has; but nine points less four means are
-# few, and the interval is over clips, not over points.
+# **What is not reproduced.** The paper's order of GTAR, text before audio before video; that attention and
+# adoption go together: over the nine points the correlation is negative, since text has the density and audio
+# the answers; less each coalition's mean its interval holds zero.
 #
-# **What not to conclude.** A correlation of attention with adoption is not an effect of attention. Clip by
-# clip it is positive and weak, and the surrogates confound it: a modality with the ground truth's class is
-# shown more emphatically, which may draw attention and make the answer right. Whether *moving* attention
-# moves the answer is a question for intervention (notebooks 06 to 08), and `render_cue: "null"` is the
-# control. That text is read most clearly was put into the surrogates.
+# **What not to conclude.** That a language model's pretraining leaves no preference: in this organism text came
+# first, and that was not enough; notebook 13 compares models with and without. And clip by clip, within points,
+# attention on what is right goes with right answers, weakly; the surrogates confound it, since a modality with
+# the ground truth's class is shown more emphatically, which may draw attention and make the answer right.
+# Whether *moving* attention moves the answer is a question for intervention (notebooks 06 to 08, and knockout
+# in 13), and `render_cue: "null"` is the control.
 #
 # Next: [05 · Person masking](05_person_masking.ipynb), whether video is worth more once only the person is seen.

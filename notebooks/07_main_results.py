@@ -403,23 +403,24 @@ tolerance = {i: 0.01 if i.endswith("/mae") else 1.0 for i in published["item"]}
 run.compare(published, ours, tolerance)
 
 # %% [markdown]
-# **What came out, under `mini`.** In its published configuration CHASE changes next to nothing in this model: all
-# settings of psi-hat and P tie, so the defaults stand (notebook 08 moves each parameter). In VITA-mini it is the same:
-# one of 1,632 instances becomes right. Tuned, it gains on Missing in
-# the test split and on Conflict cross-fitted, between two and three points each. The embedded gate by itself gains no
-# more than that, and less surely. With the gate sharpened it gains on Conflict and on Missing in the test split (9.2
-# points [4.0, 14.8] and 4.6 [3.1, 6.2]), and cross-fitted on Conflict and on Align (8.6 [6.2, 10.9] and 3.9
-# [1.9, 5.9]). What it gains on Conflict beyond the embedded gate is clear of zero, but the two also differ in eta, number
-# of heads and preference: each was chosen from its own draw of configurations. It reaches about half to two thirds of an oracle's
-# gain on Conflict. Align can gain, since it asks for equal polarity and not for equal class: many of its clips are
-# conflicts for p*. Two choices are on the edge: a slightly other standard error would have taken another
-# configuration. How much of the gain needs the cue that was drawn into the surrogates, and what late fusion would give,
-# is in notebook 08.
+# **What came out, under `mini`.** In this model, which reads its evidence in the upper half, CHASE as printed
+# changes little: cross-fitted, 0.3 points on Conflict [-0.5, 1.2], and all settings of psi-hat and P tie. With
+# the preference as a *share* it moves ten times as many answers, and as many to the wrong side as to the right
+# one; on Align it loses. Validation cannot tell the two readings apart, so the printed one stands. In neither
+# is steering too weak or too late: an *oracle* that steers from the same layer gains 21 points. What lacks is
+# the gate. The published router reads states in the upper layers and says whom to trust hardly better than
+# chance (notebook 06); the *embedded* gate, which sees modalities before they mix, gains 10 points on Conflict
+# [8, 13] from the published layer and number of heads on, and Align is not hurt. Sharpened, and from layer 1 on
+# all heads, it gains 15 on Conflict [11, 18]: half to two thirds of what an oracle gains.
+#
+# Align can gain, since it asks for equal polarity and not for equal class: many of its clips are conflicts for
+# p*. Choices marked `edge` would have been others by a slightly other standard error. What of these gains is
+# the clip's own, how much needs the cue that was drawn into the surrogates, and what late fusion would give, is
+# in notebook 08.
 #
 # **What not to conclude.** Nothing here under `mini` is evidence about Qwen2.5-Omni-7B or VITA-1.5: each small
-# model shares an architecture and this code path with one of them, not weights or data. That text is read better than audio and
-# video was partly put into the surrogates, and so was the cue by which a router can tell
-# whom to trust (notebook 08 takes it away). What carries over is the protocol, with the choices
-# named above where the paper leaves them open.
+# model shares an architecture and this code path with one of them, not weights or data, and its depth was
+# designed in. So was the cue by which a router can tell whom to trust (notebook 08 takes it away). What carries
+# over is the protocol, with the choices named above where the paper leaves them open.
 #
 # Next: [08 · Steering ablations](08_steering_ablations.ipynb), which parts of it do the work.

@@ -214,22 +214,19 @@ run.publish(
 )
 
 # %% [markdown]
-# **What came out under `mini`.** The rules find 6 to 18 clips for *CHASE, tuned*, of 187 to 261 conflicts each; at
-# its published values *CHASE* turns no answer from a wrong polarity to the right class, which is why the cards are
-# not about it. Where one modality is missing, the budget moves to the one that has the ground truth's class or polarity.
-# In the first card it does not: audio has that class, yet video, whose polarity is the opposite, gains most (the gate is
-# nearly even there, and the intra-modality bias lifts video tokens whatever the gate says), and the answer is repaired
-# all the same. In the harmed clip the budget moves to audio, which has the right class and which the
-# gate trusts most, and the answer turns wrong. The router sees a conflict in every layer that it is asked about, in
-# all five.
+# **What came out under `mini`.** The rules find 1 to 6 clips for *CHASE, tuned*, of 187 to 261 conflicts each,
+# and none that it harms; at its published values *CHASE* repairs 2 of 261. In every case the answer moves to
+# the class next to it, and the budget by a few hundredths: towards audio in the three cards that have it, which
+# has the ground truth's class in each, away from video, whose label has not. So the change is in the right
+# direction, and small; what the published cases show is larger, since their unsteered answers are of the
+# opposite polarity. The card without audio hardly moves at all.
 #
-# On the frames of the first case, steering doubles the attention on video, 0.160 to 0.319, over as many tokens as
-# before, most of it in the last two frames. Importance is uneven: a fifth of all tokens are in S_v, background among
-# them, and they hold 87% of it.
+# On the frames of the first case steering takes attention from video, since audio is to be trusted. Figure 13
+# shows which of its tokens the intra-modality bias would lift.
 #
-# **What not to conclude.** Five clips are an illustration, not evidence; gains with intervals are in notebook 07. A
-# budget that moves beside an answer that turns is no explanation of it, as the first and the last clip show: what acts is
-# attention in single heads, of which the budget is a mean, and of density, not of mass. And nothing here is about
+# **What not to conclude.** Five rules' clips are an illustration, not evidence; gains with intervals are in
+# notebook 07. A budget that moves beside an answer that turns is no explanation of it: what acts is attention
+# in single heads, of which the budget is a mean, and of density, not of mass. And nothing here is about
 # Qwen2.5-Omni-7B, nor about the clips of the paper's Tables 7 and 8.
 #
 # Next: [10 · Paper audit](10_paper_audit.ipynb), what the published tables say by themselves;

@@ -291,3 +291,5 @@ run.compare(items, reproduced, 0, not_comparable=dict.fromkeys(apart, reason))
 # text, sound or faces, nor whether the published 0.54 is good or poor; only that such votes exist and that this code
 # counts them rightly. Of real annotators, kappa says that they agree, not that they are right; and the mean
 # of five votes measures how *many* see a feeling, which is not how strong it is, though its classes are named after strength.
+#
+# Next: [13 · The causal organism](13_causal_organism.ipynb), the paper's story where its causes can be switched.

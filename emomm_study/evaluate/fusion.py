@@ -98,7 +98,7 @@ def probe_inputs(states: RouterStates, kind: str, first_layer: int = 1) -> NDArr
 
 def fit_probe(inputs: NDArray, label_gt: Sequence[int], strength: float, seed: int = 0):
     """Logistic regression of GT's class, L2 of the given ``strength`` (scikit-learn's 1 / C)."""
-    model = LogisticRegression(C=1 / strength, max_iter=300, random_state=seed)
+    model = LogisticRegression(C=1 / strength, max_iter=3000, random_state=seed)
     if len(np.unique(label_gt)) == 1:
         model = DummyClassifier(strategy="prior")
     return make_pipeline(StandardScaler(), model).fit(inputs, label_gt)

@@ -91,7 +91,7 @@ def added_scores(found: Tensor, wanted: Tensor, restored: Tensor) -> Tensor:
     return torch.where((marks > 0) & (found > 0), raised, 0.0)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def mediated(prompts: Prefill, gate: Gate, config: SteeringConfig) -> Replayed:
     """The decision token steered and unsteered, and each with masses of the other.
 
@@ -99,8 +99,7 @@ def mediated(prompts: Prefill, gate: Gate, config: SteeringConfig) -> Replayed:
     those modalities' masses as in the unsteered pass, and the other way round, in every head of every
     layer from l_r on. A layer's masses depend on all layers before it, so they are given back one
     layer after another: it costs a replay a layer. Visual tokens are marked by their attention.
-
-    Raises ``ValueError`` where all queries are steered, which no replay can.
+    Raises like :func:`emomm_lib.replay`.
     """
     # No probability exceeds 1: columns that are not steered.
     pair = (gate, config), (gate, replace(config, tau=1.0))
@@ -154,6 +153,10 @@ def mediation(
     model = bench.steerable("giving attention back")
     if config is None:
         config = SteeringConfig.at_published_depth(model.layers, preference="share")
+    if config.scope != "decision":
+        raise ValueError(
+            f"attention is given back to the decision query; got scope {config.scope!r}"
+        )
     by_name = clips.set_index("sample_id", drop=False)
 
     def logits(names: Sequence[str], queries: Sequence[Query], prompts: Prefill) -> Tensor:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -81,7 +82,9 @@ def _asked(bench: Experiment, clips: pd.DataFrame, logits: Logits) -> pd.DataFra
     def ask(work: Sequence[Work]) -> Iterator[tuple[list[Key], Tensor]]:
         for part in model.compute([query for _, query in work], states=True):
             keys, queries = zip(*(work[i] for i in part.rows), strict=True)
-            yield list(keys), logits([key[0] for key in keys], queries, part.shortened())
+            with torch.inference_mode():
+                made = logits([key[0] for key in keys], queries, part.shortened())
+            yield list(keys), made
 
     def batch(items: Sequence[Item]) -> _Batch:
         ready = readable(model, [reader(item) for item in items], bench.encodings)

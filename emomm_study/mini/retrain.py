@@ -117,7 +117,8 @@ _DEPTH = {
 **Depth is designed in.** A decoder trained on all coalitions at once reads its evidence in the first
 layers. Here single modalities come first, reading across is blocked in a random number of the first
 layers, more and more often, and at last costs something there: so evidence is read in the upper half,
-where CHASE as published steers. That this can be so is shown; that it is so in a real model is not.""",
+where CHASE as published steers. That this can be so is shown; that it is so in a real model is not. No
+stage shows an empty prompt: what is answered to one is arbitrary.""",
     "early": """\
 Where a modality is read is left to the training, which reads it in the first layers, before CHASE as
 published begins.""",

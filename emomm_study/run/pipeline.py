@@ -85,6 +85,7 @@ BUILDS_ON = {
     "10": (),
     "11": ("07",),
     "12": ("01",),
+    "13": ("03",),
 }
 """What a notebook finds in the caches and runs of others; one not named here builds on all before
 it. A notebook run without those computes what it lacks by itself, but for the manifest of 01 and the

@@ -202,6 +202,18 @@ def test_further_backbones_are_opened_when_their_turn_comes(run, monkeypatch):
     assert [*turns] == ["c"]
 
 
+def test_organisms_are_opened_in_turn_and_the_bench_stands_for_none(run, monkeypatch):
+    opened = []
+    monkeypatch.setattr(experiment, "open_experiment", lambda s: opened.append(s.model) or s.model)
+    run.parameters = MODEL_PARAMETERS | {"backbones": ["a", "b"], "organisms": ["a", "c"]}
+    turns = run.organisms()
+    assert next(turns) == "a" and opened == ["a"]
+    assert next(turns) == "c" and opened == ["a", "c"]
+    assert run.bench == "a" and opened == ["a", "c"]
+    run.parameters = run.parameters | {"organisms": []}
+    assert [*run.organisms()] == ["a"] and opened == ["a", "c"]
+
+
 @pytest.mark.parametrize("number", ["02", "10", "12"])
 def test_notebooks_that_ask_no_model_import_no_torch(number):
     [source] = [path for path in SOURCES if path.stem.startswith(number)]

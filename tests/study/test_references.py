@@ -57,13 +57,19 @@ def test_the_product_of_own_probabilities_is_multiplied_out_by_hand():
     logits = rng.normal(0, 2, (len(rows), 5))
     answered = rows.assign(**dict(zip(LOGITS, logits.T, strict=True)))
     answered = answered.assign(label_pred=logits.argmax(1))
-    found = baselines(answered)["product of own probabilities"].set_index(["sample_id", "coalition"])
+    found = baselines(answered)["product of own probabilities"].set_index(
+        ["sample_id", "coalition"]
+    )
     p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    own = {key: p[i] for i, key in enumerate(zip(rows["sample_id"], rows["coalition"], strict=True))}
+    own = {
+        key: p[i] for i, key in enumerate(zip(rows["sample_id"], rows["coalition"], strict=True))
+    }
     for name, clip in clips.set_index("sample_id").iterrows():
         for coalition in ("T", "TA", "AV", "TAV"):
             product = np.prod([own[name, m] for m in coalition], axis=0)
-            assert found.loc[(name, coalition), "right"] == float(product.argmax() == clip["label_gt"])
+            assert found.loc[(name, coalition), "right"] == float(
+                product.argmax() == clip["label_gt"]
+            )
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from textwrap import fill
 
 import numpy as np
 import pandas as pd
@@ -217,7 +218,7 @@ def _gain_panel(ax: Axes, rows: pd.DataFrame, paints: Mapping[str, dict], what: 
         one_row(rows, what, view=view, metric=metric)
     shown = rows.assign(**100 * rows[["value", "low", "high"]])
     by = _Grouping("metric", [*_METRICS], "view", paints)
-    _bars(ax, shown, by, lambda value: number(value, 1, sign=True), 7.5)
+    _bars(ax, shown, by, lambda value: number(value, 1, sign=True), 7)
     ax.axhline(0, color="black", lw=0.9)
     ax.margins(y=0.16)
     ax.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
@@ -238,7 +239,7 @@ def figure11(gains: pd.DataFrame) -> Figure:
     paints = dict(zip(views, _PAINTS, strict=False))
     with context():
         fig, axes = plt.subplots(
-            1, 2, figsize=(9.6, 4.1), layout="constrained", sharey=True,
+            1, 2, figsize=(6.4 + 1.2 * len(views), 4.2), layout="constrained", sharey=True,
             width_ratios=[len(views), max(1, len(views) - 1)],
         )  # fmt: skip
         parts = (("gain", views, r"gain of video, $\Delta V$"),
@@ -254,7 +255,7 @@ def figure11(gains: pd.DataFrame) -> Figure:
         axes[1].set_xlabel("published: up for person only; no numbers", fontsize=8)
         handles = [Patch(label=view, **paint) for view, paint in paints.items()]
         handles.append(line_entry("95% interval, paired", INK, lw=1.2))
-        fig.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+        fig.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 6))
         clips = int(gains["n"].iloc[0])
         titled(fig, "Figure 11. Marginal gain of video", f"{clips:,} conflict clips")
     return fig
@@ -266,7 +267,7 @@ def _token_panel(ax: Axes, tokens: pd.DataFrame, views: Sequence[str]) -> None:
     paints = {m: {"facecolor": c, "edgecolor": c} for m, c in MODALITY_COLOURS.items()}
     by = _Grouping("view", views, "modality", paints)
     _bars(ax, tokens, by, lambda value: number(value, 0), 8)
-    ax.set_xticks(range(len(views)), [view.replace(": ", ":\n") for view in views])
+    ax.set_xticks(range(len(views)), [fill(view, 12) for view in views], fontsize=8)
     ax.margins(y=0.1)
     ax.set_ylabel("tokens a clip")
     ax.set_title("tokens")
@@ -315,13 +316,13 @@ def token_figure(budget: pd.DataFrame, by_layer: pd.DataFrame) -> Figure:
     whole = (by_layer["coalition"] == "TAV") & (by_layer["modality"] == "V")
     with context():
         fig, axes = plt.subplots(
-            1, 2, figsize=(9.6, 4.1), layout="constrained", width_ratios=[1.1, 1]
+            1, 2, figsize=(10.4, 4.4), layout="constrained", width_ratios=[1.2, 1]
         )
         _token_panel(axes[0], tokens, views)
         handles = modality_handles() + _share_panel(
             axes[1], by_layer[whole & (by_layer["quantity"] == "share")], views
         )
-        fig.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+        fig.legend(handles=handles, loc="outside lower center", ncols=-(-len(handles) // 2))
         clips = int(tokens["n"].max())
         below = f"{clips:,} conflict clips, 95% intervals over clips"
         titled(fig, "Video tokens and attention, before and after masking", below)
