@@ -238,7 +238,7 @@ signs.assign(same=signs["published"] == signs["reproduced"]).round(3)
 # %% [markdown]
 # **What came out under `mini`.** The person is found in every frame, nearly always by the face; the region is a
 # little over half of the frame, because the surrogates are portraits. Dropping the tokens outside leaves 71 of
-# 128 in the mean, where audio has 42: the same order of magnitude, as in the paper.
+# 128 in the mean, where audio has 43: the same order of magnitude, as in the paper.
 #
 # $\Delta V$ of the original video cannot be told from zero here, by any of the three metrics; nor can that of
 # the person only, by pixels or by tokens, and no change against the original either. So the paper's turn from
@@ -249,7 +249,7 @@ signs.assign(same=signs["published"] == signs["reproduced"]).round(3)
 # pixels or tokens alone change 4 and 8 in a hundred. What decides is in the person's tokens, and of them video
 # alone is read as well as of all (31% each; other tokens 19%, no better than a guess). But on conflicts video's
 # label is often not the ground truth's: what it mends it spoils elsewhere. Own against another's video shows
-# the gain of *this* video more clearly, in polarity at least: 5 points.
+# the gain of *this* video more clearly, in polarity at least: 6 points.
 #
 # Attention does lie on the person: the face has 1.2 to 1.8 times its share of the picture, in every layer, and
 # the spread over tokens is between two thirds and nineteen twentieths of an even one. Attention *a token* on

@@ -224,12 +224,12 @@ COMPARED = {
         Method("CHASE", PUBLISHED, full),
         Method("CHASE, share", PUBLISHED, share),
         Method("CHASE, share, linear router", LINEAR, share),
-        Method("CHASE, share, embedded gate", EMBEDDED, share),
         Method("CHASE, tuned", PUBLISHED, chosen["CHASE, tuned"].config),
     ],
     "extensions": [
         Method("+ embedded gate", EMBEDDED, chosen["+ embedded gate"].config),
         Method("+ sharpened gate", EMBEDDED, extended),
+        Method("CHASE, share, embedded gate", EMBEDDED, share),
     ],
     "oracles": [
         Method("oracle", oracle, chosen["oracle"].config),
@@ -309,7 +309,7 @@ null.set_index(["method", "subset", "part"])[["value", "low", "high", "verdict",
 
 # %%
 if null_clips:
-    asked = [*COMPARED["the paper's method"][-1:], *COMPARED["extensions"], *COMPARED["oracles"][:1]]
+    asked = [*COMPARED["the paper's method"][-1:], *COMPARED["extensions"][:2], *COMPARED["oracles"][:1]]
     without = null_control(bench, null_clips, Film(render_size, render_seconds))
     control = with_and_without_cue(study, without, asked)
     run.record(control, "null control", by=["cue", "method", "subset"], trained=True)
