@@ -11,7 +11,7 @@ from pathlib import Path
 from emomm_study.media.models import fetch_models
 from emomm_study.paths import ROOT
 
-PARTS = ("emomm_lib", "emomm_study", "notebooks", "data/paper", "data/annotations")
+PARTS = ("emomm_lib", "emomm_study", "notebooks", "data/paper", "data/annotations", "data/organism")
 
 
 def project(folder: Path) -> Path:
