@@ -406,7 +406,7 @@ run.compare(published, ours, tolerance)
 # **What came out, under `mini`.** In this model, which reads its evidence in the upper half, CHASE as printed
 # changes little: cross-fitted, 0.3 points on Conflict [-0.5, 1.2], and all settings of psi-hat and P tie. With
 # the preference as a *share* it moves ten times as many answers, and as many to the wrong side as to the right
-# one; on Align it loses. Validation cannot tell the two readings apart, so the printed one stands. In neither
+# one; on Align it loses. Validation takes the printed reading. In neither
 # is steering too weak or too late: an *oracle* that steers from the same layer gains 21 points. What lacks is
 # the gate. The published router reads states in the upper layers and says whom to trust hardly better than
 # chance (notebook 06); the *embedded* gate, which sees modalities before they mix, gains 10 points on Conflict

@@ -335,8 +335,7 @@ with_intervals(trust.assign(top1="top-1"), index="knows", columns="top1")
 #   it, an oracle's g nearly all.
 # - *A share is strong, and needs a good gate.* At published strength it turns nearly a quarter of the answers right or wrong. With a
 #   random, an even or the corpus's own gate it loses four to six points: its bias follows what a head attends
-#   to, right or wrong. The printed softmax bounds the bias, and does as little harm as good. Validation cannot
-#   tell them apart.
+#   to, right or wrong. The printed softmax bounds the bias, and does as little harm as good; validation takes it.
 # - *A gain that is the clip's own.* Of the 10 points of the embedded gate on Conflict 7 [5, 9] are lost when
 #   the gate is another clip's, of the same corpus and the same single readings; 3 are the stratum's. Align is
 #   not hurt. For the share reading the clip's part is 2 points, with an interval that holds zero, for either
