@@ -153,7 +153,7 @@ def shape(omni: OmniModel) -> tuple[int, int, int]:
 
 
 def new_router(omni: OmniModel) -> Router:
-    """An untrained router: it sees a conflict, p > 0, in all that it is shown."""
+    """An untrained router that sees a conflict, p = 0.98, in all that it is shown."""
     layers, width, _ = shape(omni)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -163,6 +163,8 @@ def new_router(omni: OmniModel) -> Router:
             fingerprint=omni.fingerprint,
             first_layer=steering(omni).first_layer,
         )
+    torch.nn.init.zeros_(router.conflict_head[-1].weight)
+    torch.nn.init.constant_(router.conflict_head[-1].bias, 4.0)
     return router.to(omni.device).eval()
 
 

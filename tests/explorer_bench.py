@@ -76,6 +76,7 @@ def small_router(bench: Experiment, seed: int = 0) -> Router:
         fingerprint=bench.model.fingerprint,
         first_layer=4,
     )
+    torch.nn.init.zeros_(router.conflict_head[-1].weight)
     torch.nn.init.constant_(router.conflict_head[-1].bias, 4.0)
     torch.nn.init.normal_(router.gate_head[-1].weight, std=1.0)
     return router.eval()

@@ -78,10 +78,12 @@ def plain(tokenizer):
 
 
 def query(coalition: str, transcript: str, sound: str | None = "7.wav", mode: str = "letters"):
-    """A query as the study would send it."""
+    """A query as the study sent it when the record was made: then without two of its line breaks."""
     _, user = prompts.messages(coalition, "ch_sims_v2", transcript)
-    text = user["content"][-1]["text"]
-    start = len(prompts.TRANSCRIPT_PREFIX)
+    recorded = prompts.TRANSCRIPT_PREFIX.replace("\n", " ")
+    text = user["content"][-1]["text"].replace(prompts.TRANSCRIPT_PREFIX, recorded)
+    text = text.replace(",\nC (Neutral)", ", C (Neutral)")
+    start = len(recorded)
     return Query(
         id="7",
         frames=["0.png"] * 16 if "V" in coalition else [],

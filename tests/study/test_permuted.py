@@ -235,10 +235,10 @@ def test_each_clip_is_steered_by_the_gate_of_another_of_its_stratum(bench, state
         by_hand[0][at], by_hand[1][at] = said.conflict[other], said.trust[other]
     decreed = Recorded(said.index, *by_hand)
     [again] = asked(bench, Method("decreed", decreed, config(first_layer=LAYERS, gamma=40.001)))
-    np.testing.assert_allclose(own, again, atol=1e-2)
+    np.testing.assert_allclose(own, again, atol=1e-4)
     [unmoved] = asked(bench, Method("own", said, config(first_layer=LAYERS)))
     assert (own - unmoved).loc["c5"].abs().to_numpy().max() < 1e-6
-    assert (own - unmoved).drop("c5").abs().to_numpy().max() > 1e-2
+    assert (own - unmoved).drop("c5").abs().to_numpy().max() > 1e-3
 
 
 def test_a_stratum_is_a_corpus_and_what_the_model_says_to_each_modality_alone():
