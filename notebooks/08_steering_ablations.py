@@ -293,7 +293,7 @@ PERMUTED = [
     Method("CHASE, tuned", PUBLISHED, chosen["CHASE, tuned"].config),
     Method("+ embedded gate", EMBEDDED, chosen["+ embedded gate"].config),
 ]
-null = study.remembered("permuted", study.crossed_clips, study.trained(PERMUTED, crossed=True), lambda: permuted_null(study, PERMUTED, 3))
+null = permuted_null(study, PERMUTED, 3)
 run.record(null, "permuted", by=["method", "subset", "part"], trained=True)
 null[["value", "low", "high"]] = (100 * null[["value", "low", "high"]]).round(1)
 null.set_index(["method", "subset", "part"])[["value", "low", "high", "verdict", "n", "kept"]]

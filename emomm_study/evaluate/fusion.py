@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -132,8 +132,10 @@ def unsteered(study: Study, clips: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 def _unsteered(study: Study, clips: pd.DataFrame, gates: CrossFitted) -> pd.DataFrame:
     single = study.bench.predictions(study.bench.clips, ("T", "A", "V"))
-    pooling, power = _best_pooling(study, single, _embedded_gate)
-    evenly = _best_pooling(study, single, _even_gate)[0]
+    valid = study.states.take(rows_of(study.states, study.split("valid")))
+    known = _trusted(valid, study.router(EMBEDDED)[0])
+    pooling, power = _best_pooling(study, single, valid, known)
+    evenly, _ = _best_pooling(study, single, valid, valid.present.numpy())
     kind, strength = _best_probe(study)
     parts = []
     fold = clips["sample_id"].map(study.fold)
@@ -142,34 +144,29 @@ def _unsteered(study: Study, clips: pd.DataFrame, gates: CrossFitted) -> pd.Data
         held_out = set(study.fold.index[study.fold == number])
         train = study.bench.clips[~study.bench.clips["sample_id"].isin(held_out)]
         states = study.states.take(rows_of(study.states, part))
-        gate = _embedded_gate(states, router)
+        gate, there = _trusted(states, router), states.present.numpy()
         fused = late_fusion(single, states.index, gate, pooling=pooling, sharpness=power)
-        even = late_fusion(single, states.index, _even_gate(states, router), pooling=evenly)
+        even = late_fusion(single, states.index, there, pooling=evenly)
         probed = _probe(study, train, part, kind, strength)
         parts += [fused.assign(method="late fusion"), even.assign(method="late fusion, even gate")]
         parts.append(probed.assign(method="probe"))
     return pd.concat(parts, ignore_index=True).sort_values("method", kind="stable")
 
 
-def _embedded_gate(states: RouterStates, router: Router) -> NDArray:
+def _trusted(states: RouterStates, router: Router) -> NDArray:
+    """Its gate ``(N, 3)``, mean over the layers."""
     return routed(router, states)[1].mean(1).numpy()
 
 
-def _even_gate(states: RouterStates, router: Router) -> NDArray:
-    return states.present.numpy().astype(float)
-
-
 def _best_pooling(
-    study: Study, single: pd.DataFrame, gate_of: Callable[[RouterStates, Router], NDArray]
+    study: Study, single: pd.DataFrame, states: RouterStates, gate: NDArray
 ) -> tuple[str, float]:
-    clips = study.split("valid")
-    states = study.states.take(rows_of(study.states, clips))
-    gate = gate_of(states, study.router(EMBEDDED)[0])
+    """How to pool by a gate of the validation split's states."""
     answers = [
         late_fusion(single, states.index, gate, pooling=p, sharpness=s).assign(method=f"{i}")
         for i, (p, s) in enumerate(POOLINGS)
     ]
-    return POOLINGS[_best(clips, answers)]
+    return POOLINGS[_best(study.split("valid"), answers)]
 
 
 def _best_probe(study: Study) -> tuple[str, float]:

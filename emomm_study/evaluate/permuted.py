@@ -233,6 +233,20 @@ def permuted_null(
         for method in study.trained(methods, crossed=True)
         for i, source in enumerate(ways(method.source))
     ]
+
+    def measure() -> pd.DataFrame:
+        return _parts_by_method(study, clips, asked, margin, bootstrap)
+
+    return study.remembered("permuted", clips, asked, measure, str(margin), repr(bootstrap))
+
+
+def _parts_by_method(
+    study: Study,
+    clips: pd.DataFrame,
+    asked: Sequence[Method],
+    margin: float,
+    bootstrap: Bootstrap,
+) -> pd.DataFrame:
     answers = study.bench.steered(clips, WHOLE, asked)
     plain = baseline(study, clips, WHOLE)
     alone = clips["sample_id"].isin(asked[-1].source.kept)

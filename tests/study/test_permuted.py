@@ -216,7 +216,7 @@ def test_where_each_clip_is_alone_a_permuted_gate_is_its_own(bench, states):
 
 
 def test_each_clip_is_steered_by_the_gate_of_another_of_its_stratum(bench, states):
-    said = Recorded.of(Routed(router(3)), states)
+    said = Recorded.of(Routed(router(5)), states)
     stratum = {"c0": "x", "c1": "x", "c2": "x", "c3": "y", "c4": "y", "c5": "z"}
     permuted = Permuted(said, stratum, seed=2)
     assert permuted.kept == {"c5"} and permuted.settings() != said.settings()
@@ -238,7 +238,7 @@ def test_each_clip_is_steered_by_the_gate_of_another_of_its_stratum(bench, state
     np.testing.assert_allclose(own, again, atol=1e-4)
     [unmoved] = asked(bench, Method("own", said, config(first_layer=LAYERS)))
     assert (own - unmoved).loc["c5"].abs().to_numpy().max() < 1e-6
-    assert (own - unmoved).drop("c5").abs().to_numpy().max() > 1e-3
+    assert (own - unmoved).drop("c5").abs().to_numpy().max() > 1e-2
 
 
 def test_a_stratum_is_a_corpus_and_what_the_model_says_to_each_modality_alone():

@@ -35,6 +35,7 @@ from emomm_study.mini.model.train import (
 from emomm_study.mini.organism.arms import ARMS, DOSES, SEEDS
 from emomm_study.mini.organism.bank import load_encoded, save_encoded
 from emomm_study.mini.organism.measure import COLUMNS, Material, material, measured, observed
+from emomm_study.mini.organism.verdicts import OBSERVER
 from emomm_study.paths import ROOT, cache_dir, whole
 from emomm_study.systems.backbone import Backbone
 from emomm_study.systems.omni import OmniModel
@@ -42,7 +43,6 @@ from emomm_study.systems.omni import OmniModel
 FOLDER = ROOT / "data" / "organism"
 TOWERS = FOLDER / "towers.safetensors"
 FAMILY = FOLDER / "family.csv"
-OBSERVER = "ideal observer"
 SHIPPED = {
     ("late, text first", 1): ROOT / "data" / "omni-mini",
     ("early, text first", 1): ROOT / "data" / "omni-mini-early",

@@ -7,11 +7,12 @@ from pathlib import Path
 import pandas as pd
 
 from emomm_lib.labels import MODALITIES
+from emomm_study.mini.ideal import IDEAL
 from emomm_study.mini.organism.arms import ARMS
 from emomm_study.paths import ROOT
 
 PREDICTIONS = ROOT / "data" / "organism" / "predictions.csv"
-OBSERVER = "ideal observer"
+OBSERVER = IDEAL
 _ARMS = {
     "all": lambda arm: True,
     "early": lambda arm: arm.reading == "early",
