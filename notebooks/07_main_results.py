@@ -408,10 +408,9 @@ run.compare(published, ours, tolerance)
 # the preference as a *share* it moves ten times as many answers, and as many to the wrong side as to the right
 # one; on Align it loses. Validation takes the printed reading. In neither
 # is steering too weak or too late: an *oracle* that steers from the same layer gains 21 points. What lacks is
-# the gate. The published router reads states in the upper layers and says whom to trust hardly better than
-# chance (notebook 06); the *embedded* gate, which sees modalities before they mix, gains 10 points on Conflict
+# the gate. The published router reads states in the upper layers and says whom to trust rightly in two cases of three, where chance does in half (notebook 06); the *embedded* gate, which sees modalities before they mix, gains 10 points on Conflict
 # [8, 13] from the published layer and number of heads on, and Align is not hurt. Sharpened, and from layer 1 on
-# all heads, it gains 15 on Conflict [11, 18]: half to two thirds of what an oracle gains.
+# all heads, it gains 15 on Conflict [11, 18]: six to seven tenths of what an oracle gains.
 #
 # Align can gain, since it asks for equal polarity and not for equal class: many of its clips are conflicts for
 # p*. Choices marked `edge` would have been others by a slightly other standard error. What of these gains is
