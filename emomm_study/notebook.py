@@ -8,17 +8,19 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import pandas as pd
+from IPython.display import Markdown
 from matplotlib.figure import Figure
 
 from emomm_study import paper
 from emomm_study.corpora.manifest import read_manifest
 from emomm_study.paths import FIGURES, RUNS, run_dir
+from emomm_study.report.claims import judged, markdown_table, read_claims
 from emomm_study.report.comparison import save_comparison
 from emomm_study.report.drawing import Picture
 from emomm_study.report.manifest import Provenance, frame_fingerprint
 from emomm_study.report.publish import caption, write_figure, write_table
 from emomm_study.report.tables import formatted
-from emomm_study.report.values import record_values
+from emomm_study.report.values import read_values, record_values, recorded
 
 if TYPE_CHECKING:
     from emomm_study.evaluate.experiment import Experiment, ExperimentSettings
@@ -203,6 +205,15 @@ class Run:
         self.compared = everything.drop_duplicates("item", keep="last", ignore_index=True)
         save_comparison(self.compared, self.profile, self.notebook[:2], RUNS)
         return table[[*columns]]
+
+    def claims(self) -> Markdown:
+        """The paper's claims about this notebook's values, each with its verdict (RESULTS.md)."""
+        number = self.notebook[:2]
+        path = recorded(self.profile) / f"{self.notebook}.csv"
+        own = [claim for claim in read_claims() if claim.notebook == number]
+        table = judged(own, {number: read_values(path)} if path.is_file() else {})
+        named = {"item": "paper", "here": f"here, {self.profile} [95%]"}
+        return Markdown(markdown_table(table.drop(columns="notebook").rename(columns=named)))
 
 
 def open_run(notebook: str, parameters: Mapping[str, object]) -> Run:

@@ -161,7 +161,7 @@ manifest.groupby(["corpus", "stratum"]).size().unstack()
 # split's and its corpus's distribution over class and subset; whole speakers move, so neither it
 # nor the deviation can be zero.
 
-# %% tags=["nbval-check-output"]
+# %% jupyter={"source_hidden": true} tags=["nbval-check-output"]
 print(split_report(manifest).round(3).to_string(index=False))
 
 # %% [markdown]
@@ -198,7 +198,7 @@ run.publish(sheet, "clips", "Clips", "One clip of each class and corpus")
 # `found` is the share of frames with a face, in frames of clips drawn from both corpora;
 # `median_score` and `score_p05` (5th percentile) are the detector's scores, at most 1.
 
-# %% tags=["nbval-check-output"]
+# %% jupyter={"source_hidden": true} tags=["nbval-check-output"]
 faces = face_statistics(manifest, roots, clips=100, seed=seed)
 print(faces.round(2).to_string(index=False))
 
@@ -220,17 +220,15 @@ shown = ["item", "published", "reproduced", "tolerance", "within"]
 run.compare(published, reproduced, tolerance, columns=shown)
 
 # %% [markdown]
-# **What came out, under `mini`.** No row is excluded, the quotas of Appendix A.1 are met, and no speaker is on two
-# sides of the split, which stays within one percentage point of 7:1:2. MediaPipe finds a face in 100% of the frames
-# looked at, rounded. In CMU-MOSI, whose clips are drawn for balanced classes and not by quotas, four of five clips
-# conflict, by a guess (see Figure 2); in CH-SIMS half do, by quota. That makes nearly twice as many conflicts as agreeing
-# clips. A score over all instances is still no score of conflicts: three quarters of the instances lack a modality, and
-# 46% of those agree in what remains.
+# **What came out, under `mini`.** No row is excluded, the quotas of Appendix A.1 are met, and no speaker
+# stands on two sides of a split that keeps 7:1:2 within a percentage point. CH-SIMS has as many conflicts as
+# agreeing clips, by quota. CMU-MOSI is drawn for balanced classes instead, and by the mix guessed for Figure
+# 2 four of five of its clips conflict. A score over all instances is still no score of conflicts: most
+# instances lack a modality.
 #
-# **What not to conclude.** Under `mini` the numbers of clips agree with the paper because the
-# labels were *constructed* to agree; this shows that the published statistics are jointly possible
-# and that the code keeps them through files, loaders and sampling. It says nothing about how people
-# on video feel. The paper gives no list of its clips: even with the real corpora, the 2,000 clips of
-# each chosen here are a draw by the same rules, not the same clips.
+# **What not to conclude.** The counts agree with the paper because these labels were *constructed* to agree.
+# That shows that the published statistics are jointly possible, and that files, loaders and sampling keep
+# them; it says nothing about how people on video feel. The paper gives no list of its clips: even from the
+# real corpora, the clips chosen here are another draw by the same rules.
 #
-# Next: [02 · Statistics](02_statistics.ipynb), how the labels are distributed and agree.
+# Next: [02 · Statistics](02_statistics.ipynb), how the labels are distributed and how far they agree.

@@ -52,7 +52,7 @@ f"{len(manifest):,} clips of {manifest['speaker_id'].nunique()} speakers"
 table3 = tables.table3(manifest, run.profile)
 run.publish(table3, "table3", "Table 3", "Class counts by source, published and reproduced")
 
-# %% tags=["nbval-check-output"]
+# %% jupyter={"source_hidden": true} tags=["nbval-check-output"]
 counts = tables.label_counts(manifest)
 counts = counts.assign(item=paper.item_names(3, counts), reproduced=counts["count"])
 apart = {} if same_clips else dict.fromkeys(counts["item"], another)
@@ -68,7 +68,7 @@ print(f"Table 3: {int(compared3['within'].sum())} of {len(compared3)} cells equa
 table4 = tables.table4(manifest, run.profile)
 run.publish(table4, "table4", "Table 4", "Agreement by Eq. 1, published and reproduced")
 
-# %% tags=["nbval-check-output"]
+# %% jupyter={"source_hidden": true} tags=["nbval-check-output"]
 agreed = tables.agreements(manifest)
 agreed = agreed.assign(item=paper.item_names(4, agreed), reproduced=agreed["agreement"])
 apart = {} if same_clips else dict.fromkeys(agreed["item"], another)
@@ -134,15 +134,15 @@ comparison = pd.concat([compared3, compared4], ignore_index=True)
 comparison.groupby("within", dropna=False).size().rename("cells").to_frame()
 
 # %% [markdown]
-# **What came out.** Under `mini` all cells of Tables 3 and 4 are met, as constructed. Read as the paper's numbers, they
-# say two things that its text passes over. Audio and video are neutral more often than text and GT in CMU-MOSI; in
-# CH-SIMS it is *text* that is neutral most often. And in CH-SIMS each modality agrees with GT better than with any other
-# modality, whereas in CMU-MOSI only text does: audio and video agree with each other, and with text, better than with GT.
-# CMU-MOSI's unimodal labels were given without the other modalities in sight and its GT was not: how far labels
-# agree there depends on who labelled what as well as on what people express.
+# **What came out.** Under `mini` every cell of Tables 3 and 4 is met, as constructed. Read as the paper's,
+# the numbers say two things that its text passes over. In CMU-MOSI audio and video are neutral more often
+# than text and GT; in CH-SIMS it is text that is neutral most often. And in CH-SIMS each modality agrees with
+# GT better than with any other, whereas in CMU-MOSI only text does. CMU-MOSI's unimodal labels were given
+# with the other modalities hidden, its GT was not: how far labels agree depends on who labelled what as well
+# as on what people express.
 #
-# **What not to conclude.** Agreement between *labels* is not the information a modality carries, and
-# it bounds nothing about a model. And two tables do not determine the joint distribution: many fit,
-# and the one used under `mini` is the least committal of them.
+# **What not to conclude.** Agreement between labels is not the information that a modality carries, and
+# bounds nothing about a model. Nor do two tables fix the joint distribution: many fit, and `mini` has the
+# least committal of them.
 #
 # Next: [03 · VCC analysis](03_vcc_analysis.ipynb), what a model loses under conflict.

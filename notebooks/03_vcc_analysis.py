@@ -72,7 +72,7 @@ bench = run.bench
 predictions = bench.predictions(bench.clips, COALITIONS, traces=True, states=True)
 answered, lost = outcomes(bench.clips, predictions)
 
-# %% tags=["nbval-check-output"]
+# %% jupyter={"source_hidden": true} tags=["nbval-check-output"]
 print(f"{len(bench.clips):,} clips, {len(answered):,} answers, {len(lost)} not scored")
 
 # %% [markdown]
@@ -179,36 +179,24 @@ published = published[published["item"].isin(found["item"])]
 run.compare(published, found.assign(model=bench.name), 1.0)
 
 # %% [markdown]
-# **What came out under `mini`.** The numbers move as in the paper: alone, video loses most (38 points; text 30,
-# audio 26), and its share falls from 34% to 7%, with an interval that holds zero. *And so do the ideal
-# observer's.* On the very same clips it loses 39 points of video, 30 of text and 27 of audio, and its share of
-# video falls from 35% to 7%: the model's collapse exceeds it by -1 point [-10, 8]. Nothing of this collapse is
-# left for a preference to explain. It is what these clips show to anyone who has learnt from clips without
-# conflict and weighs them without error.
+# ## Claims and verdicts
 #
-# The readers say how much hangs on the choice of a reference. Those of labels collapse further than the model,
-# the one that averages its own probabilities less far (excess 6 [0, 13]), the one that multiplies them further
-# again: an excess over one reader alone is no evidence of a preference.
+# What the paper says, or leaves to ask, beside what this run found. A verdict is the interval's: *open* where it leaves both.
+
+# %%
+run.claims()
+
+# %% [markdown]
+# **What came out, under `mini`.** The numbers move as in the paper, and the ideal observer's move with them:
+# on the very same clips it loses as much of each modality, and its share of video falls as far. Nothing of
+# this collapse is left for a preference to explain: these clips show it to anyone who weighs evidence without
+# error. The other reference strategies bracket the model, so an excess over any single one is no evidence.
 #
-# It is also a mixture: Align holds 520 clips of CH-SIMS v2.0 and 183 of CMU-MOSI, Conflict 480 and 817. Within
-# CH-SIMS v2.0 video's share does not fall, neither the model's nor the observer's; the collapse comes from
-# CMU-MOSI, where video's label agrees least with the ground truth (Table 4). There the model collapses *less*
-# than the ideal observer. Shares under conflict are hardly defined there: intervals of one reader run into the
-# thousands.
+# Where a modality's label is wrong, PSMV rewards whoever ignores it, so that one that often contradicts the
+# ground truth gets a low share from everyone. Whether a model *prefers* one is asked in notebook 04.
 #
-# **What is not reproduced.** The drops are 2.4 to 2.9 times the paper's: Omni-mini reads aligned clips far
-# better than the paper's models read real ones, and has more to lose. That video's gain over text and audio is
-# not positive under conflict, as the paper finds, is not contradicted: TAV stands two points below TA, and the
-# two intervals overlap widely.
+# **What not to conclude.** Anything about Qwen2.5-Omni-7B, whose collapse may exceed its clips' or not: of
+# real clips nobody knows what they show. Tables 3 and 4 leave the joint distribution of labels open, and this
+# collapse belongs to one.
 #
-# **What PSMV alone cannot show.** It counts right answers, so where a modality's label is wrong it credits
-# whoever ignores it and debits whoever reads it: a modality that often contradicts the ground truth gets a low
-# share from any reader. And a share divides by V(TAV) - V(none), so that it moves with what is answered when nothing is shown, to which this model was never trained. Whether a model *prefers* a modality is asked of cases in which that modality is right, or
-# in which two disagree: notebook 04.
-#
-# **What not to conclude.** Nothing under `mini` is evidence about Qwen2.5-Omni-7B or its kin, whose collapse
-# may be more than their clips', or not: of real clips nobody knows what they show. Tables 3 and 4 fix label
-# counts and pairwise agreement, not which labels conflict together: the surrogates have one of many joint
-# distributions, and the observer's collapse is a fact about that one.
-#
-# Next: [04 · Modality preference](04_modality_preference.ipynb), which modality it follows.
+# Next: [04 · Modality preference](04_modality_preference.ipynb), which modality the model follows.

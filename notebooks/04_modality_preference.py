@@ -67,7 +67,7 @@ predictions = bench.predictions(bench.clips, COALITIONS, traces=True)
 answered, lost = outcomes(bench.clips, predictions)
 traces = bench.traces()
 
-# %% tags=["nbval-check-output"]
+# %% jupyter={"source_hidden": true} tags=["nbval-check-output"]
 print(f"{len(answered):,} answers, {len(lost)} not scored, {len(traces):,} traces")
 
 # %% [markdown]
@@ -209,28 +209,26 @@ published = published[published["item"].str.startswith("claim/gtar_")]
 run.compare(published, mine, 0.01)
 
 # %% [markdown]
-# **What came out under `mini`.** This model has *no preference for text*, though text was all that it saw for
-# more than a third of its steps. Where text disagrees with audio, or with video, and nothing else is shown, the
-# other wins nearly two times in three; audio beats video three times in four. In threes audio still wins over
-# both, and text barely over video. GTAR says the same: audio is followed most, text not more than video. The
-# ideal observer, which has no preference, follows all three alike where there are three; where there are two
-# the model follows text and video less than it does, and audio as much.
+# ## Claims and verdicts
 #
-# **nMAS is not influence.** By its share text leads wherever it is present, with six tenths among three and
-# nine tenths beside video, and video then has a tenth; yet beside text it is video that is followed. Video has
-# the lowest share in every layer of TAV, over the most tokens, and as much attention in all as audio. So a low
-# density of attention on video, which the paper reports too, need not mean that video is disregarded, nor a
-# high one on text that it is preferred.
+# What the paper says, or leaves to ask, beside what this run found. A verdict is the interval's: *open* where it leaves both.
+
+# %%
+run.claims()
+
+# %% [markdown]
+# **What came out, under `mini`.** This model has no preference for text, though it saw nothing else in the
+# first third of its training. In pairs text loses to either other modality, and audio beats video. GTAR
+# agrees; the ideal observer, preferring none, follows all three alike.
 #
-# **What is not reproduced.** The paper's order of GTAR, text before audio before video; that attention and
-# adoption go together: over the nine points the correlation is negative, since text has the density and audio
-# the answers; less each coalition's mean its interval holds zero.
+# *Attention a token is not influence.* Text has most of it wherever it is present; yet beside text it is
+# video that is followed. So a low share of video, which the paper reports too, need not mean that video is
+# disregarded.
 #
-# **What not to conclude.** That a language model's pretraining leaves no preference: in this organism text came
-# first, and that was not enough; notebook 13 compares models with and without. And clip by clip, within points,
-# attention on what is right goes with right answers, weakly; the surrogates confound it, since a modality with
-# the ground truth's class is shown more emphatically, which may draw attention and make the answer right.
-# Whether *moving* attention moves the answer is a question for intervention (notebooks 06 to 08, and knockout
-# in 13), and `render_cue: "null"` is the control.
+# **What not to conclude.** That a language model's pretraining leaves no preference: notebook 13 compares
+# models with and without a head start of text. Clip by clip, attention on what is right does go with right
+# answers, weakly; but a modality that is right is also shown more emphatically here, which may cause both.
+# Only intervention tells: notebooks 06 to 08, and 13.
 #
-# Next: [05 · Person masking](05_person_masking.ipynb), whether video is worth more once only the person is seen.
+# Next: [05 · Person masking](05_person_masking.ipynb), whether video is worth more once only the person is
+# seen.

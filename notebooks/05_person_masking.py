@@ -83,7 +83,7 @@ coverage = found["coverage"].rename("value").reset_index()
 run.record(coverage, "coverage", by=["corpus"])
 found.round({"coverage": 3})
 
-# %% tags=["nbval-check-output"]
+# %% jupyter={"source_hidden": true} tags=["nbval-check-output"]
 print(found[["frames", "unread"]].to_string())
 
 # %%
@@ -236,30 +236,24 @@ signs = signs.assign(
 signs.assign(same=signs["published"] == signs["reproduced"]).round(3)
 
 # %% [markdown]
-# **What came out under `mini`.** The person is found in every frame, nearly always by the face; the region is a
-# little over half of the frame, because the surrogates are portraits. Dropping the tokens outside leaves 71 of
-# 128 in the mean, where audio has 43: the same order of magnitude, as in the paper.
+# ## Claims and verdicts
 #
-# $\Delta V$ of the original video cannot be told from zero here, by any of the three metrics; nor can that of
-# the person only, by pixels or by tokens, and no change against the original either. So the paper's turn from
-# negative to positive is **not reproduced**, and not contradicted by a number of its own: it prints none.
+# What the paper says, or leaves to ask, beside what this run found. A verdict is the interval's: *open* where it leaves both.
+
+# %%
+run.claims()
+
+# %% [markdown]
+# **What came out, under `mini`.** The paper's turn of $\Delta V$ from negative to positive is neither
+# reproduced nor contradicted: before and after masking it cannot be told from zero. Controls say what that
+# zero hides. Video is anything but ignored: another clip's video, or the tokens beside the person, change a
+# third of the answers and more; masking all but the person changes few. What decides is in the person's
+# tokens; but under conflict video's label is often not the ground truth's, so what it mends in one clip it
+# spoils in another. Attention does lie on the face, in every layer.
 #
-# *The controls say what a $\Delta V$ of zero hides.* Video is anything but ignored: another clip's video
-# changes four answers in ten, and the other tokens, those without the person, a third of them; the person's
-# pixels or tokens alone change 4 and 8 in a hundred. What decides is in the person's tokens, and of them video
-# alone is read as well as of all (31% each; other tokens 19%, no better than a guess). But on conflicts video's
-# label is often not the ground truth's: what it mends it spoils elsewhere. Own against another's video shows
-# the gain of *this* video more clearly, in polarity at least: 6 points.
+# **What not to conclude.** That masking does or does not help a real model: this one was trained on this very
+# background, and a blank one is new to it. Nor that there is no effect: a change of a point or two is beyond
+# so few clips.
 #
-# Attention does lie on the person: the face has 1.2 to 1.8 times its share of the picture, in every layer, and
-# the spread over tokens is between two thirds and nineteen twentieths of an even one. Attention *a token* on
-# video rises by half when only the person's tokens are left, since there are fewer of them; the attention on
-# video as a whole does not. Answers are not seen to be better for it.
-#
-# **What not to conclude.** That masking helps or does not help real models: the small model was trained on
-# clips with this very background, whereas a blank background, or missing tokens, are new to it. That there is
-# no effect: a change of a point or two cannot be told from zero by so few clips. And a small person in real
-# video is found only if the face is about a sixteenth of the frame's height; the counts above say how often a
-# clip had to be left as it is.
-#
-# Next: [06 · Router training](06_router_training.ipynb), whether a router can tell a conflict, and whom to trust.
+# Next: [06 · Router training](06_router_training.ipynb), whether a router can tell a conflict, and whom to
+# trust.

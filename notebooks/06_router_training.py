@@ -68,7 +68,7 @@ NAMES = {PUBLISHED: "published router", LINEAR: "linear router", EMBEDDED: "embe
 bench = run.bench
 study = Study(bench, bench.states(bench.clips))
 
-# %% tags=["nbval-check-output"]
+# %% jupyter={"source_hidden": true} tags=["nbval-check-output"]
 print(f"{len(study.states.index):,} prompts with states of {study.layers} layers; l_r is "
       f"{study.base.first_layer}, where 13 is of 28")
 
@@ -211,24 +211,23 @@ ours["model"] = ours["model"].replace("Qwen2.5-Omni-7B", "CHASE router")
 run.compare(paper.items(6), ours, 0.02)
 
 # %% [markdown]
-# **What came out, under `mini`.** In a model that reads late the published router is a poor judge. Its p tells
-# conflicts apart with an area of 0.77 to 0.88, by coalition, and with tau at 0.7 three of four whole prompts
-# that have no conflict set off steering. Its gate puts a right modality first in 63 to 71 of 100 validation
-# prompts that have a right and a wrong one, where one at random does in about half. The linear maps that Eq. 7
-# and 8 print do no better at this and worse at p (0.65 to 0.75). The embedded router, which sees each modality
-# as it enters the decoder, does it in 80 to 86 of 100, with a fifth to a third of the false alarms for whole
-# prompts or fewer. So the states of the first layer tell whom to trust; the published router does not get it
-# out of those above with the published training, whose validation numbers still rise in the last of ten epochs.
-# Whether steering has the preference as printed or as a share changes Table 6 little. On VITA-mini, another
-# architecture trained the same way, the published router finds 92 of 100 conflicts and puts a right modality
-# first in 60 of 100 steered layers on test.
+# ## Claims and verdicts
 #
-# p lies near the diagonal where most prompts are. The small calibration error (ECE) is owed to the many prompts
-# near one.
+# What the paper says, or leaves to ask, beside what this run found. A verdict is the interval's: *open* where it leaves both.
+
+# %%
+run.claims()
+
+# %% [markdown]
+# **What came out, under `mini`.** In a model that reads late, the published router is a poor judge. It finds
+# most conflicts, and with τ at 0.7 takes most whole prompts without one for conflicts, too. It puts a right
+# modality first more often than chance, and less often than published. Linear maps do no better. The
+# *embedded* router, which sees each modality as it enters the decoder, does both far better: so the states
+# say whom to trust, and the published router does not get it out of the layers that it reads.
 #
-# **What not to conclude.** The router learns from a cue that was drawn into the surrogates: a modality that has
-# the ground truth's class speaks more clearly in 85 of 100 clips, another in 15. Notebook 08 renders the same
-# labels without the cue. Whether real speakers offer anything of the kind is what the `paper` profile would
-# show; and how deep a real model's states tell whom to trust is another such question.
+# **What not to conclude.** Routers learn from a cue drawn into the surrogates: a modality with the ground
+# truth's class usually speaks more clearly. Notebook 08 takes the cue away. Whether real speakers offer
+# anything like it, and how deep a real model's states say whom to trust, is what the `paper` profile would
+# show.
 #
 # Next: [07 · Main results](07_main_results.ipynb), what steering by that router repairs.

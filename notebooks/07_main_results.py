@@ -238,7 +238,7 @@ write_choices(chosen, profile, study.fingerprint)  # notebooks 08, 09 and 11 rea
 choices = choices_table(chosen, study.base)
 choices
 
-# %% tags=["nbval-check-output"]
+# %% jupyter={"source_hidden": true} tags=["nbval-check-output"]
 # What was chosen is the same on every machine, since an earlier choice is held to.
 print(chosen_settings(choices).to_string())
 
@@ -403,23 +403,23 @@ tolerance = {i: 0.01 if i.endswith("/mae") else 1.0 for i in published["item"]}
 run.compare(published, ours, tolerance)
 
 # %% [markdown]
-# **What came out, under `mini`.** In this model, which reads its evidence in the upper half, CHASE as printed
-# changes little: cross-fitted, 0.3 points on Conflict [-0.5, 1.2], and all settings of psi-hat and P tie. With
-# the preference as a *share* it moves ten times as many answers, and as many to the wrong side as to the right
-# one; on Align it loses. Validation takes the printed reading. In neither
-# is steering too weak or too late: an *oracle* that steers from the same layer gains 21 points. What lacks is
-# the gate. The published router reads states in the upper layers and says whom to trust rightly in two cases of three, where chance does in half (notebook 06); the *embedded* gate, which sees modalities before they mix, gains 10 points on Conflict
-# [8, 13] from the published layer and number of heads on, and Align is not hurt. Sharpened, and from layer 1 on
-# all heads, it gains 15 on Conflict [11, 18]: six to seven tenths of what an oracle gains.
+# ## Claims and verdicts
 #
-# Align can gain, since it asks for equal polarity and not for equal class: many of its clips are conflicts for
-# p*. Choices marked `edge` would have been others by a slightly other standard error. What of these gains is
-# the clip's own, how much needs the cue that was drawn into the surrogates, and what late fusion would give, is
-# in notebook 08.
+# What the paper says, or leaves to ask, beside what this run found. A verdict is the interval's: *open* where it leaves both.
+
+# %%
+run.claims()
+
+# %% [markdown]
+# **What came out, under `mini`.** CHASE as printed changes few answers. With the preference as a *share* it
+# changes ten times as many, as often to the wrong side as to the right one; validation takes the printed
+# reading. Steering itself is neither too weak nor too late: an *oracle* that steers from the same layer gains
+# far more. What is missing is the gate. The embedded one, which sees modalities before they mix, gains from
+# the published layer and number of heads on, without harm to Align. (Align can gain, since it asks for equal
+# polarity, not for equal class.) What of these gains is the clip's own, what needs the cue, and what late
+# fusion would give, is in notebook 08.
 #
-# **What not to conclude.** Nothing here under `mini` is evidence about Qwen2.5-Omni-7B or VITA-1.5: each small
-# model shares an architecture and this code path with one of them, not weights or data, and its depth was
-# designed in. So was the cue by which a router can tell whom to trust (notebook 08 takes it away). What carries
-# over is the protocol, with the choices named above where the paper leaves them open.
+# **What not to conclude.** Anything about Qwen2.5-Omni-7B or VITA-1.5: each small model shares an
+# architecture with one of them, neither weights nor data.
 #
 # Next: [08 · Steering ablations](08_steering_ablations.ipynb), which parts of it do the work.

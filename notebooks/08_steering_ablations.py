@@ -82,7 +82,7 @@ chosen = read_choices(run.profile, study.fingerprint)
 choices = choices_table(chosen, study.base)
 choices
 
-# %% tags=["nbval-check-output"]
+# %% jupyter={"source_hidden": true} tags=["nbval-check-output"]
 print(chosen_settings(choices).to_string())
 
 # %% [markdown]
@@ -327,35 +327,6 @@ run.record(trust, "trust from labels", by=["knows"])
 with_intervals(trust.assign(top1="top-1"), index="knows", columns="top1")
 
 # %% [markdown]
-# **What came out, under `mini`.** Five things, in a model that reads late.
-#
-# - *The gate is what matters, and it is where the method fails.* On Conflict the published configuration gains
-#   0.3 points with its own router and 4 with an oracle; with the preference as a share 0.5 and 14. The extended
-#   configuration gains 15 with the embedded gate and 23 to 24 with an oracle's. An oracle's p adds nothing to
-#   it, an oracle's g nearly all.
-# - *A share is strong, and needs a good gate.* At published strength it turns nearly a quarter of the answers right or wrong. With a
-#   random, an even or the corpus's own gate it loses four to six points: its bias follows what a head attends
-#   to, right or wrong. The printed softmax bounds the bias, and does as little harm as good; validation takes it.
-# - *A gain that is the clip's own.* Of the 10 points of the embedded gate on Conflict 7 [5, 9] are lost when
-#   the gate is another clip's, of the same corpus and the same single readings; 3 are the stratum's. Align is
-#   not hurt. For the share reading the clip's part is 2 points, with an interval that holds zero, for either
-#   router, and Align loses: the aim of a clip-specific gain without harm is reached by the embedded gate in the
-#   printed softmax, at η = 1 and γ = 6, and not by the share at published values.
-# - *Much of it needs the cue.* Rendered again without the emphasis that tells whom to trust, the embedded
-#   gate's gain falls from 11 to 3 points [-1, 7], the sharpened one's from 18 to 8 [3, 13]. What remains is
-#   routing by corpus, which knows whom to trust well above chance.
-# - *Late fusion is still as good.* By the same gate it gains 18 points on Conflict, where the best steering without labels gains 15, and costs a prompt a modality; by an even gate it gains 5. What the frozen features
-#   hold is not used up.
-#
-# The ablation of Table 2 cannot tell the parts of the published configuration apart, K = 1 and the linear
-# router included: nothing there is clear of zero. *CHASE, tuned* asks for more heads and a lower tau, and gains
-# 2 points, 1.6 of them the clip's own.
-#
-# **What not to conclude.** None of this is about Qwen2.5-Omni-7B: how deep steering must begin, how strong it
-# must be and whether the published values suffice are properties of a model, and this one has eight layers, two
-# million parameters and a depth that was designed.
-
-# %% [markdown]
 # ## Beside the paper
 
 # %%
@@ -364,4 +335,29 @@ tolerance = {i: 0.01 if i.endswith("/mae") else 1.0 for i in paper.items(2)["ite
 run.compare(paper.items(2), ours, tolerance)
 
 # %% [markdown]
+# ## Claims and verdicts
+#
+# What the paper says, or leaves to ask, beside what this run found. A verdict is the interval's: *open* where it leaves both.
+
+# %%
+run.claims()
+
+# %% [markdown]
+# **What came out, under `mini`.**
+#
+# - *The gate is where the method fails.* An oracle's p adds nothing to the router's, an oracle's g nearly
+#   everything.
+# - *A share is strong, and needs a good gate.* With a random, an even or the corpus's gate it loses points:
+#   its bias follows what a head attends to, right or wrong. The printed softmax does little good and little
+#   harm.
+# - *A gain that is the clip's own*, without harm to Align, is reached by the embedded gate under the printed
+#   softmax, not by the share.
+# - *Most of it needs the cue*; what remains without is routing by corpus.
+# - *Late fusion is better still*, by the same gate, at the price of a prompt a modality.
+#
+# Table 2 cannot tell the parts of the published configuration apart.
+#
+# **What not to conclude.** Anything about Qwen2.5-Omni-7B: how deep and strong steering must be is a property
+# of a model.
+#
 # Next: [09 · Case studies](09_case_studies.ipynb), what it does in single clips.

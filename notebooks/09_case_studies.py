@@ -161,7 +161,7 @@ budgets = budget_frame(cases)
 run.record(case_values(budgets), "case", by=["case", "quantity"], of="quantity", relative=ONE_CLIP)
 budgets.round(2)
 
-# %% tags=["nbval-check-output"]
+# %% jupyter={"source_hidden": true} tags=["nbval-check-output"]
 # Which clips the rules name is the same on every machine.
 print("\n".join(f"{rule.title}: {case_name(case)}" for rule, case in zip(RULES, cases, strict=True)))
 
@@ -214,20 +214,23 @@ run.publish(
 )
 
 # %% [markdown]
-# **What came out under `mini`.** The rules find 1 to 6 clips for *CHASE, tuned*, of 187 to 261 conflicts each,
-# and none that it harms; at its published values *CHASE* repairs 2 of 261. In every case the answer moves to
-# the class next to it, and the budget by a few hundredths: towards audio in the three cards that have it, which
-# has the ground truth's class in each, away from video, whose label has not. So the change is in the right
-# direction, and small; what the published cases show is larger, since their unsteered answers are of the
-# opposite polarity. The card without audio hardly moves at all.
+# ## Claims and verdicts
 #
-# On the frames of the first case steering takes attention from video, since audio is to be trusted. Figure 13
-# shows which of its tokens the intra-modality bias would lift.
+# What the paper says, or leaves to ask, beside what this run found. A verdict is the interval's: *open* where it leaves both.
+
+# %%
+run.claims()
+
+# %% [markdown]
+# **What came out, under `mini`.** The rules find a handful of clips that tuned CHASE repairs, and none that
+# it harms. In every case the answer moves to the class next to it, and attention by a few hundredths, towards
+# the modality that is right. The published cases move further, since their unsteered answers are of the
+# opposite polarity.
 #
-# **What not to conclude.** Five rules' clips are an illustration, not evidence; gains with intervals are in
-# notebook 07. A budget that moves beside an answer that turns is no explanation of it: what acts is attention
-# in single heads, of which the budget is a mean, and of density, not of mass. And nothing here is about
-# Qwen2.5-Omni-7B, nor about the clips of the paper's Tables 7 and 8.
+# **What not to conclude.** A handful of clips is an illustration, not evidence; gains with intervals are in
+# notebook 07. Nor does a budget that moves beside an answer that turns explain it: what acts is attention in
+# single heads, of which the budget is a mean. And nothing here is about Qwen2.5-Omni-7B, nor about the clips
+# of the paper's Tables 7 and 8.
 #
-# Next: [10 · Paper audit](10_paper_audit.ipynb), what the published tables say by themselves;
-# [11 · Steering explorer](11_steering_explorer.ipynb), cases by hand, with sliders.
+# Next: [10 · Paper audit](10_paper_audit.ipynb), what the published tables say by themselves; [11 · Steering
+# explorer](11_steering_explorer.ipynb), cases by hand, with sliders.

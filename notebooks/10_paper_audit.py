@@ -65,7 +65,7 @@ checks = consistency()
 failed = checks[~checks["holds"]]
 checks.groupby("reference")["holds"].agg(["size", "sum"]).set_axis(["checks", "hold"], axis=1)
 
-# %% tags=["nbval-check-output"]
+# %% jupyter={"source_hidden": true} tags=["nbval-check-output"]
 print(f"{int(checks['holds'].sum())} of {len(checks)} checks hold")
 print(failed[["check", "reference", "detail"]].to_string(index=False))
 
@@ -92,7 +92,7 @@ run.publish(
     "this companion's surrogates",
 )
 
-# %% tags=["nbval-check-output"]
+# %% jupyter={"source_hidden": true} tags=["nbval-check-output"]
 print("all ends reached by whole clips:", ranges["exact"].all())
 for corpus in Corpus:
     counts = joint.witness(joint.published_targets(corpus))
@@ -131,7 +131,7 @@ certificate, equations = joint.opposite_certificate()
 proof = certificate.frame(equations)
 proof.set_index("number")
 
-# %% tags=["nbval-check-output"]
+# %% jupyter={"source_hidden": true} tags=["nbval-check-output"]
 bound, wanted = certificate.bound, readings["wanted"].iloc[0]
 print(f"all clips together get {proof['product'].sum()}: at most {proof['product'].sum()} / {proof.attrs['scale']} = {bound} clips oppose; {wanted} are wanted")
 for row in readings.itertuples():
@@ -146,7 +146,7 @@ print("readings that fit:", *readings.loc[readings["holds"], "reading"], sep="\n
 repairs = joint.least_repairs().set_index("changed")
 repairs
 
-# %% tags=["nbval-check-output"]
+# %% jupyter={"source_hidden": true} tags=["nbval-check-output"]
 off = repairs.at["quotas", "least"]
 neutral = ranges.query("corpus == 'ch_sims_v2' and constraints == 'tables and quotas' and kind == 'neutral only'").iloc[0]
 print(f"quotas off by {off} clips would do; if they are exact, {neutral['low']} to {neutral['high']} conflicts rest on a neutral label alone")
@@ -179,7 +179,7 @@ run.publish(
 # %%
 residuals.pivot(index=["model", "method"], columns="metric", values="residual").round(4)
 
-# %% tags=["nbval-check-output"]
+# %% jupyter={"source_hidden": true} tags=["nbval-check-output"]
 fits = residuals.groupby("metric")["holds"].all()
 for metric, holds in fits.items():
     worst = residuals.query("metric == @metric")["residual"].abs().max()
@@ -237,7 +237,7 @@ run.publish(
     "in which every row of Align finds a size",
 )
 
-# %% tags=["nbval-check-output"]
+# %% jupyter={"source_hidden": true} tags=["nbval-check-output"]
 aligned = sizes.query("number == 1 and subset == 'align'")["acc"]
 most = 5000
 common = set.intersection(
@@ -299,7 +299,7 @@ run.publish(
     "published value, the bands are Landis and Koch's",
 )
 
-# %% tags=["nbval-check-output"]
+# %% jupyter={"source_hidden": true} tags=["nbval-check-output"]
 statements = kappa.kappa_statements()
 for row in statements.itertuples():
     findings.append(("4", row.whose, f"{row.statement}{f' (mapping of {row.mapping})' if row.mapping else ''}", row.holds, row.detail))
@@ -333,7 +333,7 @@ kappa.least_kappas().round(3).set_index(["mapping", "published_is", "modality"])
 quoted = gains.claim_checks()
 quoted.dropna(subset="holds")[["what", "quoted", "recomputed", "model", "section"]].set_index("what")
 
-# %% tags=["nbval-check-output"]
+# %% jupyter={"source_hidden": true} tags=["nbval-check-output"]
 tabled = quoted.dropna(subset="holds")
 detail = f"{int(tabled['holds'].sum())} of {len(tabled)}; {len(quoted) - len(tabled)} are in no table"
 findings.append(("5", "paper", "every quoted number that has table cells equals them", bool(tabled["holds"].all()), detail))
@@ -372,7 +372,7 @@ run.publish(
     "Joint success of Table 6 beside recall times top-1; rounding explains a difference of 0.0001",
 )
 
-# %% tags=["nbval-check-output"]
+# %% jupyter={"source_hidden": true} tags=["nbval-check-output"]
 print(product[["split", "recall", "top1", "joint", "product", "difference", "bound", "implied_top1"]].round(4).to_string(index=False))
 for row in gains.routing_sizes().itertuples():
     findings.append(("6", "reading", f"recall and joint success of {row.split} are shares of its full-modality conflicts", row.holds, row.detail))
@@ -425,7 +425,7 @@ run.publish(
     "ones. Marks: the labels of this companion's surrogates",
 )
 
-# %% tags=["nbval-check-output"]
+# %% jupyter={"source_hidden": true} tags=["nbval-check-output"]
 falls = collapse.falls(parts)
 names = {"published": "the published fall of V's share", "none": "no fall", "rise": "a rise as large"}
 for row in falls.query("corpus == 'both' and constraints == 'mix'").itertuples():
@@ -467,7 +467,7 @@ run.publish(
     "behind them",
 )
 
-# %% tags=["nbval-check-output"]
+# %% jupyter={"source_hidden": true} tags=["nbval-check-output"]
 said = preference.preference_statements()
 for row in said.itertuples():
     number = row.reference if row.reference.startswith("Table") else ""
@@ -533,7 +533,7 @@ run.publish(
     "Hollow marks count a clip once",
 )
 
-# %% tags=["nbval-check-output"]
+# %% jupyter={"source_hidden": true} tags=["nbval-check-output"]
 shown = bounds[bounds["kind"] != "systems"]
 print(shown[["comparison", "subset", "counted", "n", "difference", "critical", "verdict"]].round(2).to_string(index=False))
 for kind, rows in shown.groupby("kind"):
@@ -575,28 +575,31 @@ names = {
 table = pd.DataFrame(findings, columns=["audit", "whose", "statement", "says", "detail"])
 says = table["says"].map(lambda holds: "open" if pd.isna(holds) else "fits" if holds else "does not fit")
 table = table.assign(audit=table["audit"].map(names), says=says).sort_values("audit", kind="stable")
-table.set_index("audit")
+run.publish(
+    table, "audit_findings", "All findings",
+    "Statements of the paper, and readings of it, that its own tables can test",
+    note="Printed tables alone: nothing was asked of a model.", of=table,
+)
+counts = pd.crosstab(table["whose"], table["says"], margins=True, margins_name="all").stack().rename("value")
+run.record(counts.reset_index(), "findings", by=["whose", "says"], clips=False, relative=0.0)
+table[["audit", "whose", "statement", "says"]].set_index("audit")
 
-# %% tags=["nbval-check-output"]
+# %% jupyter={"source_hidden": true} tags=["nbval-check-output"]
 own = table[table["whose"] == "paper"]
 print(f"of {len(own)} statements of the paper: {own['says'].value_counts().to_dict()}")
 print(own.loc[own["says"] == "does not fit", ["audit", "statement"]].to_string(index=False))
 
 # %% [markdown]
-# **What came out.** The table above. In short: all direct checks of printed numbers hold but one, a sum of three
-# shares. Labels for Tables 3 and 4 exist, and leave wide open how labels go together; some conflicts rest on a neutral
-# label, unless the quotas are approximate. Align looks as if each
-# system had been scored on a slightly different number of clips. The kappa
-# is attainable, though not in every modality under CMU-MOSI's mapping. The quoted gains are what the tables
-# say; those on Overall and Missing exceed sampling error most safely, those on Conflict unless answers change
-# very often, those on Align do not. Three rates of Table 6 cannot all count one sample once. The fall of video's
-# PSMV share is neither forced nor excluded by labels alone. And Eq. 6's softmax is nearly uniform on real inputs.
+# **What came out.** Nearly all direct checks of printed numbers hold. Labels for Tables 3 and 4 exist, and
+# leave open how they go together. The kappa is attainable, though not in every modality under CMU-MOSI's
+# mapping. The quoted gains are what the tables say; those on Overall and Missing exceed sampling error most
+# safely, those on Conflict unless very many answers change, those on Align do not. Three rates of Table 6
+# cannot all count one sample once. The fall of video's PSMV share is neither forced nor excluded by labels
+# alone, and Eq. 6's softmax is nearly uniform on real inputs.
 #
-# **What not to conclude.** A number that does not fit is not a number that is wrong: unprinted choices (which answers
-# were scored, which units were averaged, which mapping was used) may explain each of these; which one does, only the authors
-# know. A statement that fits is not thereby true of models or people. Sizes found by granularity are the nearest
-# that fit, not the only ones. Nothing here says anything about this companion's model; its surrogates' labels
-# stand beside the ranges of sections 1 and 7 for comparison only.
+# **What not to conclude.** A number that does not fit need not be wrong: unprinted choices may explain it,
+# and only the authors know which. A statement that fits is not thereby true of models or people. Nothing here
+# says anything about this companion's models.
 #
-# Next: [11 · Steering explorer](11_steering_explorer.ipynb), the method by hand; [12 · Annotation](12_annotation.ipynb), how
-# the unimodal labels of CMU-MOSI are made.
+# Next: [11 · Steering explorer](11_steering_explorer.ipynb), the method by hand; [12 ·
+# Annotation](12_annotation.ipynb), how the unimodal labels of CMU-MOSI are made.

@@ -96,7 +96,7 @@ run.publish(
 # %%
 print(numbers(shown, digits=2))
 
-# %% tags=["nbval-check-output"]
+# %% jupyter={"source_hidden": true} tags=["nbval-check-output"]
 print(shown.title)
 
 # %%

@@ -98,7 +98,7 @@ annotate(demo, few, root, "A1")
 # And in words, what a second annotator is asked, one after another. Within a pass the order of the clips
 # is each annotator's own, since neighbours are often cut from one video.
 
-# %% tags=["nbval-check-output"]
+# %% jupyter={"source_hidden": true} tags=["nbval-check-output"]
 while task := demo.task("A2"):
     print(f"{task.phase:<11} {NAMES[task.modality]:<5} seq {task.seq}  ({task.done + 1} of {task.total})")
     demo.record([Answer("A2", task.modality, task.seq, 0, task.phase)])
@@ -127,7 +127,7 @@ who = "simulated annotators: no people" if simulated else f"{len(whole.annotator
 run.data_note = " ".join(filter(None, [f"Votes of {who}." if simulated else "", data_note]))
 run.made_of = votes
 
-# %% tags=["nbval-check-output"]
+# %% jupyter={"source_hidden": true} tags=["nbval-check-output"]
 progress = whole.progress().pivot(index="annotator", columns="modality", values="done")
 print(f"{len(votes):,} votes on {len(whole.items):,} clips ({who})\n")
 print(progress[list(NAMES)].to_string())
@@ -160,7 +160,7 @@ kappas = agreement.fleiss(votes)
 by_video = agreement.fleiss(votes, by_video=True)
 kappas.assign(low_by_video=by_video["low"], high_by_video=by_video["high"]).round(3)
 
-# %% tags=["nbval-check-output"]
+# %% jupyter={"source_hidden": true} tags=["nbval-check-output"]
 for row in kappas.itertuples():
     print(f"{row.modality:<4}  {row.kappa:.2f} [{row.low:.2f}, {row.high:.2f}]  {band(row.kappa)}  {row.items} items")
 
@@ -180,7 +180,7 @@ run.publish(
     "allow (grey), and the published value (line)", published=published,
 )
 
-# %% tags=["nbval-check-output"]
+# %% jupyter={"source_hidden": true} tags=["nbval-check-output"]
 print("at most, by CMU-MOSI's mapping:", ", ".join(f"{r.modality} {r.high:.2f}" for r in ranges.itertuples()))
 
 # %% [markdown]
@@ -193,7 +193,7 @@ print("at most, by CMU-MOSI's mapping:", ", ".join(f"{r.modality} {r.high:.2f}" 
 disputed = agreement.disagreements(votes)
 disputed.head(8).round(2)
 
-# %% tags=["nbval-check-output"]
+# %% jupyter={"source_hidden": true} tags=["nbval-check-output"]
 split = disputed.groupby("modality")["split"].agg(["sum", "size"]).loc[list(NAMES)]
 for modality, row in split.iterrows():
     print(f"{NAMES[modality]:<5}  {row['sum']:3d} of {row['size']:,} items are split")
@@ -231,19 +231,19 @@ against.unstack("label", fill_value=0)
 # modality are refused by name. It is exported again here, to set it beside the one in use; and the classes
 # of its means are counted beside Table 3.
 
-# %% tags=["nbval-check-output"]
+# %% jupyter={"source_hidden": true} tags=["nbval-check-output"]
 again = export_annotations(votes, scratch / "annotations.csv", whole.items["sample_id"])
 same = annotations and again.path.read_bytes() == located(annotations).read_bytes()
 print(f"{again.clips:,} clips exported, {'the same file as' if same else 'another file than'} notebook 01 reads")
 
-# %% tags=["nbval-check-output"]
+# %% jupyter={"source_hidden": true} tags=["nbval-check-output"]
 labels = agreement.mean_labels(votes).reset_index().assign(corpus=corpus.value)
 read = clips.set_index("sample_id")[["label_t", "label_a", "label_v"]]
 used = read.index.intersection(labels["sample_id"])
 equal = read.loc[used].equals(labels.set_index("sample_id").loc[used, list(read)])
 print(f"{len(used):,} of {len(read):,} clips of the manifest have votes; their labels are {'' if equal else 'not '}the same")
 
-# %% tags=["nbval-check-output"]
+# %% jupyter={"source_hidden": true} tags=["nbval-check-output"]
 counts = tables.label_counts(clips).query("source != 'gt'")
 counts = counts.assign(item=paper.item_names(3, counts), reproduced=counts["count"])
 cells = paper.items(3)
@@ -282,14 +282,15 @@ apart = items["item"] if corpus != Corpus.CMU_MOSI else ["claim/kappa"]
 run.compare(items, reproduced, 0, not_comparable=dict.fromkeys(apart, reason))
 
 # %% [markdown]
-# **What came out, under `mini`.** The simulated votes pass through the store, the statistics and the export, and come
-# out as Table 3's classes, every count. One kappa over all items is about the published one, as chosen; by modality it
-# is highest for text and lowest for audio. The ceilings that Table 3 sets stand in the same order: audio has most
-# weak labels, which need votes that differ.
+# **What came out, under `mini`.** The simulated votes pass through the store, the statistics and the export,
+# and come out as Table 3's classes, every count. One kappa over all items is about the published one, as
+# chosen; by modality it is highest for text and lowest for audio. The ceilings that Table 3 sets stand in the
+# same order: audio has most weak labels, which need votes that differ.
 #
-# **What not to conclude.** Simulated annotators are no people. Their kappa says nothing about how well people agree on
-# text, sound or faces, nor whether the published 0.54 is good or poor; only that such votes exist and that this code
-# counts them rightly. Of real annotators, kappa says that they agree, not that they are right; and the mean
-# of five votes measures how *many* see a feeling, which is not how strong it is, though its classes are named after strength.
+# **What not to conclude.** Simulated annotators are no people. Their kappa says nothing about how well people
+# agree, nor whether the published one is good or poor; only that such votes exist and that this code counts
+# them rightly. Of real annotators kappa says that they agree, not that they are right. And a mean of five
+# votes measures how *many* see a feeling, not how strong it is, though its classes are named after strength.
 #
-# Next: [13 · The causal organism](13_causal_organism.ipynb), the paper's story where its causes can be switched.
+# Next: [13 · The causal organism](13_causal_organism.ipynb), the paper's story where its causes can be
+# switched.

@@ -97,7 +97,7 @@ FOUR = [arm for arm in ARMS if arm not in DOSES]
 measured = family[family["arm"] != OBSERVER].groupby("arm")["seed"].nunique()
 measured.reindex(list(ARMS), fill_value=0).rename("seeds measured").to_frame()
 
-# %% tags=["nbval-check-output"]
+# %% jupyter={"source_hidden": true} tags=["nbval-check-output"]
 print(f"{len(asked)} predictions; {len(ARMS)} arms, of which {len(FOUR)} with up to {len(SEEDS)} seeds")
 
 # %% [markdown]
@@ -266,6 +266,8 @@ for bench in run.organisms():
 # %%
 cut, gain, mediated = (pd.concat(found[name], ignore_index=True) for name in found)
 run.record(cut.assign(first_layer=cut["first_layer"].fillna(0)), "knockouts", by=["arm", "cut", "first_layer", "quantity"])
+late = cut[(cut["cut"] == "decision, TAV") & (cut["first_layer"] == SteeringConfig.at_published_depth(layers).first_layer)]
+run.record(late, "knockout from l_r", by=["arm", "quantity"])
 run.record(gain, "gains", by=["arm", "setting", "gate"])
 run.record(mediated, "mediation", by=["arm", "answer", "restored", "quantity"])
 lost = cut.groupby("arm")["lost"].max()
@@ -337,34 +339,26 @@ counts = judged.groupby("verdict").size()
 print(", ".join(f"{counts.get(name, 0)} {name}" for name in ("holds", "fails", "open")) + f", of {len(judged)}")
 
 # %% [markdown]
-# **What came out so far, under `mini`.** Of the arms two are measured, one seed each, so most verdicts are
-# open. On 1,000 conflicts each, and on whole clips alike:
+# ## Claims and verdicts
 #
-# - *Depth matters as the paper needs it, and is not enough.* In the late arm two answers in three hang on what
-#   the decision query reads of the modalities from the published $l_r$ on; in the early one three in ten, and
-#   as many on what the instruction's tokens read. CHASE as published, with an oracle's gate, gains 4 points [3,
-#   6] in the late arm and none in the early one; with the preference as a share 15 and 3. A random gate gains
-#   nothing. Stronger steering of all heads in all layers gains 17 and 8: whatever the depth, the printed
-#   softmax leaves most of what an oracle could gain.
-# - *Text first leaves no stable preference for text*, though text was all that they saw at first. Where all
-#   three are shown, text loses to audio in both arms and is level with video. In pairs the early arm sides with
-#   text against video, in 63 of 100, the late one against it, in 66.
-# - *Redundancy hurts by distraction, not by dilution.* More moments of the video's own change little, and let
-#   video be followed *more*. Tokens of another's room take the gain of video from +5 to -6 in the early arm,
-#   and from -2 to -8 in the late one. Here the paper's cause acts: in models that had never seen so many
-#   tokens.
-# - *No collapse beyond the ideal observer's*, by PSMV, in either arm.
-# - *nMAS is not influence.* Video has its lowest share in both and is followed as much as any.
-# - *Attention mass carries the effect.* The mass that steering gives to video, given alone to the unsteered
-#   model, brings three quarters of the answers that steering changes; that of text or audio two in five.
+# What the paper says, or leaves to ask, beside what this run found. A verdict is the interval's: *open* where it leaves both.
+
+# %%
+run.claims()
+
+# %% [markdown]
+# **What came out so far, under `mini`.** Arms that are not measured leave verdicts open.
 #
-# **What not to conclude.** *Depth was designed in.* Late arms read late because their training made them. That
-# steering from mid-depth on moves more in them would show that late reading is a *sufficient* cause of its
-# working; it is no proof that Qwen2.5-Omni reads late. That is an empirical question, and the knockout above asks
-# it: the `paper` and `omni` profiles run the very same cells on a real backbone. *Text first is not language
-# pretraining.* It is some hundreds of steps on short remarks; what it leaves behind bounds nothing from above or
-# below. *Redundancy is dosed at test time* in all arms but two. A model that never saw so many tokens may fail at
-# them for that reason alone. *Few seeds.* Intervals are over clips; seeds are shown one by one, and differ. *An
-# oracle gate is no method.* It says what steering could do with perfect routing, and routing is what notebooks 06
-# to 08 are about. And *conflicts are drawn from labels*: a model that was taught agreeing clips alone was never
-# told whom to trust in them, as the ideal observer beside it was not.
+# - *Depth matters, and is not enough.* The late arm hangs on what is read from the published $l_r$ on, the
+#   early one less; even an oracle's gate gains little as published, far more as a share or with all heads
+#   from layer 1 on.
+# - *Text first leaves no stable preference for text.*
+# - *Redundancy hurts by distraction.* Repeated moments change little; another room's tokens turn video's gain
+#   into a loss.
+# - *No collapse beyond the ideal observer's*, in either arm.
+# - *Attention mass carries the effect*: video's, given alone, brings most of the steered answers.
+#
+# **What not to conclude.** Depth was designed in: that late reading suffices for steering is no proof that
+# Qwen2.5-Omni reads late; the `paper` and `omni` profiles ask it by the knockout above. Some hundreds of
+# steps with text are no language pretraining, and tokens never seen in training may hurt for that reason
+# alone. An oracle's gate is no method.

@@ -35,12 +35,10 @@ def check(options: argparse.Namespace) -> Outcome:
 
 def run(options: argparse.Namespace) -> Outcome:
     """Run the notebooks; what they found beside the published values."""
-    from emomm_study.report.comparison import format_comparison
     from emomm_study.run.pairing import PairError
     from emomm_study.run.pipeline import run_asked
 
     with refusing(PipelineError, PairError):
-        table = run_asked(options)
-    text = format_comparison(table) if len(table) else "No notebook wrote a comparison."
+        table, closing = run_asked(options)
     found = {"profile": options.profile, "comparison": table.to_dict("records")}
-    return Outcome(found, f"\n{text}")
+    return Outcome(found, f"\n{closing}")

@@ -40,24 +40,3 @@ def read_comparisons(paths: Sequence[Path]) -> pd.DataFrame:
         return pd.DataFrame(columns=list(COMPARISON))
     table = pd.concat(frames, ignore_index=True)[list(COMPARISON)]
     return table.assign(within=table["within"].astype("boolean"), note=table["note"].fillna(""))
-
-
-def format_comparison(table: pd.DataFrame) -> str:
-    """Aligned plain text: item, published, reproduced with its interval, within tolerance."""
-
-    def number(value: float) -> str:
-        return "-" if pd.isna(value) else f"{value:.6g}"
-
-    rows = [("item", "published", "reproduced", "within tolerance")]
-    for row in table.itertuples():
-        interval = "" if pd.isna(row.low) else f" [{number(row.low)}, {number(row.high)}]"
-        verdict = "-" if pd.isna(row.within) else "yes" if row.within else "NO"
-        verdict += f" ({row.note})" if row.note else ""
-        rows.append((row.item, number(row.published), number(row.reproduced) + interval, verdict))
-    widths = [max(len(row[i]) for row in rows) for i in range(3)]
-    lines = [
-        f"{a:<{widths[0]}}  {b:>{widths[1]}}  {c:<{widths[2]}}  {d}".rstrip() for a, b, c, d in rows
-    ]
-    inside, known = int(table["within"].sum()), int(table["within"].notna().sum())
-    closing = f"{len(table)} compared: {inside} within tolerance, {known - inside} not"
-    return "\n".join([*lines, "", f"{closing}, {len(table) - known} not comparable"])

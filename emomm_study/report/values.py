@@ -19,6 +19,7 @@ import pandas as pd
 
 from emomm_study.paths import CHOICES, ROOT, RUNS, whole
 from emomm_study.report import manifest
+from emomm_study.report.comparison import comparison_path
 from emomm_study.report.formats import DEFAULT, FORMATS, figure_formats
 
 COMMITTED = ROOT / "notebooks" / "values"
@@ -259,7 +260,7 @@ def compare_notebooks(kept: Path, new: Path, notebooks: Iterable[str]) -> Compar
 def commit_notebook(
     profile: str, notebook: str, *, runs: Path = RUNS, root: Path = COMMITTED
 ) -> None:
-    """Put a notebook's values, and the digests of its figures, where they are committed.
+    """Put a notebook's values, what it compared, and digests of its figures, where they are committed.
 
     With those of the notebook that chooses go its choices, which later runs hold to.
     """
@@ -267,6 +268,11 @@ def commit_notebook(
     new = recorded(profile, runs) / f"{notebook}.csv"
     if new.is_file():
         write_values(read_values(new), kept / new.name)
+    if (compared := comparison_path(profile, notebook[:2], runs)).is_file():
+        place = comparison_path(profile, notebook[:2], root)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with whole(place) as partial:
+            shutil.copyfile(compared, partial)
     if notebook == CHOOSES and (chosen := runs / profile / CHOICES).is_file():
         with whole(kept / CHOICES) as partial:
             shutil.copyfile(chosen, partial)

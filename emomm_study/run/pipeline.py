@@ -41,13 +41,11 @@ from emomm_study.paths import (
     PlaceError,
     cache_root,
     plain,
+    whole,
     writable,
 )
-from emomm_study.report.comparison import (
-    comparison_path,
-    format_comparison,
-    read_comparisons,
-)
+from emomm_study.report import results
+from emomm_study.report.comparison import comparison_path, read_comparisons
 from emomm_study.report.formats import DEFAULT, VARIABLE, figure_formats
 from emomm_study.report.values import (
     commit_notebook,
@@ -507,8 +505,26 @@ def _profile(options: argparse.Namespace) -> dict[str, object]:
     return profile
 
 
-def run_asked(options: argparse.Namespace) -> pd.DataFrame:
-    """:func:`run` what a command line asks for (``run.options``).
+def _closing(profile: str, sources: Sequence[Path], *, refresh: bool, runs: Path = RUNS) -> str:
+    """A screen about what was found, and the page with all of it, which is written."""
+    everything = results.Found.of_run(profile, runs)
+    page = runs / profile / results.PAGE.name
+    with whole(page) as partial:
+        partial.write_text(results.page([everything], notebooks=""), encoding="utf-8")
+    lines = [results.short(everything.only(source.stem[:2] for source in sources))]
+    lines.append(f"All of it, number beside number: {_shown(page)}")
+    if refresh and committed(profile).is_dir():
+        try:
+            changed = results.rewrite()
+        except results.Outdated as error:
+            lines.append(str(error))
+        else:
+            lines += [f"Rewritten: {path.name}" for path in changed]
+    return "\n".join(lines)
+
+
+def run_asked(options: argparse.Namespace) -> tuple[pd.DataFrame, str]:
+    """:func:`run` what a command line asks for (``run.options``); the table, and how to close.
 
     Raises ``PipelineError`` and ``PairError``, the former also where a disk is full.
     """
@@ -518,7 +534,8 @@ def run_asked(options: argparse.Namespace) -> pd.DataFrame:
     profile = _profile(options)
     sources = select(find_notebooks(), options.start, options.only)
     try:
-        return run(sources, profile, refresh=options.refresh)
+        table = run(sources, profile, refresh=options.refresh)
+        return table, _closing(str(profile["profile"]), sources, refresh=options.refresh)
     except OSError as error:
         if not (full := full_disk(str(error))):
             raise
@@ -534,14 +551,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if options.check:
             return _check(_profile(options), measure=options.measure)
-        table = run_asked(options)
+        _, closing = run_asked(options)
     except (PipelineError, PairError) as error:
         print(f"{error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nInterrupted. What had finished is kept; run again to go on.", file=sys.stderr)
         return 130
-    print(f"\n{format_comparison(table)}" if len(table) else "No notebook wrote a comparison.")
+    print(f"\n{closing}")
     return 0
 
 

@@ -142,7 +142,7 @@ def outputs(notebook: Path) -> str:
 
 def test_all_thirteen_notebooks_run_and_the_closing_table_is_written(made):
     assert [path.name[:2] for path in made.notebooks] == [f"{i:02d}" for i in range(1, 14)]
-    assert f"{len(made.compared)} compared: " in made.said
+    assert f"{len(made.compared)} numbers compared: " in made.said
     found = made.compared["reproduced"]
     assert found.notna().sum() > 150
     assert found["claim/quota_ch_sims_conflict"] == 1000 and found["claim/clips_per_corpus"] == 2000

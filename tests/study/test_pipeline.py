@@ -19,12 +19,7 @@ import pytest
 
 from emomm_study.paper import COMPARISON
 from emomm_study.paths import ROOT
-from emomm_study.report.comparison import (
-    comparison_path,
-    format_comparison,
-    read_comparisons,
-    save_comparison,
-)
+from emomm_study.report.comparison import comparison_path, save_comparison
 from emomm_study.run import pipeline, profiles
 from emomm_study.run.pairing import PairError, declared_parameters, pair_differences, read_source
 from emomm_study.run.report import read_report
@@ -103,6 +98,8 @@ def runs(tmp_path, monkeypatch):
     monkeypatch.setattr(pipeline, "OUTPUTS", ROOT)
     for name in ("FIGURES", "COMMITTED_FIGURES"):
         monkeypatch.setattr(pipeline, name, tmp_path / "figures")
+    commit = partial(pipeline.commit_notebook, root=tmp_path / "values")
+    monkeypatch.setattr(pipeline, "commit_notebook", commit)
     return tmp_path / "runs"
 
 
@@ -357,6 +354,7 @@ def test_clips_of_the_command_line_go_before_the_profiles(monkeypatch):
         pipeline, "run", lambda s, profile, **_: given.append(profile["clips"]) or []
     )
     monkeypatch.setattr(pipeline, "load_profile", lambda name: {"profile": name, "clips": 7})
+    monkeypatch.setattr(pipeline, "_closing", lambda *_, **__: "")
     assert pipeline.main(["--clips", "40"]) == 0 and pipeline.main([]) == 0
     assert given == [40, 7]
 
@@ -379,22 +377,24 @@ def test_every_profile_sets_the_same_parameters(name):
     assert list(profiles.load_profile(name)) == list(profiles.load_profile("mini"))
 
 
-def test_the_closing_table_counts_every_verdict(tmp_path):
+def test_a_run_ends_with_a_screen_and_writes_the_page_with_every_number(tmp_path):
     rows = [
-        ("a", 1.0, 1.0, 0.9, 1.1, 0.0, True, "mini", ""),
-        ("bb", 0.5, 0.75, None, None, 0.1, False, "mini", ""),
-        ("c", 2.0, None, None, None, None, None, "mini", "not reproduced"),
+        ("table1/a", 1.0, 1.0, 0.9, 1.1, 0.0, True, "mini", ""),
+        ("table1/bb", 0.5, 0.75, None, None, 0.1, False, "mini", ""),
+        ("table2/c", 2.0, -0.25, -0.5, 0.0, None, None, "mini", "not comparable: another"),
     ]
-    pd.DataFrame(rows, columns=list(COMPARISON)).to_csv(tmp_path / "01.csv", index=False)
-    text = format_comparison(read_comparisons([tmp_path / "01.csv"]))
-    assert text.splitlines() == [
-        "item  published  reproduced    within tolerance",
-        "a             1  1 [0.9, 1.1]  yes",
-        "bb          0.5  0.75          NO",
-        "c             2  -             - (not reproduced)",
-        "",
-        "3 compared: 1 within tolerance, 1 not, 1 not comparable",
+    path = comparison_path("mini", "01", tmp_path)
+    path.parent.mkdir(parents=True)
+    pd.DataFrame(rows, columns=list(COMPARISON)).to_csv(path, index=False)
+    said = pipeline._closing("mini", [], refresh=False, runs=tmp_path).splitlines()
+    assert said == [
+        "Table 1: 1 of 2 numbers as published; not: table1/bb",
+        "3 numbers compared: 1 as published, 1 not, 1 not comparable",
+        f"All of it, number beside number: {tmp_path / 'mini' / 'RESULTS.md'}",
     ]
+    page = (tmp_path / "mini" / "RESULTS.md").read_text(encoding="utf-8")
+    minus = "\N{MINUS SIGN}"
+    assert f"| table2/c | 2 | {minus}0.25 [{minus}0.5, 0] | not comparable: another |" in page
 
 
 def test_a_comparison_with_other_columns_is_refused(tmp_path):
