@@ -64,6 +64,7 @@ from emomm_study.mini.surrogate.speaker import Film
 from emomm_study.notebook import open_run
 from emomm_study.paths import located, run_dir
 from emomm_study.report.clips import contact_sheet, face_statistics
+from emomm_study.report.figures.construction import figure5
 from emomm_study.report.figures.statistics import figure2
 
 run = open_run("01_benchmark_construction", globals())
@@ -154,7 +155,11 @@ report.groupby(["corpus", "problem"]).size() if len(report) else "No row was exc
 manifest = build_manifest(tables, BenchmarkSettings(seed=seed))
 write_manifest(manifest, run_dir(run.profile) / "manifest.parquet")
 (run_dir(run.profile) / "datasheet.md").write_text(datasheet(manifest, data_note), encoding="utf-8")
-manifest.groupby(["corpus", "stratum"]).size().unstack()
+votes = len(filled.votes()) if annotator_noise is not None and Corpus.CMU_MOSI in roots else None
+run.publish(
+    figure5(loaded, manifest, votes), "figure5_construction", "Figure 5",
+    "From the corpora's folders to EmoMM's subsets, with the number of clips in each step",
+)
 
 # %% [markdown]
 # How near the split came to its ratio. `strata_distance` is the total-variation distance between a

@@ -16,8 +16,8 @@
 # 33.3% to 20.8%: a *video contribution collapse* (VCC).
 #
 # **What to look at.** First the drops of each modality alone. Then the shares, and beside them the
-# hollow marks: what an *ideal observer* makes of the same clips, and readers that have no preference
-# at all. How much of a collapse is the model's, and how much would any reader of these clips show?
+# hollow marks: what an *ideal observer* makes of the same clips, and other *reference strategies*,
+# which prefer no modality. How much of a collapse is the model's, and how much would anyone show on these clips?
 #
 # Every clip that is on disk (under `mini` 1,000 of each corpus's 2,000, notebook 01) is asked under all
 # eight coalitions of text, audio and video, also under none. Files are decoded once, encoders run once,
@@ -56,7 +56,7 @@ from emomm_study.evaluate.results import baselines, outcomes
 from emomm_study.mini.ideal import IDEAL, ideal_outcomes
 from emomm_study.notebook import open_run
 from emomm_study.report.figures.collapse import figure3
-from emomm_study.report.tables import with_intervals
+from emomm_study.report.tables import collapsed, with_intervals
 
 run = open_run("03_vcc_analysis", globals())
 
@@ -92,10 +92,10 @@ run.record(drops, "drops", by=["coalition"])
 (100 * drops.set_index("coalition").loc[["T", "A", "V"], ["value", "low", "high"]]).round(1)
 
 # %% [markdown]
-# The paper's drops are T 10.4, A 9.8, V 16.0 points. Read them with the labels in mind: a faithful reader of
-# one modality is wrong wherever that modality's class differs from the ground truth, which on Conflict is
-# often (on Align only the polarity must agree). The next table, in points, gives the drop of a perfect
-# reader of one modality's label, on the same clips: it is a property of the benchmark, not of a model.
+# The paper's drops are T 10.4, A 9.8, V 16.0 points. Read them with the labels in mind: who reads one modality
+# without error is wrong wherever that modality's class differs from the ground truth, which on Conflict is
+# often (on Align only the polarity must agree). The next table, in points, gives the drop of who knows
+# one modality's label, on the same clips: it is a property of the benchmark, not of a model.
 #
 # Surrogates allow one more: the *ideal observer* sees without error what each clip shows and how
 # emphatically, knows by Bayes' rule how clips without conflict are drawn, and nothing of conflicts, which the
@@ -107,9 +107,9 @@ def references(part: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return ({IDEAL: ideal_outcomes(part, render_cue)} if render else {}) | baselines(part)
 
 
-readers = references(answered)
-ours = {"random label": "perfect reader of that label", IDEAL: IDEAL}
-drop_of = {bench.name: drops} | {title: accuracy_drops(readers[name]) for name, title in ours.items() if name in readers}
+strategies = references(answered)
+ours = {"random label": "that label itself", IDEAL: IDEAL}
+drop_of = {bench.name: drops} | {title: accuracy_drops(strategies[name]) for name, title in ours.items() if name in strategies}
 published = paper.claims().set_index("id")["value"]
 pd.DataFrame(
     {"published": {m: published[f"vcc_drop_{m.lower()}"] for m in "TAV"}}
@@ -120,16 +120,16 @@ pd.DataFrame(
 # ## Shapley shares
 #
 # PSMV (Eq. 2) is the average gain in accuracy from adding a modality, over all orders of adding; its
-# share is the part of V(TAV) - V(none). The ideal observer and five readers without a preference stand beside
+# share is the part of V(TAV) - V(none). The ideal observer and five reference strategies stand beside
 # the model. Two read *labels* without error: one follows a random present modality, one answers their mean (and
 # both guess evenly when shown nothing). Three read as the model does, from its *own* answers to single modalities
 # and to none: one follows a random one, one averages the probabilities and so follows what is read most surely,
 # one multiplies them, as Bayes' rule does for evidence that is independent given the class.
 # In the second table `collapse` is video's share on Align less that on Conflict, in points, and `excess`
-# the model's collapse less a reader's, on the same drawn clips.
+# the model's collapse less a strategy's, on the same drawn clips.
 
 # %%
-named = {"model": answered, **readers}
+named = {"model": answered, **strategies}
 everyone = pd.concat([frame.assign(source=name) for name, frame in named.items()])
 values = psmv_frame(everyone, by=("source", "subset"))
 shares = values[values["quantity"] == "share"]
@@ -137,7 +137,7 @@ run.record(values, "psmv", by=["source", "subset", "modality", "quantity"], clip
 with_intervals(shares, index=["source", "subset"], columns="modality")
 
 # %%
-collapse = vcc(answered, readers)
+collapse = vcc(answered, strategies)
 run.record(collapse, "vcc", by=["source", "quantity"], clips=False)
 with_intervals(collapse, index="source", columns="quantity")
 
@@ -176,7 +176,7 @@ found = pd.concat([drop, video]).rename(columns={"value": "reproduced"})
 found[["reproduced", "low", "high"]] *= 100
 published = paper.claim_items()
 published = published[published["item"].isin(found["item"])]
-run.compare(published, found.assign(model=bench.name), 1.0)
+collapsed(run.compare(published, found.assign(model=bench.name), 1.0))
 
 # %% [markdown]
 # ## Claims and verdicts

@@ -53,13 +53,15 @@ from emomm_study.evaluate.routing import (
     gate_by_layer,
     table6_metrics,
 )
+from emomm_study.evaluate.worked import first_steered
 from emomm_study.notebook import open_run
+from emomm_study.report.figures.by_hand import figure4
 from emomm_study.report.figures.chase import (
     gate_by_layer as gate_by_layer_figure,
     reliability_diagram,
     training_curves,
 )
-from emomm_study.report.tables import table6, with_intervals
+from emomm_study.report.tables import collapsed, table6, with_intervals
 
 run = open_run("06_router_training", globals())
 NAMES = {PUBLISHED: "published router", LINEAR: "linear router", EMBEDDED: "embedded router"}
@@ -208,7 +210,30 @@ run.publish(
 ours = whole.assign(item=paper.item_names(6, whole), reproduced=whole["value"])
 ours["item"] += ("/" + ours["model"]).where(ours["model"] != bench.name, "")
 ours["model"] = ours["model"].replace("Qwen2.5-Omni-7B", "CHASE router")
-run.compare(paper.items(6), ours, 0.02)
+collapsed(run.compare(paper.items(6), ours, 0.02))
+
+# %% [markdown]
+# ## CHASE by hand: Figure 4
+#
+# What does the router set in motion? One prompt, one head, the published strengths, and every number between
+# Eq. 5 and Eq. 15: the first conflict of the validation split that the published router finds, in the first layer
+# steered, and there the head whose preference is farthest from the gate. (Eq. 9 and 10 are what the router was
+# trained on.) Each line is worked out by the paper's formula alone; the last one is what the steered model used.
+
+# %%
+worked, which = first_steered(bench, study.split("valid"), study.router(PUBLISHED)[0], study.base)
+run.publish(
+    figure4(worked, which), "figure4_by_hand", "Figure 4",
+    "One head's attention from the unsteered model to the steered one, step by step, with the numbers",
+)
+
+# %%
+worked.table().set_index(["equation", "symbol"]).round(4).astype(object).fillna("")
+
+# %% [markdown]
+# Eq. 6's softmax takes numbers below one over a modality's tokens, so that every head's π is nearly even, whatever it
+# attends to; and a bias of γ b moves a head that looks at one modality alone by little. Both bound what steering
+# can do ([10 · Paper audit](10_paper_audit.ipynb), section 8); 08 tries what lifts the bounds.
 
 # %% [markdown]
 # ## Claims and verdicts

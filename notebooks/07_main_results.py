@@ -236,7 +236,7 @@ candidates = [Candidate(name, gate, search(default, values, search_budget), grou
 chosen = tuned(study, candidates, earlier_configs(earlier_choices))
 write_choices(chosen, profile, study.fingerprint)  # notebooks 08, 09 and 11 read them
 choices = choices_table(chosen, study.base)
-choices
+choices.T
 
 # %% jupyter={"source_hidden": true} tags=["nbval-check-output"]
 # What was chosen is the same on every machine, since an earlier choice is held to.
@@ -296,11 +296,14 @@ for other in run.other_benches():
 results = pd.concat(others, ignore_index=True)
 
 # %%
-run.publish(
+table1 = run.publish(
     tables.table1(results, run.profile), "table1", "Table 1",
     "Main results beside the published rows", decimals=tables.DECIMALS,
     note=" ".join([data_note, f"{len(test)} clips; {len(failed)} failed instances are not scored.", *remarks]),
 )
+subsets = [*table1.columns.unique(0)]
+for half in (subsets[:2], subsets[2:]):
+    display(table1[half])
 
 # %% [markdown]
 # ## Gains, paired
@@ -343,8 +346,8 @@ run.publish(
 # Five speaker-independent folds over all whole clips but the validation split's, on which configurations were chosen: more
 # than four times as many conflicts as the test split has. Visual importance is taken from attention here, not from
 # gradients, which would cost three times the prompts. Beside the gain: what share of an *oracle's* it is, a router that says
-# p* and g* of the labels, once with a configuration of its own by the same budget of tuning, once with the extended
-# method's. (In about three of ten clips of Conflict no modality has GT's class; g* is then even, and an oracle of this kind
+# p* and g* of the labels, once with a configuration of its own by the same budget of tuning, once with that of
+# *+ sharpened gate*. (In about three of ten clips of Conflict no modality has GT's class; g* is then even, and an oracle of this kind
 # is no upper bound.) No router saw the speaker it is asked about, but the two extensions were thought out while looking
 # at training and validation clips, and the former are among these; of the test split that is not so.
 
@@ -373,7 +376,7 @@ run.record(shares, "shares of an oracle's gain", by=["method", "of", "subset"],
 tables.with_intervals(shares, index=["method", "of"], columns="subset", factor=1, digits=2)
 
 # %% [markdown]
-# Does sharpening add to the embedded gate? The extended method against the one before it:
+# Does sharpening add to the embedded gate? *+ sharpened gate* against *+ embedded gate*:
 
 # %%
 paired_table(paired_frame(frames["+ embedded gate"], frames["+ sharpened gate"], cluster="speaker_id").assign(
@@ -382,7 +385,7 @@ paired_table(paired_frame(frames["+ embedded gate"], frames["+ sharpened gate"],
 # %% [markdown]
 # ## What is missing matters
 #
-# Accuracy (%) of the masked instances by what remains visible, unsteered and with the extended method, test split.
+# Accuracy (%) of the masked instances by what remains visible, unsteered and with *+ sharpened gate*, test split.
 
 # %%
 both = pd.concat([unsteered, tested["+ sharpened gate"]])
@@ -400,7 +403,7 @@ ours = results.assign(item=paper.item_names(1, results), reproduced=results["val
 published = paper.items(1)
 published = published[published["model"].isin(["Qwen2.5-Omni-7B", "VITA-1.5-8B"])]
 tolerance = {i: 0.01 if i.endswith("/mae") else 1.0 for i in published["item"]}
-run.compare(published, ours, tolerance)
+tables.collapsed(run.compare(published, ours, tolerance))
 
 # %% [markdown]
 # ## Claims and verdicts

@@ -70,7 +70,7 @@ print(f"{bench.name}: {len(test)} clips of the test split, routers {', '.join(ro
 
 # %% [markdown]
 # It opens on the first conflict in which video alone has the ground truth's class and the unsteered model answers
-# something else, steered by the extended method of notebook 07. In such a clip there is something to repair; how
+# something else, steered by *+ sharpened gate* of notebook 07. In such a clip there is something to repair; how
 # often steering does so it cannot show. (Few clips may hold no such conflict: then it opens on the next best.)
 
 # %%
@@ -157,7 +157,7 @@ by_control.round(0).astype(int)
 # That is Python's part; the browser adds the time to draw one vector picture.
 #
 # **What came out, under `mini`.** In the first clip the published values leave the answer where it was; at the
-# end of γ the ground truth's class comes level with it. The extended method's values turn it, and trust in V
+# end of γ the ground truth's class comes level with it. Those of *+ sharpened gate* turn it, and trust in V
 # alone does so clearly. How often steering does such a thing, and how often the opposite, is measured in
 # notebooks 07 and 08.
 #

@@ -80,6 +80,11 @@ class Inspection:
         self._letters(self._prefill.hidden)
 
     @property
+    def modality_ids(self) -> np.ndarray:
+        """``(S,)`` modality of every position, -1 for none."""
+        return self._prefill.modality_ids[0].cpu().numpy()
+
+    @property
     def layers(self) -> int:
         """L."""
         return self._prefill.trace.mass.shape[1]
@@ -127,7 +132,7 @@ class Inspection:
         """
         if self.grid is None:
             raise ValueError(f"the prompt {self.query.coalition} has no video")
-        visual = (self._prefill.modality_ids[0] == MODALITIES.index("V")).cpu().numpy()
+        visual = self.modality_ids == MODALITIES.index("V")
         kept = self.query.clip.kept
         there = slice(None) if kept is None else kept.cpu().numpy()
         found = np.full((*values.shape[:-1], math.prod(self.grid)), np.nan)

@@ -24,6 +24,8 @@ from emomm_study.report.tables import NO, YES, formatted
 
 LARGEST_SVG = 150_000
 """Bytes from which on an SVG is not kept."""
+WIDE = 10
+"""Columns from which on a table in LaTeX is scaled to the line."""
 _ENDINGS = (*FORMATS, "csv", "tex")
 
 
@@ -99,7 +101,8 @@ def write_table(
     """Write a table as CSV (full precision) and LaTeX under ``figures/<profile>``, and record both.
 
     Column levels are joined with a space in the CSV. The LaTeX needs the packages booktabs,
-    multirow and amssymb, and has the caption of the provenance, which names the profile.
+    multirow and amssymb, and graphicx for one wider than :data:`WIDE`; it has the caption of the
+    provenance, which names the profile.
     """
     base = folder(profile, root)
     csv, tex = base / f"{name}.csv", base / f"{name}.tex"
@@ -109,6 +112,11 @@ def write_table(
     latex = formatted(table, decimals).to_latex(
         escape=True, caption=provenance.caption, label=f"tab:{name}", position="t"
     )
+    if table.index.nlevels + table.shape[1] > WIDE:
+        latex = latex.replace(
+            r"\begin{tabular}", "\\resizebox{\\linewidth}{!}{%\n\\begin{tabular}", 1
+        )
+        latex = latex.replace(r"\end{tabular}", r"\end{tabular}}", 1)
     latex = latex.replace(YES, r"\checkmark").replace(NO, r"$\times$")
     tex.write_text(latex, encoding="utf-8", newline="\n")
     record([csv, tex], provenance, profile, root)

@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
 
 import numpy as np
 import pandas as pd
@@ -38,6 +40,32 @@ ROUTING_NAMES = {
     "joint_success": "Joint Success Rate",
 }
 YES, NO = "\N{CHECK MARK}", "\N{BALLOT X}"
+
+
+@dataclass(frozen=True)
+class Collapsed:
+    """A long table that opens on a click, under a line that counts its rows; as text that line."""
+
+    table: pd.DataFrame
+    line: str
+
+    def _repr_html_(self) -> str:
+        shown = self.table.to_html(na_rep="", max_rows=None)
+        return f"<details><summary>{escape(self.line)}</summary>\n{shown}</details>"
+
+    def __repr__(self) -> str:
+        return self.line
+
+
+def collapsed(compared: pd.DataFrame) -> Collapsed:
+    """Published beside reproduced values, with what keeps most of them from being compared in a line.
+
+    ``compared`` as of :func:`emomm_study.paper.compare`; the full list is RESULTS.md's.
+    """
+    notes = compared["note"].replace("", pd.NA).dropna().value_counts()
+    why = "; ".join(f"{many} {note}" for note, many in notes.items())
+    line = f"{len(compared)} numbers beside the published ones{': ' * bool(why)}{why}"
+    return Collapsed(compared.drop(columns="note").set_index("item"), line)
 
 
 def label_counts(manifest: pd.DataFrame) -> pd.DataFrame:
