@@ -39,6 +39,7 @@ batch_size = 32
 num_frames = 4
 frame_pixels = None
 max_audio_seconds = 3.0
+render = True
 render_clips = 1000
 keep_encodings = True
 clips = None
@@ -58,6 +59,8 @@ from emomm_study.evaluate.cases import (
 )
 from emomm_study.evaluate.protocol import Study, read_choices
 from emomm_study.notebook import open_run
+from emomm_study.paths import run_dir
+from emomm_study.report.card_pages import write_card_page
 from emomm_study.report.cards import (
     budget_frame,
     case_name,
@@ -105,10 +108,12 @@ cases = find_cases(study, configs, METHOD)
 train = study.split("train")
 usual = usual_cues(train, bench.roots, bench.media.audio, seed=seed)
 cards = [make_card(case, bench, usual, run.profile) for case in cases]
-pictures = [card.figure() for card in cards]
+pictures, published = [card.figure() for card in cards], []
 for picture, rule in zip(pictures, RULES, strict=True):
     text = f"Case card, {rule.title} ({METHOD})"
-    run.publish(picture, f"case_{rule.name}", "Appendix F", text, formats=["png"])
+    published.append(run.publish(picture, f"case_{rule.name}", "Appendix F", text, formats=["png"]))
+page = write_card_page(run_dir(run.profile) / "cards.html", cards, published, bench.roots, play=render)
+print(f"The same cards with clips that {'play' if render else 'do not play'}: runs/{run.profile}/{page.name}")
 
 # %% [markdown]
 # ## A conflict

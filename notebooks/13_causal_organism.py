@@ -52,9 +52,9 @@ import pandas as pd
 from IPython.display import display
 
 from emomm_lib import SteeringConfig
-from emomm_study.evaluate.decreed import decreed_gains
 from emomm_study.evaluate.knockout import knockouts
 from emomm_study.evaluate.mediation import mediation
+from emomm_study.evaluate.untrained_gates import untrained_gains
 from emomm_study.mini.organism.arms import ARMS, DOSES, SEEDS
 from emomm_study.mini.organism.family import known
 from emomm_study.mini.organism.measure import steering_settings
@@ -258,7 +258,7 @@ print(f"{len(picked):,} of {len(conflict):,} conflict clips, chosen at random")
 found = {"cut": [], "gain": [], "mediated": []}
 for bench in run.organisms():
     found["cut"].append(knockouts(bench, picked).assign(arm=bench.name))
-    found["gain"].append(decreed_gains(bench, picked, steering_settings(bench.model.layers)).assign(arm=bench.name))
+    found["gain"].append(untrained_gains(bench, picked, steering_settings(bench.model.layers)).assign(arm=bench.name))
     found["mediated"].append(mediation(bench, picked).assign(arm=bench.name))
     layers, made_of = bench.model.layers, [picked, bench.fingerprint]
     run.made_of = [*run.made_of, *made_of]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import re
 import warnings
 from dataclasses import replace
 from types import SimpleNamespace
@@ -29,6 +31,7 @@ from emomm_study.evaluate.store import PredictionStore
 from emomm_study.media.audio import AudioSettings
 from emomm_study.media.video import MediaError, VideoSettings
 from emomm_study.report import cards, numbers, style
+from emomm_study.report.card_pages import write_card_page
 from emomm_study.report.manifest import Provenance
 from emomm_study.report.publish import caption, write_figure
 from emomm_study.systems.interface import STEERED_BY
@@ -347,3 +350,54 @@ def test_budgets_of_all_cases_are_one_row_each_empty_without_a_case():
     assert row["T"] == pytest.approx(-row["V"], abs=1e-3) and row["V label"] == "="
     assert row["P(GT) after"] == 0.625 and np.isnan(row["A"]) and row["A label"] == ""
     assert frame.loc["conflict, repaired", "T label"] == ""
+
+
+# Cards as a page
+
+
+def pages(tmp_path, *cases, play=True, **clip):
+    """The page of some cases, their clips' files beside it."""
+    root = tmp_path / "corpus & co"
+    own = {"video_path": "a/1.mp4", "audio_path": "a/1.wav"} | clip
+    made = [replace(c, clip=pd.concat([c.clip, pd.Series(own)])) for c in cases]
+    pictures = [SimpleNamespace(paths=(tmp_path / "figures" / "card.png",))] * len(made)
+    page = write_card_page(
+        tmp_path / "runs" / "cards.html", [card_of(c) for c in made], pictures,
+        {"cmu_mosi": root}, play=play,
+    )  # fmt: skip
+    return page.read_text(encoding="utf-8")
+
+
+def test_a_pages_clips_play_from_where_they_lie_with_a_picture_that_is_described(tmp_path):
+    text = pages(tmp_path, published_case(7))
+    assert '<video controls preload="metadata" src="../corpus%20%26%20co/a/1.mp4">' in text
+    assert 'src="../corpus%20%26%20co/a/1.wav"' in text and 'src="../figures/card.png"' in text
+    described = re.search(r'<img [^>]*alt="([^"]+)"', text)[1]
+    assert html.unescape(described) == " ".join(cards.interpretation(published_case(7)))
+
+
+def test_what_is_hidden_from_the_model_does_not_play(tmp_path):
+    without_sound = pages(tmp_path, published_case(8))
+    assert '<video controls preload="metadata" muted' in without_sound
+    assert "<audio" not in without_sound and "Hidden from the model: sound." in without_sound
+    unseen = replace(published_case(7), rule=NO_VIDEO)
+    without_picture = pages(tmp_path, unseen)
+    assert "<video" not in without_picture and "<audio" in without_picture
+
+
+def test_where_clips_may_not_be_played_the_page_has_pictures_alone(tmp_path):
+    text = pages(tmp_path, published_case(7), play=False)
+    assert "<video" not in text and "<audio" not in text and "<img" in text
+
+
+def test_a_path_that_leads_out_of_its_corpus_is_not_linked(tmp_path):
+    with pytest.raises(ValueError, match="must be relative"):
+        pages(tmp_path, published_case(7), video_path="../../secret.mp4")
+
+
+def test_a_page_says_why_there_is_no_case(tmp_path):
+    page = write_card_page(
+        tmp_path / "cards.html", [cards.NoCard("None of <these> does.", "mini")],
+        [SimpleNamespace(paths=(tmp_path / "a.png",))], {}, play=True,
+    )  # fmt: skip
+    assert "None of &lt;these&gt; does." in page.read_text(encoding="utf-8")

@@ -27,13 +27,13 @@ from emomm_lib import (
 from emomm_lib.labels import MODALITIES
 from emomm_study.corpora.scores import Corpus
 from emomm_study.evaluate import streamed as streamed_module
-from emomm_study.evaluate.decreed import decreed_gains
 from emomm_study.evaluate.experiment import Experiment
 from emomm_study.evaluate.files import MediaSettings
 from emomm_study.evaluate.knockout import Cut, cut_logits, cuts, knockouts
 from emomm_study.evaluate.mediation import RESTORED, added_scores, mediated, mediation
 from emomm_study.evaluate.methods import Always, Batch, Method, Oracle
 from emomm_study.evaluate.store import PredictionStore
+from emomm_study.evaluate.untrained_gates import untrained_gains
 from emomm_study.failures import Broken
 from emomm_study.media.audio import AudioSettings, read_audio
 from emomm_study.media.video import VideoSettings, read_video
@@ -438,11 +438,13 @@ def test_cuts_are_by_layer_and_by_modality_and_the_instructions():
     assert Cut("instruction", "TAV") in found
 
 
-def test_a_decreed_gain_is_what_another_answer_to_each_clip_makes_of_accuracy(bench, clips):
+def test_the_gain_of_an_untrained_gate_is_what_another_answer_to_each_clip_makes_of_accuracy(
+    bench, clips
+):
     whole = clips[clips["sample_id"] != DAMAGED].assign(score_gt=0.0, split="test")
     gates = {"oracle": Oracle(), "video": Always(1.0, (0.0, 0.0, 1.0))}
     settings = {"strong": STRONG, "idle": replace(STRONG, gamma=0.0, beta=0.0)}
-    found = decreed_gains(bench, whole, settings, gates, bootstrap=FEW)
+    found = untrained_gains(bench, whole, settings, gates, bootstrap=FEW)
     assert len(found) == 2 * 2 * 2
     by_hand_ = found.set_index(["setting", "gate", "subset"])["value"]
     truth = whole.set_index("sample_id")["label_gt"]

@@ -20,7 +20,7 @@ GATES: dict[str, GateSource] = {
 """By name: what the labels say, what a die says, and no preference at all."""
 
 
-def decreed_gains(
+def untrained_gains(
     bench: Experiment,
     clips: pd.DataFrame,
     settings: Mapping[str, SteeringConfig],
@@ -36,7 +36,7 @@ def decreed_gains(
     names = [(setting, gate) for setting in settings for gate in gates]
     methods = [
         Method(f"{setting}, {gate} gate", gates[gate], settings[setting], "attention",
-               protocol="decreed", variant=place)
+               protocol="untrained", variant=place)
         for place, (setting, gate) in enumerate(names)
     ]  # fmt: skip
     rows = clips.assign(coalition="TAV")
