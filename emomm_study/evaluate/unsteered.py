@@ -31,7 +31,8 @@ from emomm_study.evaluate.states import COALITIONS as STATE_COALITIONS, Key, Sta
 from emomm_study.evaluate.store import Prediction, StoredTrace
 from emomm_study.failures import Failure, one_line
 from emomm_study.systems.interface import Answers, Query, Said, System, Unanswered, Wrote
-from emomm_study.systems.prompts import REPLY_VERSION, parse_reply, prompt_version
+from emomm_study.systems.prompts import parse_reply, prompt_version
+from emomm_study.systems.replies import REPLY_VERSION
 
 Decoding = Literal["constrained", "free"]
 
