@@ -214,7 +214,10 @@ def steer(commands: Any) -> None:
     )  # fmt: skip
     _clip(made)
     made.add_argument(
-        "--router", required=True, metavar="FOLDER", help="one that was trained for the model"
+        "--router",
+        required=True,
+        metavar="NAME",
+        help="a folder, or a hub id, of one that was trained for the model",
     )
     made.add_argument(
         "--layer", type=int, metavar="N", help="first layer that is steered; default: 13 of 28"

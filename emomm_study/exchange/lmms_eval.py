@@ -53,7 +53,7 @@ Tasks for lmms-eval 0.7.3, split `{split}`, made by `emomm export lmms-eval`. Me
 
 ```
 export EMOMM_CH_SIMS=/data/CH-SIMS-v2 EMOMM_CMU_MOSI=/data/CMU-MOSI
-python -m lmms_eval --model qwen2_5_omni_chat --model_args pretrained=Qwen/Qwen2.5-Omni-7B \\
+python -m lmms_eval --model qwen2_5_omni --model_args pretrained=Qwen/Qwen2.5-Omni-7B \\
     --include_path {folder} --tasks emomm --output_path logs --log_samples
 emomm score logs --benchmark benchmark/manifest.parquet --split {split}
 ```

@@ -65,7 +65,7 @@ def told(manifest) -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def run(home, roots, manifest, told) -> Path:
     """lmms-eval has asked the model; its output is below the folder's ``logs``."""
-    line = ["--benchmark", str(home / "manifest.parquet"), "--split", "test"]
+    line = ["--benchmark", str(home / "manifest.parquet"), "--split", "all"]
     assert main(["export", "lmms-eval", *line, "--out", str(home / "tasks"), "--note", "S."]) == 0
     model = home / "model"
     (model / "emomm_told-1.dist-info").mkdir(parents=True)
