@@ -122,7 +122,7 @@ def test_pip_installs_the_same_wheel_from_a_git_repository(source, wheel, tmp_pa
     settings = ["-c", "user.name=x", "-c", "user.email=x@x", "-c", "commit.gpgsign=false"]
     for words in (["init", "-q"], ["add", "-A"], [*settings, "commit", "-qm", "All"]):
         subprocess.run(["git", *words], cwd=repository, check=True)
-    made = built(f"emomm-lib @ git+{repository.as_uri()}", tmp_path / "wheel")
+    made = built(f"git+{repository.as_uri()}", tmp_path / "wheel")
     assert contents(made) == contents(wheel)
 
 
