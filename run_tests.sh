@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the tests and reruns the committed notebooks, side by side: under half an hour.
+# Runs the tests and reruns the committed notebooks, side by side: about half an hour.
 #
 # usage: ./run_tests.sh [--quick | arguments for pytest]
 #
@@ -27,24 +27,28 @@ if [[ $# -gt 0 ]]; then
     exec "$PYTHON" -m pytest -o cache_dir="$cache/pytest" --nbval-lax --nbval-current-env "$@"
 fi
 
-log=$(mktemp)
-tests=
-trap 'rm -f "$log"; [[ -z $tests ]] || kill "$tests" 2>/dev/null || true' EXIT
+logs=$(mktemp -d)
+sides=()
+trap 'rm -rf "$logs"; ((!${#sides[@]})) || kill "${sides[@]}" 2>/dev/null || true' EXIT
 # One thread: processes that spin for the same cores take several times as long.
 export OMP_NUM_THREADS=1
-# Two sides that take alike: the audit builds on no other notebook, and these tests on none of the
-# study's others.
+# Three sides for two cores, since each waits now and then for a kernel, a worker or a browser. The
+# audit builds on no other notebook, and what stands beside it on none of the study's other tests.
 alone=notebooks/10_paper_audit.ipynb
-beside=(tests/lib tests/study/test_benchmarks.py tests/study/test_paper_profile.py)
-options=(--nbval-lax --nbval-current-env --durations=30 --durations-min=5)
-"$PYTHON" -m pytest -o cache_dir="$cache/pytest" "${options[@]}" tests "$alone" \
-    "${beside[@]/#/--ignore=}" >"$log" 2>&1 &
-tests=$!
-notebooks=0
-"$PYTHON" -m pytest -o cache_dir="$cache/pytest-notebooks" "${options[@]}" \
-    notebooks "${beside[@]}" --ignore="$alone" || notebooks=$?
+whole=(lib study/test_benchmarks.py study/test_paper_profile.py study/test_omni_profile.py study/test_places.py)
+whole=("${whole[@]/#/tests/}")
+
+own=("$PYTHON" -m pytest --nbval-lax --nbval-current-env --durations=30 --durations-min=5)
+
+"${own[@]}" -o cache_dir="$cache/pytest" tests "${whole[@]/#/--ignore=}" >"$logs/tests" 2>&1 &
+sides+=($!)
+"${own[@]}" -o cache_dir="$cache/pytest-whole" "${whole[@]}" "$alone" >"$logs/whole" 2>&1 &
+sides+=($!)
 failed=0
-wait "$tests" || failed=$?
-tests=
-cat "$log"
-exit $((notebooks || failed))
+"${own[@]}" -o cache_dir="$cache/pytest-notebooks" notebooks --ignore="$alone" || failed=$?
+for one in "${sides[@]}"; do
+    wait "$one" || failed=$?
+done
+sides=()
+cat "$logs/tests" "$logs/whole"
+exit "$failed"

@@ -17,39 +17,42 @@ venv_wants() { printf '%s\n' "$PWD"; cat requirements.lock pyproject.toml; }
 
 venv_is_ready() { [ -x "$venv/bin/python" ] && venv_wants | cmp -s - "$venv/emomm.stamp"; }
 
-# Any Python 3.11 can say this, before a package is installed.
+# Any Python from 3.11 on can say this, before a package is installed.
 prepare_places() {
     local settings
     settings=$("$1" -m emomm_study) || exit 1
     eval "$settings"
 }
 
-is_python_311() {
-    "$1" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null
+# Those for which every pin of the lock has wheels.
+can_be_used() {
+    "$1" -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
+        2>/dev/null
 }
 
-find_python_311() {
+find_base() {
     local name
-    for name in python3.11 python3 python; do
-        if command -v "$name" >/dev/null && is_python_311 "$name"; then
+    for name in python3.11 python3.12 python3.13 python3 python; do
+        if command -v "$name" >/dev/null && can_be_used "$name"; then
             command -v "$name"
             return
         fi
     done
-    fail "Python 3.11 with venv and pip was not found on PATH." \
+    fail "Python 3.11, 3.12 or 3.13 with venv and pip was not found on PATH." \
         "Install it (on Debian: python3.11 and python3.11-venv), or use conda:" \
         "conda env create -f environment.yml && conda activate emomm"
 }
 
 make_venv() {
-    local quiet=--quiet free
+    local quiet=--quiet free needed
     [ ! -t 1 ] || quiet=
     # An install that was cut off can leave half a package that pip takes for a whole one.
-    if [ -e "$venv/emomm.installing" ] || ! is_python_311 "$venv/bin/python"; then
-        free=$(df -Pk "$(dirname "$venv")" | awk 'END { print int($4 / 1000000) }')
-        [ "$free" -ge 3 ] || fail "${venv%/*}: the packages need 3 GB of disk, and $free GB are \
-free; make room, or activate an environment that has requirements.lock"
+    if [ -e "$venv/emomm.installing" ] || ! can_be_used "$venv/bin/python"; then
         "$base" -m venv --clear "$venv" || fail "$venv could not be made; the reason is above."
+        needed=$("$venv/bin/python" scripts/torch_build.py)
+        free=$(df -Pk "$venv" | awk 'END { print int($4 / 1000000) }')
+        [ "$free" -ge "$needed" ] || fail "${venv%/*}: the packages need $needed GB of disk, and \
+$free GB are free; make room, or activate an environment that has requirements.lock"
     fi
     rm -f "$venv/emomm.stamp"
     touch "$venv/emomm.installing"
@@ -60,7 +63,7 @@ free; make room, or activate an environment that has requirements.lock"
         -r requirements.lock &&
         install_project ||
         fail "Installing failed; pip's message is above. The next run starts over." \
-            "pip needs a package index (see pip config list) and about 3 GB of disk."
+            "pip needs a package index (see pip config list) and room for them."
     compile_once
     venv_wants >"$venv/emomm.stamp"
     rm "$venv/emomm.installing"
@@ -103,7 +106,7 @@ find_environment() {
     if venv_is_ready; then
         prepare_places "$venv/bin/python"
     else
-        base=$(find_python_311)
+        base=$(find_base)
         prepare_places "$base"
         [ -w . ] || venv=${EMOMM_CACHE:-$PWD/cache}/venv
         venv_is_ready || make_venv

@@ -34,8 +34,8 @@ from emomm_study.media.audio import AudioSettings, read_audio
 from emomm_study.media.video import MediaError
 from emomm_study.paths import resolve_media
 from emomm_study.report.figures.parts import MODALITY_COLOURS, layer_axis, unshown
-from emomm_study.report.numbers import number
-from emomm_study.report.style import COLOURS, CORPUS_NAMES, INK, context, fixed, titled
+from emomm_study.report.numbers import fixed, number
+from emomm_study.report.style import COLOURS, CORPUS_NAMES, INK, context, titled
 from emomm_study.report.tables import NO, YES
 
 MISSING = "[missing]"

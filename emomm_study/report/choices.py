@@ -11,7 +11,7 @@ from emomm_lib.chase.equations import SteeringConfig
 from emomm_study.evaluate.protocol import Choice
 from emomm_study.evaluate.protocol.score import SYMBOLS
 from emomm_study.evaluate.results import table1_scores
-from emomm_study.report.style import fixed
+from emomm_study.report.numbers import fixed
 from emomm_study.report.tables import estimate, published_units
 
 _AS_IN_PAPER = SYMBOLS | {"psi_hat": "psi-hat"}

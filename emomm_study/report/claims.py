@@ -102,7 +102,9 @@ def published() -> Mapping[str, float]:
 
 
 def read_claims(path: Path = CLAIMS) -> list[Claim]:
-    """The claims in their order; ``ValueError`` naming the entry that is none."""
+    """The claims in their order, none without a file; ``ValueError`` naming the entry that is none."""
+    if not path.is_file():
+        return []
     entries = yaml.safe_load(path.read_text(encoding="utf-8"))["claims"]
     return [_claim(path, place, entry) for place, entry in enumerate(entries, 1)]
 

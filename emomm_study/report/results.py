@@ -30,8 +30,6 @@ from emomm_study.report.claims import (
     read_claims,
 )
 from emomm_study.report.comparison import comparison_path, read_comparisons
-from emomm_study.report.drawing import drawn
-from emomm_study.report.figures.glance import glance
 from emomm_study.report.numbers import MINUS
 from emomm_study.report.values import COMMITTED, read_values, recorded
 
@@ -146,10 +144,13 @@ def page(found: Sequence[Found], notebooks: str = "notebooks/") -> str:
         "**Under `mini` every verdict is about a model of two million parameters on drawn clips.** It says what "
         "the paper's method and metrics do where causes are known, and nothing about a real model.",
     ]
-    for one in found:
-        verdicts = claims[f"verdict, `{one.profile}`"]
-        parts.append(f"**`{one.profile}`**: of {len(claims)} claims {counted(verdicts)}.")
-    parts.append("## What the paper claims, and what it leaves to ask")
+    if len(claims):
+        parts += [
+            f"**`{one.profile}`**: of {len(claims)} claims "
+            f"{counted(claims[f'verdict, `{one.profile}`'])}."
+            for one in found
+        ]
+        parts.append("## What the paper claims, and what it leaves to ask")
     parts += [
         f"### {item}\n\n{markdown_table(part.drop(columns='item'))}"
         for item, part in claims.groupby("item", sort=False)
@@ -245,6 +246,10 @@ def findings(found: Found, path: Path = CLAIMS) -> str:
 
 def written() -> dict[Path, str]:
     """What the files should hold: the page, the README with its findings, and its picture."""
+    # Imports matplotlib, which a run's own process does without.
+    from emomm_study.report.drawing import drawn
+    from emomm_study.report.figures.glance import glance
+
     every = [Found.committed(profile) for profile in profiles()]
     readme = README.read_text(encoding="utf-8")
     if not _PLACE.search(readme):

@@ -7,7 +7,6 @@ from dataclasses import replace
 from functools import cache
 
 import matplotlib as mpl
-import numpy as np
 import pylopdf_fonts_zh_cn
 from matplotlib import font_manager
 from matplotlib.figure import Figure
@@ -60,15 +59,6 @@ def context() -> AbstractContextManager[None]:
     """The house style for drawing and saving, independent of the user's matplotlib settings."""
     _register_chinese()
     return mpl.rc_context({**mpl.rcParamsDefault, "backend": mpl.get_backend(), **RC})
-
-
-def fixed(value: float, digits: int) -> str:
-    """A number with fixed digits, a decimal tie going to the even digit, as in the paper's Table 4.
-
-    ``fixed(0.79975, 4) == "0.7998"``, where plain formatting sees the binary number just below the
-    tie and gives 0.7997.
-    """
-    return f"{np.round(value, digits):.{digits}f}"
 
 
 def titled(fig: Figure, title: str, below: str) -> None:

@@ -15,7 +15,8 @@ import pandas as pd
 from emomm_lib import agreement_matrix
 from emomm_lib.labels import CLASSES, SOURCES
 from emomm_study import paper
-from emomm_study.report.style import CORPUS_NAMES, NAMES, SUBSET_TITLES, fixed
+from emomm_study.report.numbers import fixed
+from emomm_study.report.style import CORPUS_NAMES, NAMES, SUBSET_TITLES
 
 SUBSET_NAMES = {
     "overall": "EmoMM (Overall)",

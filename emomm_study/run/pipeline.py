@@ -68,7 +68,7 @@ from emomm_study.run.report import write_run_report
 from emomm_study.run.turns import StepDied, in_turn
 
 NOTEBOOKS = ROOT / "notebooks"
-SETTINGS = ("cell_timeout", "jobs", "disk_gb")
+SETTINGS = ("cell_timeout", "jobs", "disk_gb", "disk_mb_a_clip")
 """Keys of a profile that are the pipeline's own and go to no notebook."""
 BUILDS_ON = {
     "01": (),
@@ -122,8 +122,8 @@ def check_run(
 ) -> None:
     """Check, before anything runs, that all that a run writes can be written.
 
-    Of the disk space that a whole run needs (``disk_gb`` of the profile) what is in the cache
-    counts as there. Raises ``PipelineError``.
+    Of the disk space that a whole run needs (:func:`_needed`) what is in the cache counts as there.
+    Raises ``PipelineError``.
     """
     name = str(profile["profile"])
     try:
@@ -143,7 +143,7 @@ def check_run(
             f"--refresh rewrites {_shown(fixed[0] if fixed else UNWRITABLE)}, "
             "which this user cannot write to; run without it, or in a copy of the project"
         )
-    needed = float(profile.get("disk_gb", 0)) * 1e9 if len(sources) > 1 else 0
+    needed = _needed(profile) if len(sources) > 1 else 0
     cache = cache_root()
     free = shutil.disk_usage(cache).free
     if free < needed and free + _held(cache) < needed:
@@ -157,6 +157,16 @@ def check_run(
             f"{_shown(runs)}: {in_gb(free)} free on its disk, where {in_gb(LEAST_FREE)} are the "
             "least to begin with; make room"
         )
+
+
+def _needed(profile: Mapping[str, object]) -> float:
+    """Bytes that a whole run may take in the cache: ``disk_gb``, or less where ``clips`` are few.
+
+    Of a number of clips it is ``disk_mb_a_clip`` for each, where the profile says that.
+    """
+    room = float(profile.get("disk_gb", 0)) * 1e9
+    clips, each = profile.get("clips"), profile.get("disk_mb_a_clip")
+    return room if clips is None or each is None else min(room, int(clips) * float(each) * 1e6)
 
 
 def _rewritable(path: Path) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.metadata
 import re
+import runpy
 import subprocess
 import sys
 import tomllib
@@ -21,19 +22,21 @@ from emomm_study.run.pipeline import arguments
 
 PACKAGES = ("emomm_lib", "emomm_study")
 
-LINUX = {
-    **default_environment(),
-    "sys_platform": "linux",
-    "platform_system": "Linux",
-    "platform_machine": "x86_64",
-    "python_version": "3.11",
+PYTHONS = ("3.11", "3.12", "3.13")
+
+
+def platform(python: str, **more: str) -> dict[str, str]:
+    """What markers see on Linux under a Python, or elsewhere by ``more``."""
+    here = {"sys_platform": "linux", "platform_system": "Linux", "platform_machine": "x86_64"}
+    version = {"python_version": python, "python_full_version": f"{python}.0"}
+    return {**default_environment(), **here, **version, **more}
+
+
+APPLE = {"sys_platform": "darwin", "platform_system": "Darwin", "platform_machine": "arm64"}
+PLATFORMS = {f"linux {python}": platform(python) for python in PYTHONS} | {
+    f"apple {python}": platform(python, **APPLE) for python in PYTHONS
 }
-APPLE = {
-    **LINUX,
-    "sys_platform": "darwin",
-    "platform_system": "Darwin",
-    "platform_machine": "arm64",
-}
+on_each_platform = pytest.mark.parametrize("name", PLATFORMS)
 
 
 def lock_lines() -> list[str]:
@@ -73,7 +76,8 @@ def version(pin: Requirement) -> str:
 
 
 def test_every_line_of_the_lock_is_one_exact_public_version():
-    pattern = re.compile(r"[a-z0-9-]+==[0-9][0-9a-z.]*(; sys_platform [!=]= \"darwin\")?")
+    marker = r"; (sys_platform [!=]= \"darwin\"|python_version >= \"3\.1[23]\")"
+    pattern = re.compile(rf"[a-z0-9-]+==[0-9][0-9a-z.]*({marker})?")
     for line in lock_lines():
         assert pattern.fullmatch(line), line
     names = [line.split("==")[0] for line in lock_lines()]
@@ -90,45 +94,47 @@ def test_environment_yml_has_the_pins_of_the_lock():
     assert "python=3.11" in environment["dependencies"]
 
 
-@pytest.mark.parametrize("platform", [LINUX, APPLE], ids=["linux", "apple"])
-def test_the_lock_has_every_direct_dependency_in_a_version_that_it_allows(platform):
-    pins = lock(platform)
+@on_each_platform
+def test_the_lock_has_every_direct_dependency_in_a_version_that_it_allows(name):
+    pins = lock(PLATFORMS[name])
     for need in declared():
-        if need.marker is None or need.marker.evaluate(platform):
+        if need.marker is None or need.marker.evaluate(PLATFORMS[name]):
             pin = pins.get(canonicalize_name(need.name))
             assert pin, f"requirements.lock lacks {need.name}, which pyproject.toml declares"
             assert need.specifier.contains(version(pin)), f"pyproject.toml: {need}, locked: {pin}"
 
 
-@pytest.mark.parametrize("platform", [LINUX, APPLE], ids=["linux", "apple"])
-def test_the_lock_is_closed_under_the_dependencies_of_its_packages(platform):
+@on_each_platform
+def test_the_lock_is_closed_under_the_dependencies_of_its_packages(name):
     """By the metadata of the packages installed here; a package that is not is passed over."""
-    pins, problems = lock(platform), []
+    environment = PLATFORMS[name]
+    pins, problems = lock(environment), []
     extras = {(canonicalize_name(n.name), e) for n in declared() for e in n.extras}
     installed = {canonicalize_name(d.name): d for d in importlib.metadata.distributions()}
-    for name in pins.keys() & installed.keys():
-        wanted = [""] + [extra for owner, extra in extras if owner == name]
-        for line in installed[name].requires or []:
+    for package in pins.keys() & installed.keys():
+        wanted = [""] + [extra for owner, extra in extras if owner == package]
+        for line in installed[package].requires or []:
             need = Requirement(line)
-            settings = [{**platform, "extra": extra} for extra in wanted]
+            settings = [{**environment, "extra": extra} for extra in wanted]
             if need.marker and not any(need.marker.evaluate(setting) for setting in settings):
                 continue
             pin = pins.get(canonicalize_name(need.name))
             if pin is None or not need.specifier.contains(version(pin), prereleases=True):
                 here = installed.get(canonicalize_name(need.name))
                 add = f"; here: {need.name}=={here.version}" if here else ""
-                problems.append(f"{name} needs {need.name}{need.specifier}, locked: {pin}{add}")
+                problems.append(f"{package} needs {need.name}{need.specifier}, locked: {pin}{add}")
     assert not problems, "requirements.lock:\n" + "\n".join(sorted(problems))
 
 
-def test_every_locked_package_installs_on_any_python_3_11():
+@pytest.mark.parametrize("python", PYTHONS)
+def test_every_locked_package_installs_on_any_of_its_pythons(python):
     """A distribution's Python may be an early 3.11 (Debian 12 has 3.11.2)."""
-    pins, refused = lock(LINUX), []
+    pins, refused = lock(platform(python)), []
     for distribution in importlib.metadata.distributions():
         pin = pins.get(canonicalize_name(distribution.name))
         needs = distribution.metadata.get("Requires-Python")
         if pin and needs and pin.specifier.contains(distribution.version):
-            if not SpecifierSet(needs).contains("3.11.0"):
+            if not SpecifierSet(needs).contains(f"{python}.0"):
                 refused.append(f"{pin} needs Python {needs}")
     assert not refused
 
@@ -217,3 +223,15 @@ def test_an_environment_counts_as_usable_only_with_every_pin_or_the_package(tmp_
     done = subprocess.run([sys.executable, "-c", hide], capture_output=True, text=True)
     assert done.returncode == int(missing)
     assert ("pytest==0.0.1 (here: " in done.stdout) == missing
+
+
+@pytest.mark.parametrize("cuda", [False, True])
+def test_a_build_of_pytorch_with_cuda_is_told_before_it_is_downloaded(cuda):
+    brings_cuda = runpy.run_path(str(ROOT / "scripts" / "torch_build.py"))["brings_cuda"]
+    needs = ["filelock", 'optree>=0.13; extra == "optree"']
+    if cuda:
+        needs.append('nvidia-cublas==13.1; platform_system == "Linux"')
+    report = {"install": [{"metadata": {"requires_dist": needs}}]}
+    on_linux = sys.platform == "linux"
+    assert brings_cuda(report) == (cuda and on_linux)
+    assert not brings_cuda({"install": []})

@@ -539,6 +539,27 @@ def test_too_little_room_says_what_is_needed_and_free_and_counts_what_is_there(
     pipeline.check_run(profile, sources, refresh=False, runs=runs)
 
 
+@pytest.mark.parametrize(("clips", "gigabytes"), [(None, "30.00"), (100, "0.80"), (10**6, "30.00")])
+def test_the_room_that_is_needed_is_that_of_the_clips_asked_for(
+    tmp_path, runs, monkeypatch, clips, gigabytes
+):
+    sources = folder_with(tmp_path, n01_good=GOOD, n02_good=GOOD)
+    profile = {"profile": "mini", "clips": clips, "disk_gb": 30, "disk_mb_a_clip": 8}
+    little = shutil.disk_usage(tmp_path)._replace(free=5 * 10**8)
+    monkeypatch.setattr(pipeline.shutil, "disk_usage", lambda path: little)
+    with pytest.raises(pipeline.PipelineError, match=rf"needs {gigabytes} GB more"):
+        pipeline.check_run(profile, sources, refresh=False, runs=runs)
+    pipeline.check_run(profile | {"clips": 50}, sources, refresh=False, runs=runs)
+
+
+def test_a_process_that_runs_notebooks_imports_neither_matplotlib_nor_torch():
+    code = (
+        "import sys, emomm_study.run.pipeline; print(*{'torch', 'matplotlib'} & sys.modules.keys())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
+
+
 def test_a_refresh_that_cannot_write_stops_before_anything_runs(tmp_path, runs, monkeypatch):
     (source,) = folder_with(tmp_path, n01_good=GOOD)
     twin = source.with_suffix(".ipynb")

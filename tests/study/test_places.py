@@ -375,6 +375,7 @@ case "$*" in
 "-m venv"*)
     mkdir -p "${@: -1}/bin" && cp "$0" "${@: -1}/bin/python" ;;
 "-m pip"*) ;;
+*torch_build*) echo 0 ;;
 *sysconfig*) dirname "$0" ;;
 *) exec "$REAL" "$@" ;;
 esac

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from emomm_study.paths import ROOT
-from emomm_study.report import results
+from emomm_study.report import claims, results
 from emomm_study.report.results import Found, Outdated, findings, page, short
 from emomm_study.report.values import read_values, write_values
 
@@ -51,6 +51,14 @@ def test_every_claim_is_on_the_page_once_with_a_notebook_that_is_there():
         [line] = [line for line in text.splitlines() if line.startswith(f"| {row.claim} |")]
         linked = re.search(r"\((notebooks/\d\d_\w+\.ipynb)\)", line)
         assert f"| {row.verdict} |" in line and linked and (ROOT / linked[1]).is_file()
+
+
+def test_a_project_without_a_list_of_claims_has_a_page_of_its_numbers(tmp_path, monkeypatch):
+    missing = tmp_path / "claims.yaml"
+    monkeypatch.setattr(results, "read_claims", lambda: claims.read_claims(missing))
+    told, screen = page([MINI]), short(MINI)
+    assert "claims" not in told.partition("##")[0] and "## Exact numbers" in told
+    assert "numbers compared" in screen and "claims" not in screen
 
 
 def test_profiles_stand_side_by_side_and_lack_no_column():

@@ -18,7 +18,8 @@ from emomm_lib.chase.equations import significant_tokens
 from emomm_lib.chase.saliency import normalized
 from emomm_study.report.cards import Card, shown_frames
 from emomm_study.report.figures.parts import unshown
-from emomm_study.report.style import COLOURS, context, fixed, titled
+from emomm_study.report.numbers import fixed
+from emomm_study.report.style import COLOURS, context, titled
 
 HEAT = LinearSegmentedColormap.from_list(
     "heat", [(0.87, 0.18, 0.15, 0.0), (0.87, 0.18, 0.15, 0.75), (0.45, 0.0, 0.05, 0.95)]
