@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -56,16 +56,17 @@ it on adds it here.
 """
 
 
-def _is(kind: type, least: float) -> Any:
-    return lambda value: type(value) is kind and value >= least
+def _whole(least: int) -> Callable[[Any], bool]:
+    # Of JSON's true and false Python makes numbers.
+    return lambda value: type(value) is int and value >= least
 
 
-FIELDS = {
-    "state_size": (_is(int, 1), "a whole number of at least 1"),
-    "layers": (_is(int, 1), "a whole number of at least 1"),
+FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "state_size": (_whole(1), "a whole number of at least 1"),
+    "layers": (_whole(1), "a whole number of at least 1"),
     "fingerprint": (lambda value: isinstance(value, str), "a text"),
-    "first_layer": (_is(int, 1), "a whole number of at least 1"),
-    "hidden": (_is(int, 0), "a whole number of at least 0"),
+    "first_layer": (_whole(1), "a whole number of at least 1"),
+    "hidden": (_whole(0), "a whole number of at least 0"),
     "preference_kind": (
         lambda value: value in get_args(Preference),
         f"one of {get_args(Preference)}",
