@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, get_args
 
 import torch
-from huggingface_hub import PyTorchModelHubMixin
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers.modeling_utils import PreTrainedModel
 
 from emomm_lib.attention.rows import LayerView
 from emomm_lib.chase.equations import Preference, head_preference
+from emomm_lib.chase.saved import (
+    FIELDS,
+    Inputs,
+    find_files,
+    read_config,
+    read_weights,
+    write_folder,
+)
 from emomm_lib.labels import MODALITIES
-
-Inputs = Literal["layer", "embedded"]
 
 
 def layer_input(query_state: Tensor, modality_states: Tensor, pi: Tensor) -> Tensor:
@@ -28,7 +31,7 @@ def layer_input(query_state: Tensor, modality_states: Tensor, pi: Tensor) -> Ten
     return torch.cat([query_state, modality_states.flatten(-2), pi], -1)
 
 
-class Router(nn.Module, PyTorchModelHubMixin):
+class Router(nn.Module):
     """Two MLPs of one hidden layer, shared by all layers from l_r on.
 
     Eq. 7 and 8 write them as linear maps; Sec. 6.1 gives the hidden size used here.
@@ -70,6 +73,7 @@ class Router(nn.Module, PyTorchModelHubMixin):
         if not 1 <= first_layer <= layers:
             raise ValueError(f"first_layer is in 1..{layers}, the decoder's layers; {first_layer=}")
         self.state_size, self.layers, self.fingerprint = state_size, layers, fingerprint
+        self.hidden = hidden
         self.first_layer, self.preference_kind, self.inputs = first_layer, preference_kind, inputs
         modalities = len(MODALITIES)
         layered = (1 + modalities) * state_size + modalities
@@ -128,6 +132,29 @@ class Router(nn.Module, PyTorchModelHubMixin):
         bias = view.shut[:, 0].to(self.mean) + self.gate_head[-1].get_parameter("bias")
         return bias.expand(-1, columns, -1).flatten(0, 1)
 
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write ``config.json``, ``model.safetensors`` and a card, a folder that the hub takes, too."""
+        config: dict[str, Any] = {name: getattr(self, name) for name in FIELDS}
+        write_folder(Path(folder), config, self.state_dict())
+
+    @classmethod
+    def from_pretrained(
+        cls, source: str | Path, *, revision: str | None = None, device: str | None = None
+    ) -> Router:
+        """The router of a folder by :meth:`save_pretrained`, or of a hub id, bit for bit.
+
+        ``revision`` is the hub's branch, tag or commit. The router is in evaluation mode, on the CPU
+        unless ``device`` says otherwise. Raises ``FileNotFoundError`` where there is none, and
+        ``ValueError`` that names file and key for what is not a router's. Whether it belongs to a
+        model is for :func:`load_router` and :meth:`check` to say.
+        """
+        config, weights = find_files(source, revision)
+        # On meta, so that nothing is allocated before the file's shapes are known to fit.
+        with torch.device("meta"):
+            router = cls(**read_config(config))
+        router.load_state_dict(read_weights(weights, router.state_dict()), assign=True)
+        return router.to(device or "cpu").eval()
+
     def take(self, rows: Tensor) -> Router:
         """Itself: it knows no prompt by its place."""
         return self
@@ -155,26 +182,18 @@ def _mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
 
 
 def load_router(
-    folder: str | Path, model: PreTrainedModel, fingerprint: str, *, device: str | None = None
+    source: str | Path, model: PreTrainedModel, fingerprint: str, *, device: str | None = None
 ) -> Router:
-    """A router saved by ``save_pretrained``, for the model that it was trained on.
+    """A router by :meth:`Router.from_pretrained`, for the model that it was trained on.
 
-    ``fingerprint`` is that of the model's weights (``OmniModel.fingerprint``). Raises
-    ``FileNotFoundError`` for a folder without a router, ``ValueError`` when it was trained on a
-    model of another shape or fingerprint.
+    ``source`` is a folder or a hub id, ``fingerprint`` that of the model's weights
+    (``OmniModel.fingerprint``). Raises as there, and ``ValueError`` when it was trained on a model of
+    another shape or fingerprint.
     """
-    folder = Path(folder)
-    for name in ("config.json", "model.safetensors"):
-        if not (folder / name).is_file():
-            raise FileNotFoundError(f"{folder} has no {name}; expected a folder by save_pretrained")
-    # Router.from_pretrained would do, and print a line each time.
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    router = Router(**config)
-    router.load_state_dict(load_file(folder / "model.safetensors"))
-    router = router.to(device or model.device).eval()
+    router = Router.from_pretrained(source, device=device or str(model.device))
     if router.fingerprint != fingerprint:
         raise ValueError(
-            f"{folder}: the router was trained on the model of fingerprint {router.fingerprint}, "
+            f"{source}: the router was trained on the model of fingerprint {router.fingerprint}, "
             f"this one is {fingerprint}; its states mean something else. Train one for it"
         )
     router.check(model)

@@ -31,3 +31,19 @@ def huggingface(options: argparse.Namespace) -> Outcome:
     found = {"folder": options.out, "files": [str(path) for path in paths]}
     said = "with transcripts" if options.with_text else "without transcripts"
     return Outcome(found, f"{len(paths)} files in {options.out}, {said}; no media")
+
+
+def lmms_eval(options: argparse.Namespace) -> Outcome:
+    """A folder that ``lmms_eval --include_path`` reads."""
+    from emomm_study.exchange.lmms_eval import GROUP, export
+
+    with refusing(ValueError, OSError):
+        manifest = read_manifest(options.benchmark)
+        paths = export(manifest, options.out, note=options.note, split=options.split)
+    tasks = sorted(path.stem for path in paths if path.suffix == ".yaml" and path.stem != GROUP)
+    found = {"folder": options.out, "files": [str(path) for path in paths], "tasks": tasks}
+    return Outcome(
+        found,
+        f"{', '.join(tasks)} in {options.out}, with transcripts; no media. README.md there says how "
+        "to run them",
+    )

@@ -179,9 +179,14 @@ def score(commands: Any) -> None:
         emomm score answers.csv --benchmark runs/mini/manifest.parquet
         emomm score answers.jsonl --benchmark benchmark/manifest.parquet --split all --out scores
         emomm score answers.csv --benchmark benchmark/manifest.parquet --json
+        emomm score logs --benchmark benchmark/manifest.parquet
         """,
     )  # fmt: skip
-    made.add_argument("answers", metavar="ANSWERS", help="a .csv, or .jsonl with a row a line")
+    made.add_argument(
+        "answers",
+        metavar="ANSWERS",
+        help="a .csv, or .jsonl with a row a line, or a folder of lmms-eval's sample logs",
+    )
     made.add_argument(
         "--benchmark", required=True, metavar="PARQUET", help="the manifest that build wrote"
     )
@@ -209,7 +214,10 @@ def steer(commands: Any) -> None:
     )  # fmt: skip
     _clip(made)
     made.add_argument(
-        "--router", required=True, metavar="FOLDER", help="one that was trained for the model"
+        "--router",
+        required=True,
+        metavar="NAME",
+        help="a folder, or a hub id, of one that was trained for the model",
     )
     made.add_argument(
         "--layer", type=int, metavar="N", help="first layer that is steered; default: 13 of 28"
@@ -284,6 +292,8 @@ def export(commands: Any) -> None:
         """
         emomm export huggingface --benchmark runs/mini/manifest.parquet --out emomm \
             --note "Surrogate clips." --terms MIT
+        emomm export lmms-eval --benchmark runs/mini/manifest.parquet --out tasks \
+            --note "Surrogate clips."
         """,
     )  # fmt: skip
     made = _command(
@@ -293,17 +303,26 @@ def export(commands: Any) -> None:
             --note "Surrogate clips." --terms MIT
         """,
     )  # fmt: skip
-    made.add_argument(
-        "--benchmark", required=True, metavar="PARQUET", help="the manifest that build wrote"
-    )
-    made.add_argument(
-        "--out", required=True, metavar="FOLDER", help="an empty folder, or a new one"
-    )
-    made.add_argument("--note", required=True, help="what the clips are")
     made.add_argument("--terms", required=True, help="under which terms labels may be passed on")
     made.add_argument(
         "--with-text", action="store_true", help="put transcripts in, which you may pass on"
     )
+    tasks = _command(
+        kinds, "lmms-eval", "export:lmms_eval", "write tasks that lmms-eval runs",
+        """
+        emomm export lmms-eval --benchmark runs/mini/manifest.parquet --out tasks \
+            --note "Surrogate clips."
+        """,
+    )  # fmt: skip
+    _split(tasks)
+    for kind in (made, tasks):
+        kind.add_argument(
+            "--benchmark", required=True, metavar="PARQUET", help="the manifest that build wrote"
+        )
+        kind.add_argument(
+            "--out", required=True, metavar="FOLDER", help="an empty folder, or a new one"
+        )
+        kind.add_argument("--note", required=True, help="what the clips are")
 
 
 COMMANDS: Sequence[Any] = (check, build, run, ask, evaluate, score, steer, annotate, export)

@@ -11,6 +11,7 @@ import pandas as pd
 
 from emomm_study.command.outcome import Outcome, refusing
 from emomm_study.corpora.manifest import read_manifest
+from emomm_study.exchange.sample_log import is_sample_log, read_sample_log
 from emomm_study.exchange.submission import (
     Scores,
     SubmissionError,
@@ -29,7 +30,8 @@ def carry_out(options: argparse.Namespace) -> Outcome:
     with refusing(ValueError, OSError):
         manifest = read_manifest(options.benchmark)
     with refusing(SubmissionError):
-        frame = read_submission(options.answers)
+        reader = read_sample_log if is_sample_log(options.answers) else read_submission
+        frame = reader(options.answers)
         scores = score_submission(frame, manifest, options.split)
     tables = tables_of(scores)
     if options.out:

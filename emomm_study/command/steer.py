@@ -60,9 +60,9 @@ def carry_out(options: argparse.Namespace) -> Outcome:
 
 
 def _router(name: str, model: Steerable) -> Router:
-    here = Path(name)
+    folders = [path for path in (Path(name), located(name)) if path.is_dir()]
     with refusing(ValueError, OSError):
-        return load_router(here if here.is_dir() else located(name), model.model, model.fingerprint)
+        return load_router(folders[0] if folders else name, model.model, model.fingerprint)
 
 
 def _config(options: argparse.Namespace, layers: int) -> SteeringConfig:

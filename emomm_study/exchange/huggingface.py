@@ -92,6 +92,13 @@ def _tables(manifest: pd.DataFrame, with_text: bool) -> dict[str, pd.DataFrame]:
     return {"clips": known, "missing": expand_missing(known)}
 
 
+def write_parquet(path: Path, table: pd.DataFrame) -> None:
+    """A table without its index and without pandas' own metadata, so that equal ones are equal files."""
+    made = pyarrow.Table.from_pandas(table, preserve_index=False).replace_schema_metadata(None)
+    with whole(path) as partial:
+        pyarrow.parquet.write_table(made, partial, compression="zstd")
+
+
 def export(
     manifest: pd.DataFrame,
     folder: Path | str,
@@ -129,11 +136,7 @@ def export(
         for split in SPLITS:
             own = table[table["split"] == split].drop(columns="split").reset_index(drop=True)
             path = folder / config / f"{NAMES[split]}.parquet"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            made = pyarrow.Table.from_pandas(own, preserve_index=False)
-            with whole(path) as partial:
-                made = made.replace_schema_metadata(None)
-                pyarrow.parquet.write_table(made, partial, compression="zstd")
+            write_parquet(path, own)
             paths.append(path)
     card = folder / "README.md"
     with whole(card) as partial:

@@ -90,7 +90,8 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             yield reader.line_num, row
 
 
-def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def json_rows(path: Path) -> Iterator[tuple[int, Any]]:
+    """The objects of a file of JSON lines, each with its line; ``ValueError`` for what is no JSON."""
     with path.open(encoding="utf-8-sig") as file:
         for number, line in enumerate(file, 1):
             if line.strip():
@@ -103,7 +104,7 @@ def _not_a_number(word: str) -> float:
 
 READERS: dict[str, Callable[[Path], Iterator[tuple[int, dict[str, Any]]]]] = {
     ".csv": _csv_rows,
-    ".jsonl": _json_rows,
+    ".jsonl": json_rows,
 }
 
 
@@ -119,9 +120,18 @@ def read_submission(path: Path | str) -> pd.DataFrame:
         raise SubmissionError(
             name, [f"The name ends in {' or '.join(READERS)}; this one does not."]
         )
+    return checked(name, READERS[path.suffix](path))
+
+
+def checked(name: str, numbered: Iterator[tuple[int, Any]]) -> pd.DataFrame:
+    """Rows, each with the line that it ends on, as :func:`read_submission` gives those of a file.
+
+    ``name`` is the file's, for messages. Raises :class:`SubmissionError` as there, also for what
+    ``numbered`` raises on the way.
+    """
     validator, rows, found = Draft202012Validator(schema()), [], []
     try:
-        for line, row in READERS[path.suffix](path):
+        for line, row in numbered:
             wrong = dict.fromkeys(map(_said, _errors(validator, row)))
             found += [f"Line {line}: {sentence}" for sentence in wrong]
             rows.append({"line": line, **row} if isinstance(row, dict) else {"line": line})

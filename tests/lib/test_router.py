@@ -5,13 +5,18 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import re
+import sys
 from dataclasses import replace
 
+import huggingface_hub
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from hypothesis import given, settings, strategies as st
+from safetensors.torch import save_file
 
 from emomm_lib import LayerView
 from emomm_lib.chase.router import Router, layer_input, load_router
@@ -328,6 +333,134 @@ def test_a_saved_router_is_weights_a_configuration_and_a_card(tmp_path):
     assert names == {"model.safetensors", "config.json", "README.md"}
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["fingerprint"] == "abc" and config["first_layer"] == 2
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_a_router_comes_back_bit_for_bit_in_its_own_precision(dtype, tmp_path):
+    router = made().to(dtype)
+    router.save_pretrained(tmp_path)
+    again = Router.from_pretrained(tmp_path)
+    for name, value in router.state_dict().items():
+        assert again.state_dict()[name].dtype == dtype and torch.equal(
+            value, again.state_dict()[name]
+        )
+    assert not again.training and all(p.requires_grad for p in again.parameters())
+    again.save_pretrained(tmp_path / "again")
+    for name in ("config.json", "model.safetensors"):
+        assert (tmp_path / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+
+
+def test_the_card_of_a_router_is_read_off_it_and_its_front_matter_is_the_hubs(tmp_path):
+    router = made("embedded", hidden=5)
+    router.save_pretrained(tmp_path / "mine")
+    card = ModelCard.load(tmp_path / "mine" / "README.md")
+    assert card.data.library_name == "emomm_lib" and "attention-steering" in card.data.tags
+    rows = dict(re.findall(r"^\| ([^|]+) \| ([^|]+) \|$", card.text, re.M))
+    count = sum(p.numel() for p in router.parameters())
+    assert rows["inputs"] == "embedded" and rows["hidden size"] == "5"
+    assert rows["parameters"] == f"{count:,}" and rows["decoder"] == "3 layers of size 6"
+    assert 'Router.from_pretrained("mine")' in card.text
+
+
+SPOILT_CONFIGS = {
+    "layers": (None, "layers is missing"),
+    "size": (4, r"size is unknown; a router has state_size, layers"),
+    "state_size": ("6", r"state_size is '6', expected a whole number of at least 1"),
+    "hidden": (True, r"hidden is True, expected a whole number of at least 0"),
+    "first_layer": (9, r"first_layer is 9, expected at most layers, 3"),
+    "preference_kind": (["share"], r"preference_kind is \['share'\], expected one of"),
+    "inputs": ("states", r"inputs is 'states', expected one of \('layer', 'embedded'\)"),
+    "fingerprint": (7, "fingerprint is 7, expected a text"),
+}
+
+
+@pytest.mark.parametrize("key", SPOILT_CONFIGS)
+def test_a_spoilt_configuration_is_refused_by_file_and_key(key, tmp_path):
+    made().save_pretrained(tmp_path)
+    value, said = SPOILT_CONFIGS[key]
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text()) | {key: value}
+    path.write_text(json.dumps({k: v for k, v in config.items() if v is not None}))
+    with pytest.raises(ValueError, match=rf"config\.json: {said}"):
+        Router.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "null", "\xff"])
+def test_a_configuration_that_is_no_object_is_refused_by_file(text, tmp_path):
+    made().save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(ValueError, match=r"config\.json: (it is no JSON|expected an object)"):
+        Router.from_pretrained(tmp_path)
+
+
+SPOILT_WEIGHTS = {
+    "absent": (lambda t: t.pop("gate_head.2.bias"), r"gate_head\.2\.bias is missing"),
+    "another": (lambda t: t.update(more=torch.zeros(1)), "more is unknown"),
+    "of another shape": (
+        lambda t: t.update(mean=torch.zeros(5)),
+        r"mean has the shape \(5,\), expected \(27,\) by its config\.json",
+    ),
+    "not finite": (lambda t: t["scale"].fill_(torch.nan), "scale is not of finite"),
+    "whole numbers": (lambda t: t.update(scale=torch.ones(27, dtype=torch.int64)), "scale is not"),
+}
+
+
+@pytest.mark.parametrize("kind", SPOILT_WEIGHTS)
+def test_spoilt_weights_are_refused_by_file_and_tensor(kind, tmp_path):
+    router = made()
+    router.save_pretrained(tmp_path)
+    tensors = {name: value.clone() for name, value in router.state_dict().items()}
+    spoil, said = SPOILT_WEIGHTS[kind]
+    spoil(tensors)
+    save_file(tensors, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match=rf"model\.safetensors: {said}"):
+        Router.from_pretrained(tmp_path)
+
+
+def test_weights_that_are_a_pickle_are_refused_and_not_opened(tmp_path):
+    made().save_pretrained(tmp_path)
+    torch.save(made().state_dict(), tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match="it is no safetensors file"):
+        Router.from_pretrained(tmp_path)
+
+
+def test_a_configuration_of_any_size_allocates_nothing_before_the_weights_fit(tmp_path):
+    made().save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"state_size": 10**9}))
+    with pytest.raises(ValueError, match=r"expected \(4000000003,\)"):
+        Router.from_pretrained(tmp_path)
+
+
+def test_a_folder_is_read_without_the_hubs_library(tmp_path, monkeypatch):
+    made().save_pretrained(tmp_path)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    assert Router.from_pretrained(tmp_path).fingerprint == "abc"
+
+
+def test_a_hub_id_is_read_from_the_hub_and_a_folder_of_that_name_comes_first(tmp_path, monkeypatch):
+    asked = []
+
+    def download(repo, name, *, revision):
+        asked.append((repo, name, revision))
+        return str(tmp_path / "hub" / name)
+
+    made(seed=1).save_pretrained(tmp_path / "hub")
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    monkeypatch.chdir(tmp_path)
+    found = Router.from_pretrained("me/router", revision="v1")
+    assert torch.equal(found.mean, made(seed=1).mean)
+    files = ("config.json", "model.safetensors")
+    assert asked == [("me/router", name, "v1") for name in files]
+    made(seed=2).save_pretrained("me/router")
+    assert torch.equal(Router.from_pretrained("me/router").mean, made(seed=2).mean)
+    assert len(asked) == 2
+
+
+def test_a_hub_id_that_the_hub_does_not_give_is_an_error_that_says_both(monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(FileNotFoundError, match="nobody/nothing is no folder here, and the hub"):
+        Router.from_pretrained("nobody/nothing")
 
 
 def test_a_router_of_another_model_is_refused_with_both_sides_named(tmp_path):

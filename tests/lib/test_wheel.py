@@ -39,18 +39,34 @@ def readme_examples() -> str:
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory) -> Path:
-    folder, source = tmp_path_factory.mktemp("wheel"), tmp_path_factory.mktemp("source")
-    # A copy, since a build leaves files beside its source.
+def source(tmp_path_factory) -> Path:
+    """A copy of what is packed, since a build leaves files beside its source."""
+    source = tmp_path_factory.mktemp("source")
     for name in ("emomm_lib", "emomm_study"):
         ignore = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, source / name, ignore=ignore)
     for name in ("pyproject.toml", "LICENSE"):
         shutil.copy(ROOT / name, source)
+    return source
+
+
+def built(what: str, folder: Path) -> Path:
+    """The wheel of a folder or an address, built by the setuptools that is here."""
     build = ["wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder)]
-    subprocess.run([sys.executable, "-m", "pip", *build, str(source)], check=True)
+    subprocess.run([sys.executable, "-m", "pip", *build, what], check=True)
     [made] = folder.glob("*.whl")
     return made
+
+
+def contents(wheel: Path) -> dict[str, bytes]:
+    """Files of a wheel by name; its list of itself, which is ordered by the build, left out."""
+    with zipfile.ZipFile(wheel) as packed:
+        return {n: packed.read(n) for n in packed.namelist() if not n.endswith("/RECORD")}
+
+
+@pytest.fixture(scope="module")
+def wheel(source, tmp_path_factory) -> Path:
+    return built(str(source), tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture(scope="module")
@@ -82,12 +98,32 @@ def test_the_wheel_has_both_packages_with_what_they_read_and_no_test(wheel):
     for name in (
         "emomm_lib/__init__.pyi",
         "emomm_lib/py.typed",
+        "emomm_study/exchange/submission.schema.json",
+        "emomm_study/exchange/lmms_eval_utils.py",
         "emomm_study/report/explorer/panel.js",
         "emomm_study/report/annotating/panel.css",
     ):
         assert name in names
     tops = {name.partition("/")[0] for name in names}
     assert {t for t in tops if not t.endswith(".dist-info")} == {"emomm_lib", "emomm_study"}
+
+
+def test_the_source_distribution_builds_the_same_wheel(source, wheel, tmp_path):
+    program = f"from setuptools.build_meta import build_sdist; build_sdist({str(tmp_path)!r})"
+    subprocess.run([sys.executable, "-c", program], cwd=source, check=True, capture_output=True)
+    [packed] = tmp_path.glob("*.tar.gz")
+    assert contents(built(str(packed), tmp_path / "again")) == contents(wheel)
+
+
+def test_pip_installs_the_same_wheel_from_a_git_repository(source, wheel, tmp_path):
+    repository = tmp_path / "emomm"
+    clean = shutil.ignore_patterns("build", "*.egg-info", "__pycache__")
+    shutil.copytree(source, repository, ignore=clean)
+    settings = ["-c", "user.name=x", "-c", "user.email=x@x", "-c", "commit.gpgsign=false"]
+    for words in (["init", "-q"], ["add", "-A"], [*settings, "commit", "-qm", "All"]):
+        subprocess.run(["git", *words], cwd=repository, check=True)
+    made = built(f"git+{repository.as_uri()}", tmp_path / "wheel")
+    assert contents(made) == contents(wheel)
 
 
 def test_the_readmes_steering_example_runs_in_an_empty_environment(stranger, tmp_path):

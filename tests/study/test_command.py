@@ -388,6 +388,20 @@ def test_a_benchmark_is_exported_once_into_an_empty_folder(
     assert "give an empty folder" in refused(*line, "MIT")
 
 
+def test_tasks_for_lmms_eval_are_exported_with_the_split_that_is_asked_for(
+    found, refused, benchmark_file, tmp_path
+):
+    line = ["export", "lmms-eval", "--benchmark", str(benchmark_file), "--out", str(tmp_path)]
+    made = found(*line, "--note", "Made-up clips.", "--split", "all")
+    assert made["tasks"] == [f"emomm_{t}" for t in ("align", "conflict", "missing", "single")]
+    assert {Path(path) for path in made["files"]} == {p for p in tmp_path.rglob("*") if p.is_file()}
+    clips = len(read_manifest(benchmark_file))
+    assert len(pd.read_parquet(tmp_path / "data" / "missing.parquet")) == 3 * clips
+    assert "say of which clips" in refused(*line, "--note", "")
+    (tmp_path / "mine.txt").touch()
+    assert "give an empty folder" in refused(*line, "--note", "Made-up clips.")
+
+
 # The pipeline
 
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from huggingface_hub import ModelCard
 
 from emomm_lib.labels import COALITIONS
 from emomm_study.evaluate.experiment import Experiment
 from emomm_study.evaluate.results import declined
 from emomm_study.evaluate.store import PredictionStore
 from emomm_study.mini.reading import CARD_SCORES, reading_accuracy
-from emomm_study.mini.retrain import KINDS, MEDIA, card_text
+from emomm_study.mini.retrain import KINDS, MEDIA, card_text, main
 from emomm_study.paths import ROOT
 from emomm_study.systems.table import load_system
 
@@ -40,6 +42,24 @@ def card(folder) -> pd.DataFrame:
 def test_the_card_says_what_was_measured_and_how_it_was_trained(name, folder, card):
     assert card_text(name, folder, card) == (folder / "README.md").read_text("utf-8")
     assert set(card["coalition"]) == set(COALITIONS)
+
+
+def test_the_front_matter_of_the_card_is_the_hubs_and_has_the_measured_accuracy(name, folder, card):
+    text = (folder / "README.md").read_text("utf-8")
+    data = ModelCard(text).data
+    assert data.license == "mit" and set(data.language) == {"en", "zh"}
+    assert "model-organism" in data.tags and data.model_name == KINDS[name].title
+    [result] = data.eval_results
+    value = card[(card["metric"] == "acc5") & (card["coalition"] == "TAV")]["value"].item()
+    assert result.metric_value == pytest.approx(value, abs=5e-4)
+    assert f"| TAV | {100 * value:.1f} |" in text
+
+
+def test_the_card_is_written_again_from_the_committed_numbers_alone(name, folder, tmp_path):
+    for part in ("recipe.json", CARD_SCORES):
+        shutil.copy(folder / part, tmp_path)
+    main(["--model", name, "--out", str(tmp_path), "--card-text"])
+    assert (tmp_path / "README.md").read_bytes() == (folder / "README.md").read_bytes()
 
 
 def test_the_recipe_and_sizes_are_those_that_retrain_uses(name, folder):
