@@ -12,7 +12,6 @@ import numpy as np
 import torch
 
 from emomm_lib import LabelSet
-
 from emomm_study.evaluate.encodings import EncodingStore
 from emomm_study.evaluate.files import REFUSALS, MediaSettings, Read
 from emomm_study.evaluate.plan import Item
