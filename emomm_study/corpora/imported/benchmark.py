@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,6 +27,8 @@ COLUMNS = (
     *UNIMODAL, "score_gt",
 )  # fmt: skip
 _KEY = b"emomm_imported"
+SHOWN = 10
+"""Of the rows that break the schema, so many are named."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ def _schema(labels: LabelSet) -> pa.DataFrameSchema:
         {
             "sample_id": pa.Column(str, pa.Check.str_matches(r"^\S+$"), unique=True),
             "corpus": pa.Column(str),
-            "subset": pa.Column(str, pa.Check.str_length(1)),
+            "subset": pa.Column(str, pa.Check.str_length(min_value=1)),
             "split": pa.Column(str, pa.Check.isin(SPLITS)),
             "text": pa.Column(str),
             "video_path": pa.Column(str, inside),
@@ -121,16 +124,21 @@ def validated(clips: pd.DataFrame, labels: LabelSet, source: str) -> pd.DataFram
     try:
         return _schema(labels).validate(clips, lazy=True)
     except pa.errors.SchemaErrors as error:
-        cases = error.failure_cases.head(10)
-        lines = [
-            f"  {'(whole column)' if pd.isna(c.index) else clips['sample_id'].get(int(c.index), c.index)}: "
-            f"{c.column} is {c.failure_case!r}, expected {c.check}"
-            for c in cases.rename_axis("n").reset_index(drop=True).itertuples(index=False)
-        ]
-        many = len(error.failure_cases)
+        found = error.failure_cases
         raise ValueError(
-            "\n".join([f"{source}: {many} violations; import the benchmark again", *lines])
+            "\n".join(
+                [
+                    f"{source}: {len(found)} violations; import the benchmark again",
+                    *(_told(clips, case) for case in found.head(SHOWN).to_dict("records")),
+                ]
+            )
         ) from None
+
+
+def _told(clips: pd.DataFrame, case: Mapping[str, Any]) -> str:
+    whole_column = pd.isna(case["index"])
+    name = "(whole column)" if whole_column else clips["sample_id"].loc[int(case["index"])]
+    return f"  {name}: {case['column']} is {case['failure_case']!r}, expected {case['check']}"
 
 
 def write_imported(benchmark: Imported, path: Path | str) -> Path:
