@@ -173,7 +173,8 @@ class Grammar:
 def _spelled(name: str) -> str:
     """A plain name as it may be written: decoration is gone, and spaces may be several."""
     plain = _DECOR.sub(" ", unicodedata.normalize("NFKC", name))
-    return r"\s+".join(map(re.escape, plain.split()))
+    # "surprised" is not "surprise", and the letter D.
+    return r"\s+".join(map(re.escape, plain.split())) + r"(?![A-Za-z])"
 
 
 SENTIMENT = Grammar(
