@@ -60,9 +60,12 @@ from emomm_lib.chase.training import (
 from emomm_lib.labels import (
     CLASSES as CLASSES,
     COALITIONS as COALITIONS,
+    LABEL_SETS as LABEL_SETS,
     LETTERS as LETTERS,
     MODALITIES as MODALITIES,
+    SENTIMENT5 as SENTIMENT5,
     SOURCES as SOURCES,
+    LabelSet as LabelSet,
     polarity as polarity,
 )
 from emomm_lib.metrics.bootstrap import (
@@ -119,7 +122,9 @@ from emomm_lib.metrics.scores import (
     agreement_matrix as agreement_matrix,
     macro_f1 as macro_f1,
     mae as mae,
+    metrics_of as metrics_of,
     score_frame as score_frame,
+    weighted_f1 as weighted_f1,
 )
 
 __version__: str

@@ -1,4 +1,8 @@
-"""Ground-Truth Aligned Rate: Eq. 3, 4 and 17, Appendix B.2."""
+"""Ground-Truth Aligned Rate: Eq. 3, 4 and 17, Appendix B.2.
+
+The paper says aligned of a modality with GT's polarity. Of labels that have none, as emotions, it is
+one with GT's class (:func:`emomm_lib.labels.side`).
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from emomm_lib.labels import MODALITIES, polarity
+from emomm_lib.labels import MODALITIES, SENTIMENT5, LabelSet, side
 from emomm_lib.metrics.bootstrap import DEFAULT, Bootstrap, intervals_of, means
 from emomm_lib.metrics.outcomes import (
     KEYS,
@@ -31,29 +35,29 @@ SETTINGS = {
 
 
 def conflict_parts(
-    outcomes: pd.DataFrame,
+    outcomes: pd.DataFrame, labels: LabelSet = SENTIMENT5
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
     """Availability ``(N, 3)``, a_x^m of Eq. 3 ``(N, 3)`` and membership of S_tc ``(N,)`` of rows.
 
     ``outcomes`` needs ``sample_id, coalition`` and the four labels; modalities are T, A, V. Raises
-    ``ValueError`` for missing columns and for labels other than 0..4.
+    ``ValueError`` for missing columns and for labels other than 0..K-1.
     """
     check(outcomes, [*KEYS, *LABELS])
-    check_labels(outcomes, LABELS)
-    signs = polarity(outcomes[list(LABELS)].to_numpy(np.int64))
+    check_labels(outcomes, LABELS, labels=labels)
+    signs = side(outcomes[list(LABELS)].to_numpy(np.int64), labels)
     available = present(outcomes["coalition"])
     aligned = available & (signs[:, 1:] == signs[:, :1])
     return available, aligned, (available & ~aligned).sum(axis=1) == 1
 
 
-def target_conflict(outcomes: pd.DataFrame) -> NDArray[np.bool_]:
+def target_conflict(outcomes: pd.DataFrame, labels: LabelSet = SENTIMENT5) -> NDArray[np.bool_]:
     """Whether each row is in S_tc: exactly one *available* modality differs in polarity from GT.
 
     ``(N,)`` in the order of the rows. With text positive, video and ground truth negative,
     coalition TV is in S_tc (Appendix B.2); so is T alone, and V alone is not. Raises like
     :func:`conflict_parts`.
     """
-    return conflict_parts(outcomes)[2]
+    return conflict_parts(outcomes, labels)[2]
 
 
 def gtar_frame(
@@ -61,11 +65,12 @@ def gtar_frame(
     by: Sequence[str] = ("setting",),
     *,
     bootstrap: Bootstrap = DEFAULT,
+    labels: LabelSet = SENTIMENT5,
 ) -> pd.DataFrame:
     """GTAR of each modality with 95% intervals (Eq. 4, Figure 9(a)).
 
-    Reads ``sample_id, coalition``, the four labels and ``right_polarity`` (c_x in [0, 1]) of the
-    rows with two or three modalities. ``by`` may name ``setting`` (``conflict``: TAV;
+    Reads ``sample_id, coalition``, the four labels and ``right_polarity`` (c_x in [0, 1]; of labels without
+    a polarity, whether the class is right) of the rows with two or three modalities. ``by`` may name ``setting`` (``conflict``: TAV;
     ``missing_conflict``: TA, TV and AV pooled), ``coalition`` and any column. Returns ``*by,
     modality, value, low, high, n``: rates in [0, 1], ``n`` the denominator of Eq. 4, for modalities
     available in the group; a value is NaN where ``n`` is 0. The bootstrap draws whole clips.
@@ -82,7 +87,7 @@ def gtar_frame(
     outcomes = outcomes.assign(setting=outcomes["coalition"].map(SETTINGS))
     rows = []
     for key, part in groups(outcomes, by):
-        available, aligned, in_conflict = conflict_parts(part)
+        available, aligned, in_conflict = conflict_parts(part, labels)
         a = aligned & in_conflict[:, None]
         c = part["right_polarity"].to_numpy(np.float64)
         found = intervals_of(

@@ -9,10 +9,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from emomm_lib.labels import (
-    CLASSES,
     COALITIONS,
     MODALITIES,
+    SENTIMENT5,
     SOURCES,
+    LabelSet,
     coalition_modalities,
     is_class,
     shown_values,
@@ -53,26 +54,36 @@ def check_right(frame: pd.DataFrame, column: str, what: str = "the outcomes") ->
         )
 
 
-def check_labels(frame: pd.DataFrame, columns: Iterable[str], what: str = "the outcomes") -> None:
-    """Raises ``ValueError`` unless columns hold labels 0..4 everywhere."""
+def check_labels(
+    frame: pd.DataFrame,
+    columns: Iterable[str],
+    what: str = "the outcomes",
+    labels: LabelSet = SENTIMENT5,
+) -> None:
+    """Raises ``ValueError`` unless columns hold labels 0..K-1 everywhere."""
     for column in columns:
-        bad = frame[~is_class(frame[column])]
+        bad = frame[~is_class(frame[column], labels)]
         if len(bad):
             raise ValueError(
-                f"{column} of {what} must be a label 0 to {len(CLASSES) - 1}; got "
+                f"{column} of {what} must be a label 0 to {len(labels) - 1}; got "
                 f"{shown_values(bad[column])}, of clips {bad['sample_id'].unique()[:3].tolist()}"
             )
 
 
-def with_evidence(frame: pd.DataFrame, evidence: str, what: str = "the outcomes") -> pd.DataFrame:
-    """Rows with a class 0..4 in ``{evidence}_t, _a, _v``; ``ValueError`` for other, or no row."""
+def with_evidence(
+    frame: pd.DataFrame,
+    evidence: str,
+    what: str = "the outcomes",
+    labels: LabelSet = SENTIMENT5,
+) -> pd.DataFrame:
+    """Rows with a class 0..K-1 in ``{evidence}_t, _a, _v``; ``ValueError`` for other, or no row."""
     read = [f"{evidence}_{m.lower()}" for m in MODALITIES]
     if lacking := sorted(set(read) - set(frame.columns)):
         raise ValueError(f"{what} lack the columns {lacking} of evidence {evidence!r}")
     known = frame.dropna(subset=read).reset_index(drop=True)
     if not len(known):
         raise ValueError(f"no clip has a value in all of {read}")
-    check_labels(known, read, what)
+    check_labels(known, read, what, labels)
     return known
 
 

@@ -8,6 +8,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
+from emomm_lib.labels import SENTIMENT5, LabelSet
 from emomm_lib.metrics.bootstrap import DEFAULT, Bootstrap, intervals_of, means
 from emomm_lib.metrics.gtar import SETTINGS
 from emomm_lib.metrics.outcomes import KEYS, check, check_labels, groups, row, with_evidence
@@ -19,11 +20,12 @@ def pair_frame(
     by: Sequence[str] = ("subset",),
     *,
     bootstrap: Bootstrap = DEFAULT,
+    labels: LabelSet = SENTIMENT5,
 ) -> pd.DataFrame:
     """Which of two modalities answers follow where the two disagree, with 95% intervals.
 
     Reads ``sample_id, coalition, label_pred, *by`` and ``{evidence}_t, {evidence}_a, {evidence}_v``,
-    classes 0..4: ``label``, or what the model itself answers to each modality alone. Rows with one
+    classes of ``labels``: ``label``, or what the model itself answers to each modality alone. Rows with one
     modality or without evidence are left out.
 
     Returns ``*by, coalition, first, second, value, low, high, n, neither``. Of the ``n`` rows whose
@@ -33,8 +35,9 @@ def pair_frame(
     ``ValueError`` for missing columns, other classes, a clip's coalition twice, or no row left.
     """
     check(outcomes, [*KEYS, "label_pred", *by])
-    known = with_evidence(outcomes[outcomes["coalition"].isin(list(SETTINGS))], evidence)
-    check_labels(known, ["label_pred"])
+    shown = outcomes[outcomes["coalition"].isin(list(SETTINGS))]
+    known = with_evidence(shown, evidence, labels=labels)
+    check_labels(known, ["label_pred"], labels=labels)
     rows = []
     for key, part in groups(known, [*by, "coalition"]):
         said = part["label_pred"].to_numpy(np.int64)[:, None]

@@ -19,38 +19,45 @@ from emomm_lib.labels import (
     COALITIONS,
     LETTERS,
     MODALITIES,
+    SENTIMENT5,
+    LabelSet,
     class_labels,
     coalition_modalities,
     numbers,
-    polarity,
+    side,
 )
 from emomm_lib.metrics.outcomes import LABELS, check, check_labels, present, with_evidence
 
-Reader = Callable[[NDArray[np.int64]], NDArray[np.float64]]
+Reader = Callable[[NDArray[np.int64], LabelSet], NDArray[np.float64]]
 _CLASSES = np.arange(len(CLASSES))
 LOGITS = tuple(f"logit_{letter.lower()}" for letter in LETTERS)
 """Columns of a model's letter logits."""
 
 
-def follow_one(evidence: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Probability ``(N, 5)`` of each answer of a reader that follows one modality at random.
+def follow_one(evidence: NDArray[np.int64], labels: LabelSet = SENTIMENT5) -> NDArray[np.float64]:
+    """Probability ``(N, K)`` of each answer of a reader that follows one modality at random.
 
-    ``evidence`` holds labels 0..4 of the present modalities, ``(N, k)`` with k >= 1; ``ValueError``
+    ``evidence`` holds labels 0..K-1 of the present modalities, ``(N, k)`` with k >= 1; ``ValueError``
     for anything else.
     """
-    evidence = class_labels(evidence)
-    return (evidence[..., None] == _CLASSES).mean(axis=1)
+    evidence = class_labels(evidence, labels=labels)
+    return (evidence[..., None] == np.arange(len(labels))).mean(axis=1)
 
 
-def follow_average(evidence: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Probability ``(N, 5)`` of each answer of a reader that takes the class nearest to the mean.
+def follow_average(
+    evidence: NDArray[np.int64], labels: LabelSet = SENTIMENT5
+) -> NDArray[np.float64]:
+    """Probability ``(N, K)`` of each answer of a reader that takes the class nearest to the mean.
 
     A tie between two classes is split evenly: labels 0 and 1 are answered 0 and 1 half of the time
-    each. ``evidence`` as in :func:`follow_one`.
+    each. ``evidence`` as in :func:`follow_one`; labels without an order raise ``ValueError``.
     """
-    evidence = class_labels(evidence)
+    labels.need_order("the reader 'average'")
+    evidence = class_labels(evidence, labels=labels)
     # Distances times the number of modalities are integers, so that a tie is exact.
-    distance = np.abs(_CLASSES * evidence.shape[1] - evidence.sum(axis=1, keepdims=True))
+    distance = np.abs(
+        np.arange(len(labels)) * evidence.shape[1] - evidence.sum(axis=1, keepdims=True)
+    )
     nearest = distance == distance.min(axis=1, keepdims=True)
     return nearest / nearest.sum(axis=1, keepdims=True)
 
@@ -59,7 +66,11 @@ READERS: dict[str, Reader] = {"random": follow_one, "average": follow_average}
 
 
 def reader_outcomes(
-    clips: pd.DataFrame, reader: str, evidence: str = "label", none: str | None = None
+    clips: pd.DataFrame,
+    reader: str,
+    evidence: str = "label",
+    none: str | None = None,
+    labels: LabelSet = SENTIMENT5,
 ) -> pd.DataFrame:
     """Expected outcomes of a reader on clips under all eight coalitions.
 
@@ -67,36 +78,39 @@ def reader_outcomes(
     ----------
     clips
         One row a clip: ``sample_id, corpus, subset, label_gt, label_t, label_a, label_v`` and the
-        columns ``{evidence}_t, {evidence}_a, {evidence}_v`` (0..4).
+        columns ``{evidence}_t, {evidence}_a, {evidence}_v`` (0..K-1).
     reader
         ``random`` follows one present modality drawn uniformly; ``average`` answers the class
-        nearest to the mean of the present ones. Without a modality both guess one of the five
+        nearest to the mean of the present ones. Without a modality both guess one of the
         classes uniformly.
     evidence
         What it reads: ``label`` for the annotated labels, or columns that hold, say, a model's own
         answers to each modality alone.
     none
-        Column of the label (0..4) that it answers without a modality, instead of a uniform guess.
+        Column of the label (0..K-1) that it answers without a modality, instead of a uniform guess.
+    labels
+        What the classes are; ``average`` needs an order.
 
     Returns ``sample_id, corpus, subset, coalition, label_gt, label_t, label_a, label_v, right,
-    right_polarity``, eight rows a clip; ``right`` is the exact probability of the right class (1/5
-    without a modality) and ``right_polarity`` that of the right polarity. A clip that lacks
+    right_polarity``, eight rows a clip; ``right`` is the exact probability of the right class (1/K
+    without a modality) and ``right_polarity`` that of the right polarity, or class where there is
+    none. A clip that lacks
     evidence is left out under all coalitions. Raises ``ValueError`` for an unknown reader, missing
-    columns, labels other than 0..4, a clip twice, or no clip left.
+    columns, labels other than 0..K-1, a clip twice, or no clip left.
     """
     if reader not in READERS:
         raise ValueError(f"unknown reader {reader!r}; there are {list(READERS)}")
     _check_clips(clips)
-    clips = with_evidence(clips, evidence, "the clips")
-    check_labels(clips, ["label_gt", *([none] if none else [])], "the clips")
-    guess = np.full((len(clips), len(_CLASSES)), 1 / len(_CLASSES))
+    clips = with_evidence(clips, evidence, "the clips", labels)
+    check_labels(clips, ["label_gt", *([none] if none else [])], "the clips", labels)
+    guess = np.full((len(clips), len(labels)), 1 / len(labels))
     if none:
-        guess = np.eye(len(_CLASSES))[clips[none].to_numpy(np.int64)]
+        guess = np.eye(len(labels))[clips[none].to_numpy(np.int64)]
     answers = {}
     for name in COALITIONS:
         seen = [f"{evidence}_{m.lower()}" for m in coalition_modalities(name)]
-        answers[name] = READERS[reader](clips[seen].to_numpy(np.int64)) if seen else guess
-    return expected(clips, answers)
+        answers[name] = READERS[reader](clips[seen].to_numpy(np.int64), labels) if seen else guess
+    return expected(clips, answers, labels)
 
 
 def _check_clips(clips: pd.DataFrame) -> None:
@@ -138,10 +152,14 @@ def product_outcomes(
     return expected(clips, answers)
 
 
-def expected(clips: pd.DataFrame, by_coalition: dict[str, NDArray[np.float64]]) -> pd.DataFrame:
-    """Rows a coalition from probabilities ``(N, 5)`` of each answer, sorted by clip."""
+def expected(
+    clips: pd.DataFrame,
+    by_coalition: dict[str, NDArray[np.float64]],
+    labels: LabelSet = SENTIMENT5,
+) -> pd.DataFrame:
+    """Rows a coalition from probabilities ``(N, K)`` of each answer, sorted by clip."""
     truth = clips["label_gt"].to_numpy(np.int64)
-    same_polarity = polarity(_CLASSES) == polarity(truth)[:, None]
+    same_polarity = side(np.arange(len(labels)), labels) == side(truth, labels)[:, None]
     frames = []
     for name, answers in by_coalition.items():
         frames.append(

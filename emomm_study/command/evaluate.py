@@ -11,9 +11,10 @@ from typing import Any
 import pandas as pd
 
 from emomm_lib.labels import coalition_name
+from emomm_study.command.asking import evaluate_imported
 from emomm_study.command.outcome import Outcome, Refused, refusing
 from emomm_study.command.profile import parameters_of
-from emomm_study.command.score import records, shown, tables_of
+from emomm_study.command.score import shown
 from emomm_study.command.system import (
     media_for,
     named_system,
@@ -21,7 +22,9 @@ from emomm_study.command.system import (
     settings_for,
     told_of,
 )
+from emomm_study.command.tables import records, tables_of
 from emomm_study.corpora.clips import corpus_roots
+from emomm_study.corpora.imported.benchmark import is_imported
 from emomm_study.corpora.manifest import read_manifest
 from emomm_study.corpora.part import part_of
 from emomm_study.corpora.scores import Corpus
@@ -46,10 +49,17 @@ from emomm_study.systems.table import shown_name
 
 
 def carry_out(options: argparse.Namespace) -> Outcome:
-    """Ask what is not known yet, write all answers, and score those of Table 1."""
-    coalitions, out = _coalitions(options.coalitions), Path(options.out)
+    """Ask what is not known yet, write all answers, and score those of Table 1.
+
+    An imported benchmark is scored by its own labels (:mod:`emomm_study.command.imported`).
+    """
+    coalitions, out = coalitions_of(options.coalitions), Path(options.out)
     if out.suffix not in READERS:
         raise Refused(f"{out}: the answers are written as {' or '.join(READERS)}; name such a file")
+    if options.benchmark and is_imported(options.benchmark):
+        return evaluate_imported(options, coalitions, out)
+    if options.root:
+        raise Refused("--root is of an imported benchmark; EmoMM's has --ch-sims and --cmu-mosi")
     with _bench(options) as bench:
         clips = _chosen(bench.clips, options)
         decoding = "free" if options.free else "constrained"
@@ -72,7 +82,8 @@ def carry_out(options: argparse.Namespace) -> Outcome:
     return Outcome(found, f"{head}\n\n{shown(tables)}")
 
 
-def _coalitions(text: str) -> list[str]:
+def coalitions_of(text: str) -> list[str]:
+    """Coalitions that a command line names; ``Refused`` for what is none."""
     with refusing(ValueError):
         names = ["none" if n == "none" else coalition_name(n.upper()) for n in text.split(",") if n]
     if not names:

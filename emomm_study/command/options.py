@@ -140,6 +140,69 @@ def ask(commands: Any) -> None:
     _clip(made)
 
 
+def bring_in(commands: Any) -> None:
+    kinds = _steps(
+        commands, "import", "KIND", "bring in a benchmark of others, with its own labels",
+        """
+        emomm import mer-unibench /data/MER-UniBench --dataset meld --out meld
+        emomm import missrag /data/MOSI --out missrag
+        emomm import csv ca-mer.csv --root /data/CA-MER --labels mer6 --out ca-mer
+        """,
+    )  # fmt: skip
+    unibench = _command(
+        kinds, "mer-unibench", "bring_in:mer_unibench", "bring in a set of MER-UniBench",
+        """
+        emomm import mer-unibench /data/MER-UniBench --dataset meld --out meld
+        emomm import mer-unibench /data/simsv2-process --dataset ch-sims-v2 --out simsv2
+        """,
+    )  # fmt: skip
+    unibench.add_argument("folder", metavar="FOLDER", help="that holds the set's folder, or is it")
+    unibench.add_argument(
+        "--dataset", required=True, metavar="NAME",
+        help="cmu-mosi, cmu-mosei, ch-sims, ch-sims-v2, iemocap, meld, mer2023 or mer2024",
+    )  # fmt: skip
+    missrag = _command(
+        kinds, "missrag", "bring_in:missrag", "bring in CMU-MOSI as MissRAG lays it out",
+        """
+        emomm import missrag /data/MOSI --out missrag
+        emomm import missrag /data/MOSI --mode all --labels sentiment5 --out mosi5
+        """,
+    )  # fmt: skip
+    missrag.add_argument("folder", metavar="FOLDER", help="that holds labels.csv and Raw")
+    missrag.add_argument(
+        "--mode", default="test", choices=("train", "valid", "test", "all"),
+        help="rows of this mode (default: %(default)s)",
+    )  # fmt: skip
+    missrag.add_argument(
+        "--labels", default="sentiment3", choices=("sentiment3", "sentiment2", "sentiment5"),
+        help="what is asked for (default: %(default)s, MissRAG's own)",
+    )  # fmt: skip
+    listed = _command(
+        kinds, "csv", "bring_in:listed", "bring in any benchmark from a CSV",
+        """
+        emomm import csv ca-mer.csv --root /data/CA-MER --labels mer6 --out ca-mer
+        emomm import csv mine.csv --root films --labels calm,tense --name mine --out mine
+        """,
+    )  # fmt: skip
+    listed.add_argument(
+        "file", metavar="CSV",
+        help="name, subset, label, video; split, text, audio, label_T, label_A, label_V if there",
+    )  # fmt: skip
+    listed.add_argument("--root", required=True, metavar="FOLDER", help="that holds the films")
+    listed.add_argument(
+        "--labels", required=True, metavar="SET",
+        help="sentiment2, sentiment3, sentiment5, meld7, iemocap4, mer6, or classes as calm,tense",
+    )  # fmt: skip
+    listed.add_argument("--name", metavar="NAME", help="of the benchmark; default: the file's")
+    for kind in (unibench, missrag, listed):
+        kind.add_argument(
+            "--no-media", action="store_true", help="do not look for the clips' files"
+        )
+        kind.add_argument(
+            "--out", required=True, metavar="FOLDER", help="what is written goes there"
+        )
+
+
 def evaluate(commands: Any) -> None:
     made = _command(
         commands, "evaluate", "evaluate:carry_out", "ask a system about the benchmark, and score it",
@@ -148,11 +211,14 @@ def evaluate(commands: Any) -> None:
         emomm evaluate --profile mini --system driver:echo --clips 40 --out echo.jsonl
         emomm evaluate --benchmark benchmark/manifest.parquet --cmu-mosi /data/CMU-MOSI \\
             --system Qwen/Qwen2.5-Omni-7B --device cuda --coalitions TAV --out answers.csv
+        emomm evaluate --benchmark meld/manifest.parquet --root /data/MER-UniBench/meld-process \\
+            --system Qwen/Qwen2.5-Omni-7B --device cuda --coalitions TAV,AV --out answers.csv
         """,
     )  # fmt: skip
     what = made.add_mutually_exclusive_group(required=True)
     what.add_argument("--profile", metavar="NAME", help="its benchmark, corpora and settings")
-    what.add_argument("--benchmark", metavar="PARQUET", help="the manifest that build wrote")
+    what.add_argument("--benchmark", metavar="PARQUET", help="what build or import wrote")
+    made.add_argument("--root", metavar="FOLDER", help="with an imported benchmark: of its films")
     made.add_argument("--ch-sims", metavar="FOLDER", help="with --benchmark: of CH-SIMS v2.0")
     made.add_argument("--cmu-mosi", metavar="FOLDER", help="with --benchmark: of CMU-MOSI")
     _system(made)
@@ -188,7 +254,7 @@ def score(commands: Any) -> None:
         help="a .csv, or .jsonl with a row a line, or a folder of lmms-eval's sample logs",
     )
     made.add_argument(
-        "--benchmark", required=True, metavar="PARQUET", help="the manifest that build wrote"
+        "--benchmark", required=True, metavar="PARQUET", help="what build or import wrote"
     )
     _split(made)
     made.add_argument("--out", metavar="FOLDER", help="write the tables there, as CSV")
@@ -325,5 +391,7 @@ def export(commands: Any) -> None:
         kind.add_argument("--note", required=True, help="what the clips are")
 
 
-COMMANDS: Sequence[Any] = (check, build, run, ask, evaluate, score, steer, annotate, export)
+COMMANDS: Sequence[Any] = (
+    check, build, bring_in, run, ask, evaluate, score, steer, annotate, export
+)  # fmt: skip
 """What adds each command to the parser, in the order of the listing."""

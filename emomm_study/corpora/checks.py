@@ -67,7 +67,7 @@ class Sheet:
         Names of the files, also of those without a row.
     """
 
-    corpus: Corpus
+    corpus: str
     rows: pd.DataFrame
     entries: list[dict] = field(default_factory=list)
     broken: int = 0
@@ -76,17 +76,20 @@ class Sheet:
 
     def __post_init__(self) -> None:
         self.rows = self.rows.reset_index(drop=True)
-        self.rows["sample_id"] = [
-            sample_id(self.corpus, v, c)
-            for v, c in zip(self.rows["video_id"], self.rows["clip_id"], strict=True)
-        ]
+        parts = zip(*(self.rows[column] for column in self.ids), strict=True)
+        self.rows["sample_id"] = [sample_id(self.corpus, *own) for own in parts]
         self.ok = pd.Series(True, index=self.rows.index)
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Columns that a clip is known by: ``video_id`` and ``clip_id``, or its ``name``."""
+        return ("video_id", "clip_id") if "video_id" in self.rows else ("name",)
 
     def notice(
         self, file: str, problem: str, expected: str, row: int = 0, sample: str = ""
     ) -> None:
         """Add a report entry that rejects no row (``row=0``: about the whole file)."""
-        values = (self.corpus.value, file, row, sample, problem, expected)
+        values = (str(self.corpus), file, row, sample, problem, expected)
         self.entries.append(dict(zip(REPORT_COLUMNS, values, strict=True)))
 
     def notice_encoding(self, file: str, lines: Lines) -> None:
@@ -125,9 +128,9 @@ class Sheet:
         )
 
 
-def sample_id(corpus: Corpus, video_id: str, clip_id: str) -> str:
-    """``<corpus>/<video_id>/<clip_id>``."""
-    return f"{corpus.value}/{video_id}/{clip_id}"
+def sample_id(corpus: str, *ids: str) -> str:
+    """``<corpus>/<video_id>/<clip_id>``, or ``<corpus>/<name>``."""
+    return "/".join((str(corpus), *ids))
 
 
 def relative_name(path: Path, root: Path) -> str:
@@ -193,7 +196,7 @@ def need_folder(folder: Path, layout: str) -> None:
 def read_sheet(
     path: Path,
     root: Path,
-    corpus: Corpus,
+    corpus: str,
     *,
     required: Iterable[str] = (),
     header: Sequence[str] | None = None,
@@ -251,9 +254,10 @@ def read_sheet(
     return sheet
 
 
-def unreadable(lines: Lines, place: Iterable[int], corpus: Corpus) -> list[tuple[int, str]]:
+def unreadable(lines: Lines, place: Iterable[int], corpus: str) -> list[tuple[int, str]]:
     """Of some lines the numbers of those that cannot be read, with the reason."""
-    neither = f", neither UTF-8 nor {FALLBACK_ENCODINGS[corpus].upper()}"
+    other = FALLBACK_ENCODINGS.get(corpus)
+    neither = f", neither UTF-8 nor {other.upper()}" if other else ", which is no UTF-8"
     return [
         (n, f"has {why}{neither if why.startswith('byte') else ''}")
         for n in place
@@ -267,7 +271,7 @@ def check_ids(sheet: Sheet) -> pd.Series:
     Returns one flag a row: whether a path may be made of its ids.
     """
     safe = pd.Series(True, index=sheet.rows.index)
-    for column in ("video_id", "clip_id"):
+    for column in sheet.ids:
         # A drive letter's colon makes a path absolute on Windows.
         fine = sheet.rows[column].str.fullmatch(r"[^\s/\\:\x00]+")
         fine &= ~sheet.rows[column].isin([".", ".."])
@@ -357,7 +361,7 @@ def check_media(
         results = tqdm(
             pool.map(look, pairs),
             total=len(pairs),
-            desc=f"{sheet.corpus.value}: media files",
+            desc=f"{sheet.corpus}: media files",
             unit="clip",
             disable=not progress,
         )
@@ -432,7 +436,8 @@ def _padded_twin(root: Path, name: str) -> str | None:
     return relative_name(folder, root)
 
 
-def _report(sheet: Sheet) -> pd.DataFrame:
+def report_of(sheet: Sheet) -> pd.DataFrame:
+    """What was found of a sheet's rows, with :data:`REPORT_COLUMNS`, in the order of the files."""
     report = pd.DataFrame(sheet.entries, columns=list(REPORT_COLUMNS)).astype({"row": int})
     return report.sort_values(["file", "row"], kind="stable", ignore_index=True)
 
@@ -465,16 +470,16 @@ def corpus_table(
     if not sheet.ok.any():
         raise nothing_usable(sheet, f"{root}: no usable clip", unlabelled)
     clips = sheet.rows[sheet.ok].join(scores)
-    clips = clips.assign(corpus=sheet.corpus.value, language=language)
+    clips = clips.assign(corpus=str(sheet.corpus), language=language)
     for source in sources:
         score = (clips[f"score_{source}"].astype(float) * 5).round() / 5 + 0.0
         clips[f"score_{source}"] = score
-        clips[f"label_{source}"] = score_to_label(score, sheet.corpus)
+        clips[f"label_{source}"] = score_to_label(score, Corpus(sheet.corpus))
     clips = clips[list(schema.columns)].sort_values("sample_id", ignore_index=True)
     return CorpusTable(
         root=root,
         clips=schema.validate(clips, lazy=True),
-        report=_report(sheet),
+        report=report_of(sheet),
         unlabelled=unlabelled,
         excluded=len(sheet.rows) + sheet.broken - len(clips),
     )
@@ -482,7 +487,7 @@ def corpus_table(
 
 def nothing_usable(sheet: Sheet, what: str, unlabelled: int) -> CorpusError:
     """The error of a sheet without a usable row: what was found, and the first reasons."""
-    report, lost = _report(sheet), len(sheet.rows) + sheet.broken
+    report, lost = report_of(sheet), len(sheet.rows) + sheet.broken
     parts = [f"{what} in {', '.join(dict.fromkeys(sheet.files))}"]
     if not lost + unlabelled:
         parts.append("there is no row, at most a header")

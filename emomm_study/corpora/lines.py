@@ -91,8 +91,8 @@ def _is_utf8(line: bytes) -> bool:
     return True
 
 
-def read_lines(data: bytes, corpus: Corpus) -> Lines:
-    """Lines of a file, decoded one by one.
+def read_lines(data: bytes, corpus: str) -> Lines:
+    """Lines of a file, decoded one by one; another corpus than EmoMM's two has no fallback.
 
     A line that is UTF-8 is read as such. Another is read in the corpus's fallback encoding where
     that is plausible and listed in ``odd``, or else listed in ``unreadable``, as is one with a NUL
@@ -104,7 +104,7 @@ def read_lines(data: bytes, corpus: Corpus) -> Lines:
     Raises :class:`UnknownEncoding` for UTF-16 and UTF-32 that are damaged or have no mark.
     """
     mark = next((m for m in _MARKS if data.startswith(m)), b"")
-    marked, fallback = _MARKS.get(mark), FALLBACK_ENCODINGS[corpus]
+    marked, fallback = _MARKS.get(mark), FALLBACK_ENCODINGS.get(corpus, "utf-8")
     if marked in ("utf-16", "utf-32"):
         try:
             return _decoded(_cut(data.decode(marked).encode()), marked)

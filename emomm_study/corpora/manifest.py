@@ -20,7 +20,9 @@ from emomm_lib.labels import (
     CLASSES,
     COALITIONS,
     MODALITIES,
+    SENTIMENT5,
     SOURCES,
+    LabelSet,
     class_labels,
     is_class,
     polarity,
@@ -44,22 +46,28 @@ SPLIT_BOUND = 0.01
 by size, and warns where even that does not help."""
 
 
-def _classes(labels: pd.DataFrame, source: str) -> NDArray[np.int64]:
-    return class_labels(labels[f"label_{source.lower()}"], f"label_{source.lower()}")
+def _classes(labels: pd.DataFrame, source: str, of: LabelSet = SENTIMENT5) -> NDArray[np.int64]:
+    return class_labels(labels[f"label_{source.lower()}"], f"label_{source.lower()}", of)
 
 
-def _agreeing(labels: pd.DataFrame, modalities: Iterable[str]) -> NDArray[np.bool_]:
-    truth = polarity(_classes(labels, "gt"))
-    return np.logical_and.reduce([polarity(_classes(labels, m)) == truth for m in modalities])
+def _agreeing(
+    labels: pd.DataFrame, modalities: Iterable[str], of: LabelSet = SENTIMENT5
+) -> NDArray[np.bool_]:
+    truth = polarity(_classes(labels, "gt", of), of)
+    return np.logical_and.reduce(
+        [polarity(_classes(labels, m, of), of) == truth for m in modalities]
+    )
 
 
-def subset(labels: pd.DataFrame) -> pd.Series:
+def subset(labels: pd.DataFrame, of: LabelSet = SENTIMENT5) -> pd.Series:
     """``align`` where every modality has GT's polarity, else ``conflict`` (Sec. 3.2).
 
-    Takes columns ``label_gt, label_t, label_a, label_v``; keeps the index. Raises ``ValueError``
-    naming a column and what in it is no class 0..4.
+    Takes columns ``label_gt, label_t, label_a, label_v``, classes of the set ``of``; keeps the index.
+    Raises ``ValueError`` naming a column and what in it is no class, and for a set whose classes have
+    no polarity.
     """
-    values = np.where(_agreeing(labels, MODALITIES), "align", "conflict")
+    of.need_polarity("the split into align and conflict")
+    values = np.where(_agreeing(labels, MODALITIES, of), "align", "conflict")
     return pd.Series(values, labels.index, dtype=str, name="subset")
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from emomm_lib import TraceTable
+from emomm_lib import LabelSet, TraceTable
 from emomm_lib.chase.training import RouterStates
 from emomm_study.corpora.clips import corpus_roots
 from emomm_study.corpora.manifest import read_manifest
@@ -145,6 +145,7 @@ class Experiment:
         traces: bool = False,
         states: bool = False,
         decoding: Decoding = "constrained",
+        labels: LabelSet | None = None,
     ) -> pd.DataFrame:
         """The plain model's answers about every clip under every coalition.
 
@@ -163,6 +164,9 @@ class Experiment:
         decoding
             ``constrained``: letter by arg-max over A..E, then the best score that it allows.
             ``free``: what the model writes, parsed; an unparseable reply has no label.
+        labels
+            What is asked for in place of EmoMM's five classes and scores; in free text alone, since
+            systems know the letters of five classes.
 
         Returns one row a (sample, coalition), failures included: ``sample_id, coalition, label,
         score, logit_a..logit_e, failure, reply``. Raises like
@@ -173,17 +177,20 @@ class Experiment:
         """
         if (traces or states) and decoding == "free":
             raise ValueError("attention and states are recorded with constrained decoding only")
+        if labels is not None and decoding != "free":
+            raise ValueError(f"{labels.name} is asked for in free text alone; take decoding='free'")
         if traces or states:
             offered(self.model, "recording attention and states")
-        run, preimage = run_fingerprint(self.model, self.media, decoding)
+        run, preimage = run_fingerprint(self.model, self.media, decoding, labels=labels)
         with in_one_sentence(self.store.path, "answers", self.batch_size) as kept:
             self.store.begin(run, preimage)
             recorded = self.state_store if states else None
             known = self._known(run, traces, recorded)
             plan = self._planned(clips, coalitions, known)
             if (allow := getattr(self.model, "allow", None)) is not None:
-                allow(questions(plan, self.media))
-            ask = Unsteered(self.model, run, decoding, traces, recorded, self.encodings)
+                allow(questions(plan, self.media, labels))
+            kept_in = recorded, self.encodings
+            ask = Unsteered(self.model, run, decoding, traces, *kept_in, labels)
             self._carry_out([(plan, ask)], {run: known}, kept)
             return self._answers(run, clips["sample_id"], coalitions)
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from emomm_lib.labels import COALITIONS
+from emomm_lib.labels import COALITIONS, LabelSet
 from emomm_study.corpora.clips import is_blank
 from emomm_study.corpora.scores import Corpus
 from emomm_study.evaluate.files import MediaSettings
@@ -47,8 +47,11 @@ class Check:
     refused: str | None = None
 
 
-def questions(plan: Plan, media: MediaSettings) -> Iterator[Asked]:
-    """What every question of a plan will hold; nothing of a file whose header cannot be read."""
+def questions(plan: Plan, media: MediaSettings, labels: LabelSet | None = None) -> Iterator[Asked]:
+    """What every question of a plan will hold; nothing of a file whose header cannot be read.
+
+    ``labels`` are those that are asked for in place of EmoMM's.
+    """
     for item in (item for batch in plan.batches for item in batch):
         needed = "".join(item.coalitions)
         sound = _seconds(item.audio) if "A" in needed else 0.0
@@ -59,7 +62,8 @@ def questions(plan: Plan, media: MediaSettings) -> Iterator[Asked]:
             seconds = _seconds(item.video) if "V" in needed else 0.0
             frames = max(1, min(round(seconds * media.video.fps), media.video.max_frames))
         for coalition in item.coalitions:
-            [_, user] = prompts.messages(coalition, Corpus(item.corpus), item.text)
+            asked = Corpus(item.corpus) if labels is None else labels
+            [_, user] = prompts.messages(coalition, asked, item.text)
             yield Asked(
                 user["content"][-1]["text"],
                 sound if "A" in coalition else 0.0,

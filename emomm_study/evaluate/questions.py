@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from emomm_lib import LabelSet
 from emomm_study.corpora.scores import Corpus
 from emomm_study.evaluate.encodings import EncodingStore
 from emomm_study.evaluate.files import REFUSALS, Read, failure_of
@@ -73,9 +74,12 @@ def prepared(model: System, reads: Sequence[Read]) -> Sequence[Read]:
 
 
 def readable(
-    model: System, batch: Sequence[Read], encodings: EncodingStore | None = None
+    model: System,
+    batch: Sequence[Read],
+    encodings: EncodingStore | None = None,
+    labels: LabelSet | None = None,
 ) -> Readable:
-    """Questions that a batch of clips allows, encoded.
+    """Questions that a batch of clips allows, encoded; they ask for ``labels``, or EmoMM's classes.
 
     A clip at which the encoders fail, or one of its modalities, is found by encoding it alone.
     Clips that were encoded here, with video and sound, go to ``encodings``.
@@ -109,7 +113,8 @@ def readable(
             if causes := [why for m, why in failures.items() if m in coalition]:
                 found.failed.append(Failed.at(key, *causes))
             else:
-                query = Query(clip, coalition, Corpus(item.corpus), item.text)
+                asked = Corpus(item.corpus) if labels is None else labels
+                query = Query(clip, coalition, asked, item.text)
                 found.work.append((key, query))
     return found
 

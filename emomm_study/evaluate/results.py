@@ -11,7 +11,15 @@ import pandas as pd
 from scipy.special import softmax
 
 from emomm_lib import product_outcomes, reader_outcomes, score_frame
-from emomm_lib.labels import CLASSES, COALITIONS, MODALITIES, coalition_modalities, polarity
+from emomm_lib.labels import (
+    CLASSES,
+    COALITIONS,
+    MODALITIES,
+    SENTIMENT5,
+    LabelSet,
+    coalition_modalities,
+    side,
+)
 from emomm_lib.metrics.bootstrap import DEFAULT, Bootstrap
 from emomm_lib.metrics.outcomes import LABELS, check, check_labels
 from emomm_lib.metrics.reference import LOGITS, expected
@@ -95,19 +103,22 @@ def declined(predictions: pd.DataFrame) -> float | None:
 
 
 def outcomes(
-    clips: pd.DataFrame, predictions: pd.DataFrame, coalitions: Sequence[str] = COALITIONS
+    clips: pd.DataFrame,
+    predictions: pd.DataFrame,
+    coalitions: Sequence[str] = COALITIONS,
+    labels: LabelSet = SENTIMENT5,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Every clip under every coalition, for PSMV, GTAR and nMAS; and what cannot be scored.
 
     Columns of ``clips`` (``subset`` is the whole clip's), ``coalition, label_pred, score_pred``,
     and ``right`` and ``right_polarity``, 1.0 where the answer has GT's class, or its polarity (c_x
-    of Eq. 3). The second frame as by :func:`join`.
+    of Eq. 3; of labels without one, its class). The second frame as by :func:`join`.
     """
     rows = clips.merge(pd.DataFrame({"coalition": list(coalitions)}), how="cross")
     scored, lost = join(rows, predictions)
     truth, answer = scored["label_gt"], scored["label_pred"]
     right = (truth == answer).astype(float)
-    same = (polarity(truth) == polarity(answer)).astype(float)
+    same = (side(truth, labels) == side(answer, labels)).astype(float)
     return scored.assign(right=right, right_polarity=same), lost
 
 

@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 import torch
 
+from emomm_lib import LabelSet
 from emomm_study.evaluate.encodings import EncodingStore
 from emomm_study.evaluate.files import REFUSALS, MediaSettings, Read
 from emomm_study.evaluate.plan import Item
@@ -42,16 +43,22 @@ def run_fingerprint(
     media: MediaSettings,
     decoding: Decoding = "constrained",
     steering: Mapping | None = None,
+    labels: LabelSet | None = None,
 ) -> tuple[str, dict]:
-    """Digest, and its preimage, of all that can change a prediction besides the clip itself."""
+    """Digest, and its preimage, of all that can change a prediction besides the clip itself.
+
+    ``labels`` are those that are asked for in place of EmoMM's.
+    """
     settings = {
         **model.settings(),
-        "prompt": prompt_version(),
+        "prompt": prompt_version(labels),
         "media": media.settings(),
         "decoding": decoding,
     }
     if decoding == "free":
         settings["reply"] = REPLY_VERSION
+    if labels is not None:
+        settings["labels"] = labels.name
     if steering is not None:
         settings["steering"] = dict(steering)
     text = json.dumps(settings, sort_keys=True)
@@ -70,6 +77,8 @@ class Unsteered:
         Whether attention is recorded as well.
     states, encodings
         Where hidden states and encoded clips are kept, when they are to be.
+    labels
+        What is asked for in place of EmoMM's five classes, in free text.
     """
 
     model: System
@@ -78,10 +87,11 @@ class Unsteered:
     traced: bool = False
     states: StateStore | TakenStates | None = None
     encodings: EncodingStore | Taken | None = None
+    labels: LabelSet | None = None
 
     def __call__(self, batch: Sequence[Read]) -> Iterator[Group]:
         """All answers to a batch of clips: as one group, or one a group as the system gives them."""
-        ready = readable(self.model, batch, self.encodings)
+        ready = readable(self.model, batch, self.encodings, self.labels)
         if getattr(self.model, "one_by_one", False):
             yield from self._one_by_one(ready)
             return

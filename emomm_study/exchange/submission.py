@@ -8,27 +8,28 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from math import isfinite
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from jsonschema import Draft202012Validator
 
-from emomm_lib import gtar_frame, psmv_frame
-from emomm_lib.labels import COALITIONS, LETTERS
+from emomm_lib import LabelSet, gtar_frame, psmv_frame
+from emomm_lib.labels import COALITIONS
 from emomm_lib.metrics.reference import LOGITS
 from emomm_study.corpora.manifest import SPLITS
 from emomm_study.corpora.scores import GRIDS, Corpus, nearest_step
 from emomm_study.evaluate.asked import lost_by_subset
 from emomm_study.evaluate.results import instances, join, outcomes, table1_scores
 from emomm_study.paths import plain, whole
-from emomm_study.systems.prompts import parse_reply
+from emomm_study.systems.prompts import grammar_of, parse_reply
 
 KEYS = ("sample_id", "coalition")
 ANSWERS = ("letter", "score", "reply", "failure")
@@ -72,9 +73,17 @@ class Scores:
 
 
 @cache
-def schema() -> dict[str, Any]:
-    """JSON schema of a row."""
-    return json.loads(Path(__file__).with_name("submission.schema.json").read_text("utf-8"))
+def schema(labels: LabelSet | None = None) -> dict[str, Any]:
+    """JSON schema of a row; of other ``labels`` with their letters, and without scores and logits."""
+    whole = json.loads(Path(__file__).with_name("submission.schema.json").read_text("utf-8"))
+    if labels is None:
+        return whole
+    left_out = {"score", *LOGITS}
+    whole["properties"] = {k: v for k, v in whole["properties"].items() if k not in left_out}
+    told = ", ".join(labels.classes)
+    whole["properties"]["letter"] = {"enum": list(grammar_of(labels).letters), "description": told}
+    whole["anyOf"] = [one for one in whole["anyOf"] if one["required"] != ["score"]]
+    return whole | {"dependentRequired": {}}
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -108,11 +117,12 @@ READERS: dict[str, Callable[[Path], Iterator[tuple[int, dict[str, Any]]]]] = {
 }
 
 
-def read_submission(path: Path | str) -> pd.DataFrame:
+def read_submission(path: Path | str, labels: LabelSet | None = None) -> pd.DataFrame:
     """The rows of a file, as they stand, with the ``line`` that each ends on.
 
-    Raises :class:`SubmissionError` with a sentence for each row that is not of the schema, and for
-    a file that cannot be read at all.
+    ``labels`` are those that were asked for in place of EmoMM's five classes and scores. Raises
+    :class:`SubmissionError` with a sentence for each row that is not of the schema, and for a file
+    that cannot be read at all.
     """
     path = Path(path)
     name = plain(path.name)
@@ -120,16 +130,18 @@ def read_submission(path: Path | str) -> pd.DataFrame:
         raise SubmissionError(
             name, [f"The name ends in {' or '.join(READERS)}; this one does not."]
         )
-    return checked(name, READERS[path.suffix](path))
+    return checked(name, READERS[path.suffix](path), labels)
 
 
-def checked(name: str, numbered: Iterator[tuple[int, Any]]) -> pd.DataFrame:
+def checked(
+    name: str, numbered: Iterator[tuple[int, Any]], labels: LabelSet | None = None
+) -> pd.DataFrame:
     """Rows, each with the line that it ends on, as :func:`read_submission` gives those of a file.
 
     ``name`` is the file's, for messages. Raises :class:`SubmissionError` as there, also for what
     ``numbered`` raises on the way.
     """
-    validator, rows, found = Draft202012Validator(schema()), [], []
+    validator, rows, found = Draft202012Validator(schema(labels)), [], []
     try:
         for line, row in numbered:
             wrong = dict.fromkeys(map(_said, _errors(validator, row)))
@@ -167,20 +179,27 @@ def _few(sentences: list[str]) -> list[str]:
     return [*sentences[: 4 * SHOWN], f"And {len(sentences) - 4 * SHOWN} more."]
 
 
-def _asked(manifest: pd.DataFrame, split: str) -> pd.DataFrame:
+def asked_of(manifest: pd.DataFrame, split: str) -> pd.DataFrame:
+    """The clips of a split, or of ``all``; ``ValueError`` for one that is none."""
     if split not in (*SPLITS, "all"):
         raise ValueError(f"split is one of {(*SPLITS, 'all')}; got {split!r}")
-    return manifest if split == "all" else manifest[manifest["split"] == split]
+    chosen = manifest if split == "all" else manifest[manifest["split"] == split]
+    return chosen.reset_index(drop=True)
 
 
-def defects(frame: pd.DataFrame, manifest: pd.DataFrame, split: str = "test") -> list[str]:
+def defects(
+    frame: pd.DataFrame,
+    manifest: pd.DataFrame,
+    split: str = "test",
+    needed: Sequence[str] = TABLE1,
+) -> list[str]:
     """What keeps a submission from being scored, a sentence a kind of defect; empty where nothing.
 
     Clips that the benchmark does not have, clips of another split than was asked for, an instance
-    twice, and instances of Table 1 without an answer. Other coalitions may be left out, but only for
-    all clips.
+    twice, and instances without an answer: those of ``needed``, Table 1's. Other coalitions may be
+    left out, but only for all clips.
     """
-    asked = _asked(manifest, split)
+    asked = asked_of(manifest, split)
     keys = pd.MultiIndex.from_frame(frame[list(KEYS)])
     unknown = ~frame["sample_id"].isin(manifest["sample_id"])
     elsewhere = ~unknown & ~frame["sample_id"].isin(asked["sample_id"])
@@ -192,7 +211,7 @@ def defects(frame: pd.DataFrame, manifest: pd.DataFrame, split: str = "test") ->
         ),
         _sentence(frame[twice], "of an instance that was answered before"),
     ]
-    given = [c for c in COALITIONS if c in set(frame["coalition"]) or c in TABLE1]
+    given = [c for c in COALITIONS if c in set(frame["coalition"]) or c in needed]
     wanted = pd.MultiIndex.from_product([asked["sample_id"], given], names=KEYS)
     gaps = wanted.difference(keys, sort=False)
     if len(gaps):
@@ -214,7 +233,9 @@ def _sentence(rows: pd.DataFrame, what: str) -> str:
     return f"{len(rows)} answers are {what}: {some}."
 
 
-def predictions_of(frame: pd.DataFrame, manifest: pd.DataFrame) -> pd.DataFrame:
+def predictions_of(
+    frame: pd.DataFrame, manifest: pd.DataFrame, labels: LabelSet | None = None
+) -> pd.DataFrame:
     """Rows of a submission as predictions, replies and scores read into classes.
 
     A letter counts before a score, a score before a reply. A score alone is the class of the nearest
@@ -223,20 +244,20 @@ def predictions_of(frame: pd.DataFrame, manifest: pd.DataFrame) -> pd.DataFrame:
     corpora = manifest.set_index("sample_id")["corpus"]
     rows = []
     for one in frame.to_dict("records"):
-        grid_of = Corpus(corpora[one["sample_id"]])
-        rows.append({**{k: one[k] for k in KEYS}, **_answer(one, grid_of)})
+        asked = Corpus(corpora[one["sample_id"]]) if labels is None else labels
+        rows.append({**{k: one[k] for k in KEYS}, **_answer(one, asked)})
     made = pd.DataFrame(rows)
     return made.assign(**{name: frame[name].to_numpy(float) for name in LOGITS})
 
 
-def _answer(one: dict[str, Any], corpus: Corpus) -> dict[str, Any]:
+def _answer(one: dict[str, Any], corpus: Corpus | LabelSet) -> dict[str, Any]:
     known = {name: one[name] for name in ANSWERS if not pd.isna(one[name])}
     none = {"label": None, "score": None, "failure": None, "reply": None}
     if "failure" in known:
         return none | {"failure": known["failure"]}
     score = known.get("score")
     if "letter" in known:
-        return none | {"label": LETTERS.index(known["letter"]), "score": score}
+        return none | {"label": ascii_uppercase.index(known["letter"]), "score": score}
     if score is not None:
         step = int(nearest_step(score))
         return none | {"label": int(GRIDS[corpus].labels(step)), "score": score}
@@ -252,7 +273,7 @@ def score_submission(frame: pd.DataFrame, manifest: pd.DataFrame, split: str = "
     """
     if found := defects(frame, manifest, split):
         raise SubmissionError("The submission", found)
-    asked = _asked(manifest, split).reset_index(drop=True)
+    asked = asked_of(manifest, split)
     predictions = predictions_of(frame, manifest)
     scored, lost = join(instances(asked), predictions)
     if not len(scored):
@@ -271,7 +292,7 @@ def write_submission(path: Path | str, predictions: pd.DataFrame) -> None:
     A reply that was read is handed in as it was written, so that whoever scores it reads it too.
     """
     path = Path(path)
-    letters = predictions["label"].map(lambda k: None if pd.isna(k) else LETTERS[int(k)])
+    letters = predictions["label"].map(lambda k: None if pd.isna(k) else ascii_uppercase[int(k)])
     free = predictions["reply"].notna()
     # An empty reply is one, too.
     predictions = predictions.assign(reply=predictions["reply"].replace("", " "))

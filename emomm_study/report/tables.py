@@ -126,13 +126,25 @@ def table4(manifest: pd.DataFrame, heading: str) -> pd.DataFrame:
     return _named(_beside(4, "agreement", agreements(manifest), "source_j", SOURCES, heading))
 
 
-def table5(companion: Mapping[str, str] | None = None) -> pd.DataFrame:
+RUN_HERE = "Run by this companion"
+
+
+def table5(
+    companion: Mapping[str, str] | None = None, runs: Mapping[str, str] | None = None
+) -> pd.DataFrame:
     """Table 5: capabilities by benchmark as check marks and crosses.
 
     ``companion`` adds a column that says where this companion shows a capability (by the paper's
-    capability name or by its key); a dash where it does not.
+    capability name or by its key); a dash where it does not. ``runs`` adds a row that says of every
+    benchmark how this companion runs it. Raises ``ValueError`` for a capability or benchmark that the
+    table does not have, and for a benchmark of which nothing is said.
     """
     frame = paper.table(5)
+    if runs is not None and (odd := {*runs} ^ {*frame["benchmark"]}):
+        raise ValueError(
+            f"Table 5 has the benchmarks {[*frame['benchmark'].unique()]}; {sorted(odd)} "
+            "is too many or not told of"
+        )
     if unknown := set(companion or {}) - set(frame["capability"]) - set(frame["name"]):
         raise ValueError(f"Table 5 has no capability {sorted(unknown)}")
     keys = frame.drop_duplicates("capability").set_index("name")["capability"]
@@ -141,6 +153,8 @@ def table5(companion: Mapping[str, str] | None = None) -> pd.DataFrame:
     if companion is not None:
         where = [companion.get(key, companion.get(name, "-")) for name, key in keys.items()]
         marks["in this companion"] = where
+    if runs is not None:
+        marks.loc[RUN_HERE] = pd.Series(runs).reindex(marks.columns, fill_value="")
     return marks.rename_axis(index="capability", columns=None)
 
 

@@ -18,7 +18,7 @@ import torch
 from transformers import Cache
 from transformers.modeling_utils import PreTrainedModel
 
-from emomm_lib import Prefill
+from emomm_lib import LabelSet, Prefill
 from emomm_study.corpora.scores import Corpus
 from emomm_study.media.video import Frames
 
@@ -77,11 +77,15 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Query:
-    """One question to a system: a clip seen through a coalition of its modalities."""
+    """One question to a system: a clip seen through a coalition of its modalities.
+
+    ``corpus`` says what is asked for: five classes and the corpus's scores, or the classes of another
+    set of labels. What another set is asked by is free text (:meth:`System.reply`).
+    """
 
     clip: Encoded
     coalition: str
-    corpus: Corpus
+    corpus: Corpus | LabelSet
     transcript: str
 
 

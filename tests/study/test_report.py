@@ -338,6 +338,17 @@ def test_table_5_marks_what_the_paper_marks_and_where_the_companion_shows_it():
         tables.table5({"conflict": "01"})
 
 
+def test_table_5_says_of_every_benchmark_how_it_is_run_and_refuses_to_leave_one_out():
+    runs = {name: f"emomm {name}" for name in ("MER-UniBench", "CA-MER", "MissRAG", "EmoMM")}
+    table = tables.table5({"conflict_split": "01"}, runs)
+    row = table.loc[tables.RUN_HERE]
+    assert row.drop("in this companion").to_dict() == runs and row["in this companion"] == ""
+    assert len(table) == len(tables.table5()) + 1
+    for wrong in ({"EmoMM": "x"}, runs | {"MELD": "x"}):
+        with pytest.raises(ValueError, match="has the benchmarks"):
+            tables.table5(None, wrong)
+
+
 def results(*models):
     rows = [
         (model, "baseline", subset, metric, 50.0, 45.0, 55.0)

@@ -12,6 +12,7 @@ OUT = take_stdout()
 
 import os  # noqa: E402
 import platform  # noqa: E402
+import re  # noqa: E402
 import zlib  # noqa: E402
 
 import numpy as np  # noqa: E402
@@ -29,6 +30,15 @@ SCORES = {"A": "-1.0", "B": "-0.2", "C": "0.0", "D": "0.2", "E": "1.0"}
 """One that each letter has in both corpora."""
 
 
+def written(query: Query, letter: str) -> str:
+    """A reply in the format that the prompt asks for: by digest, where other classes are asked for."""
+    asked = re.search(r"<ONE LETTER: ((?:[A-H] or )+[A-H])>\Z", query.text)
+    if asked is None:
+        return f"{letter}\nScore: {SCORES[letter]}"
+    letters = asked[1].split(" or ")
+    return letters[zlib.crc32(query.text.encode()) % len(letters)]
+
+
 def answer(query: Query) -> Answer:
     """A letter for every cue in the transcript; by a digest of a text without, C without a text."""
     said = query.text[slice(*query.transcript)]
@@ -42,7 +52,7 @@ def answer(query: Query) -> Answer:
         letters=[float(x) for x in logits] if query.mode == "letters" else None,
         # The less digests differ, the likelier: any order would do, if it is always the same.
         scores=[-(zlib.crc32((said + reply).encode()) / 2**32) for reply in query.replies] or None,
-        reply=f"{letter}\nScore: {SCORES[letter]}" if query.mode == "free" else None,
+        reply=written(query, letter) if query.mode == "free" else None,
         tokens={"T": len(said.split()), "A": heard, "V": seen},
         markers={"A": heard, "V": seen},
     )
