@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pip._vendor.packaging.requirements import Requirement
 
-CPU_GB, CUDA_GB = 3, 9
+CPU_GB, CUDA_GB = 3, 7
 LOCK = Path(__file__).resolve().parents[1] / "requirements.lock"
 
 
