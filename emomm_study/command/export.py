@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from emomm_study.command.outcome import Outcome, Refused, refusing
+from emomm_study.corpora.imported.benchmark import is_imported
 from emomm_study.corpora.manifest import read_manifest
 
 
@@ -12,6 +13,11 @@ def huggingface(options: argparse.Namespace) -> Outcome:
     """A folder that ``datasets.load_dataset`` reads."""
     from emomm_study.exchange.huggingface import export
 
+    if is_imported(options.benchmark):
+        raise Refused(
+            f"{options.benchmark}: a benchmark of others, which is theirs to pass on; this export is of "
+            "what build wrote"
+        )
     with refusing(ValueError, OSError):
         manifest = read_manifest(options.benchmark)
     try:

@@ -32,6 +32,7 @@ from emomm_study.corpora.imported.listed import label_set, load_listed
 from emomm_study.corpora.imported.mer_unibench import DATASETS, load_mer_unibench
 from emomm_study.corpora.imported.missrag import load_missrag
 from emomm_study.corpora.imported.unpickle import read_pickled
+from emomm_study.corpora.manifest import subset
 from emomm_study.corpora.scores import score_to_label
 
 EVERY = lambda name: True  # noqa: E731
@@ -401,6 +402,15 @@ def test_a_set_of_labels_is_named_or_spelled_out():
         label_set("meld", LABEL_SETS)
     with pytest.raises(ValueError, match="two classes are named calm"):
         label_set("calm,Calm", LABEL_SETS)
+
+
+def test_the_split_into_align_and_conflict_is_by_a_polarity_and_refused_without_one():
+    rows = pd.DataFrame(
+        [[0, 0, 0, 0], [1, 1, 0, 1]], columns=["label_gt", "label_t", "label_a", "label_v"]
+    )
+    assert subset(rows, SENTIMENT2).tolist() == ["align", "conflict"]
+    with pytest.raises(ValueError, match="into align and conflict needs classes with a polarity"):
+        subset(rows, MELD7)
 
 
 # On disk

@@ -100,6 +100,8 @@ def test_a_set_of_mer_unibench_goes_from_its_folder_to_its_scores(found, refused
     again = found("score", str(answers), "--benchmark", str(manifest), "--out", str(tables))
     assert again["scores"] == asked["scores"] and again["psmv"] is None
     assert {path.name for path in tables.iterdir()} == {"scores.csv", "counts.csv", "lost.csv"}
+    export = ["export", "huggingface", "--benchmark", str(manifest), "--out", str(tmp_path / "hf")]
+    assert "theirs to pass on" in refused(*export, "--note", "x", "--terms", "MIT")
     part = found(*ask, "--out", str(answers), "--coalitions", "TAV", "--clips", "5")
     assert part["clips"] == 5
     assert "no clip of the split train; it has test" in refused(
