@@ -56,6 +56,7 @@ def follow_average(evidence: NDArray[np.int64]) -> NDArray[np.float64]:
 
 
 READERS: dict[str, Reader] = {"random": follow_one, "average": follow_average}
+"""Readers by name: answers to clips, and which evidence they follow, for :func:`reader_outcomes`."""
 
 
 def reader_outcomes(

@@ -150,6 +150,7 @@ macro_f1 = Metric("f1", "label", _confusion, _f1_of_confusion)
 mae = Metric("mae", "score", _absolute_error, ratio)
 """Mean absolute error in [0, 2] of scores in [-1, 1] (Sec. 6.1)."""
 METRICS = {m.name: m for m in (accuracy5, accuracy2, accuracy2_signed, macro_f1, mae)}
+"""The paper's metrics, and MAE, by name."""
 
 
 def score_frame(
