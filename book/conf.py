@@ -9,6 +9,8 @@ import re
 import shutil
 from pathlib import Path
 
+import pylopdf_fonts_zh_cn
+from fontTools import subset
 from sphinx.application import Sphinx
 
 import emomm_lib
@@ -47,21 +49,24 @@ mathjax3_config = {"chtml": {"displayAlign": "center"}}
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 autodoc_member_order = "bysource"
-autodoc_default_options = {"members": True, "undoc-members": False}
+autodoc_default_options = {"members": True}
 python_use_unqualified_type_names = True
-napoleon_use_ivar = True
+# Several attributes may share a line, as parameters do.
+napoleon_custom_sections = [("Attributes", "params_style")]
 add_module_names = False
 
 html_theme = "sphinx_book_theme"
 html_title = "EmoMM companion"
 html_static_path = [str(HERE / "static")]
 html_css_files = ["book.css"]
-html_js_files = [("book.js", {"priority": 100})]
+html_js_files = ["book.js"]
 html_copy_source = False
 html_show_sourcelink = False
 html_context = {"default_mode": "auto"}
 html_theme_options = {
     "show_navbar_depth": 1,
+    # The sidebar has the search.
+    "navbar_persistent": [],
     "use_download_button": False,
     "use_fullscreen_button": False,
     "pygments_light_style": "a11y-high-contrast-light",
@@ -83,6 +88,19 @@ def bring_mathjax(app: Sphinx, error: Exception | None) -> None:
         else:
             place.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, place / name)
+
+
+def bring_chinese(app: Sphinx, error: Exception | None) -> None:
+    """Noto Sans SC's glyphs of the transcripts that the live page shows, for a reader without any."""
+    if error or app.builder.format != "html":
+        return
+    found = json.loads((HERE / "replay.json").read_text(encoding="utf-8"))
+    options = subset.Options(flavor="woff", layout_features=[])
+    font = subset.load_font(pylopdf_fonts_zh_cn.sans_path(), options)
+    subsetter = subset.Subsetter(options)
+    subsetter.populate(text="".join(clip["text"] for clip in found["clips"]))
+    subsetter.subset(font)
+    subset.save_font(font, app.outdir / "_static" / "chinese.woff", options)
 
 
 def bring_replay(app: Sphinx, error: Exception | None) -> None:
@@ -125,6 +143,7 @@ def skip(app: Sphinx, what: str, name: str, obj: object, skipped: bool, options:
 def setup(app: Sphinx) -> None:
     app.connect("build-finished", bring_mathjax)
     app.connect("build-finished", bring_replay)
+    app.connect("build-finished", bring_chinese)
     # Before Napoleon.
     app.connect("autodoc-process-docstring", in_sphinxs_words, priority=400)
     app.connect("autodoc-skip-member", skip)

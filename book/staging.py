@@ -24,7 +24,7 @@ FOLDERS = ("docs", "data", "benchmarks")
 """Whose Markdown becomes pages."""
 LINK = re.compile(r"\]\(([^)#\s:]+)(#[^)\s]*)?\)")
 THUMBNAIL = re.compile(
-    r'<a href="([^"]+)"><img src="([^"]+)" width="(\d+)" alt="([^"]*)"></a>'
+    r'<a href="[^"]+"><img src="([^"]+)" width="(\d+)" alt="([^"]*)"></a>'
 )
 NAMED = re.compile(r"`(emomm_lib(?:\.\w+)+)`")
 EQUATION = re.compile(r"^\$\$ \(eq-(\d+)\)$", re.M)
@@ -80,9 +80,10 @@ def _page(path: Path, folder: Path) -> str:
     return text
 
 
-def _thumbnail(to: str, source: str, wide: str, alt: str, path: Path, folder: Path) -> str:
+def _thumbnail(source: str, wide: str, alt: str, path: Path, folder: Path) -> str:
     _copy(path.parent / source, folder)
-    return f"[![{alt}]({source}){{width={wide}px}}]({to})"
+    # The row has a link to the same place in words.
+    return f"![{alt}]({source}){{width={wide}px}}"
 
 
 def _bring(text: str, path: Path, folder: Path) -> None:

@@ -6,7 +6,8 @@
   const grid = data.made_of.grid;
   const layers = data.layers;
   const NAMES = { T: "text", A: "audio", V: "video" };
-  const START = { gamma: 1.4, eta: 0.6, preference: "softmax", place: "published", T: 1, A: 1, V: 1 };
+  const PUBLISHED = { gamma: 1.4, eta: 0.6, preference: "softmax", place: "published" };
+  const TRUST = { T: 0, A: 0, V: 1 };
   const at = (id) => document.getElementById(`live-${id}`);
   const settings = Object.values(grid).reduce((count, values) => count * values.length, 1);
   const trusts = new Map(grid.trust.map((trust, place) => [trust.join(), place]));
@@ -145,7 +146,7 @@
 
   // What the reader does
 
-  const controls = ["T", "A", "V", "gamma", "eta", "preference", "place"];
+  const controls = [...data.modalities, "gamma", "eta", "preference", "place"];
 
   function state() {
     return {
@@ -192,9 +193,8 @@
   }
 
   function reset() {
-    controls.forEach((name) => {
-      const start = START[name];
-      at(name).value = name === "gamma" || name === "eta" ? grid[name].indexOf(start) : start;
+    Object.entries(PUBLISHED).forEach(([name, value]) => {
+      at(name).value = typeof value === "number" ? grid[name].indexOf(value) : value;
     });
     show();
   }
@@ -217,6 +217,7 @@
   at("clip").addEventListener("change", clipChosen);
   at("reset").addEventListener("click", reset);
   controls.forEach((name) => at(name).addEventListener("input", show));
+  Object.entries(TRUST).forEach(([name, value]) => { at(name).value = value; });
   reset();
   clipChosen();
 })();
