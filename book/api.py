@@ -64,4 +64,3 @@ def linked(dotted: str) -> str:
     if home and (home == "emomm_lib" or exported().get(name) == home) and name in exported():
         return f"{{py:obj}}`{dotted} <{documented(name)}>`"
     return f"`{dotted}`"
-

@@ -49,7 +49,19 @@ def build(site: Path) -> int:
     with tempfile.TemporaryDirectory() as folder:
         source, trees = Path(folder) / "source", Path(folder) / "trees"
         stage(source, launch.repository())
-        options = ["-b", "html", "-W", "--keep-going", "-q", "-j", "auto", "-c", str(HERE), "-d", str(trees)]
+        options = [
+            "-b",
+            "html",
+            "-W",
+            "--keep-going",
+            "-q",
+            "-j",
+            "auto",
+            "-c",
+            str(HERE),
+            "-d",
+            str(trees),
+        ]
         return sphinx([*options, str(source), str(site)])
 
 

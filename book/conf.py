@@ -82,7 +82,10 @@ def bring_mathjax(app: Sphinx, error: Exception | None) -> None:
         return
     [package] = importlib.util.find_spec("sphinx-mathjax-offline").submodule_search_locations
     for name in MATHJAX:
-        source, place = Path(package) / "static" / "mathjax" / name, app.outdir / "_static" / "mathjax"
+        source, place = (
+            Path(package) / "static" / "mathjax" / name,
+            app.outdir / "_static" / "mathjax",
+        )
         if source.is_dir():
             shutil.copytree(source, place / name, dirs_exist_ok=True)
         else:
@@ -131,11 +134,15 @@ def in_sphinxs_words(
 def _escaped(line: str) -> str:
     """``|K|`` is a number of things here, and a substitution to docutils."""
     parts = re.split(r"(``.+?``)", line)
-    own = (re.sub(r"\bEq\. (\d+)", r"Eq. :eq:`eq-\1`", part.replace("|", r"\|")) for part in parts[::2])
+    own = (
+        re.sub(r"\bEq\. (\d+)", r"Eq. :eq:`eq-\1`", part.replace("|", r"\|")) for part in parts[::2]
+    )
     return "".join(part for pair in zip(own, [*parts[1::2], ""], strict=True) for part in pair)
 
 
-def skip(app: Sphinx, what: str, name: str, obj: object, skipped: bool, options: object) -> bool | None:
+def skip(
+    app: Sphinx, what: str, name: str, obj: object, skipped: bool, options: object
+) -> bool | None:
     """Leave out a field whose default is a function of another library: its docstring is not ours."""
     return True if inspect.isbuiltin(obj) else None
 

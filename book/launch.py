@@ -17,19 +17,20 @@ from pathlib import Path
 import nbformat
 
 from emomm_study.paths import ROOT, plain
-from emomm_study.run.pipeline import BUILDS_ON, find_notebooks
 from emomm_study.run.pairing import read_source
+from emomm_study.run.pipeline import BUILDS_ON, find_notebooks
 
 BRANCH = "launch"
 GITHUB = re.compile(r"https://github\.com/([\w.-]+/[\w.-]+?)(?:\.git)?/?")
-SETUP = '''\
+SETUP = """\
 # Sets this notebook up: brings the project, its packages, and what it builds on.
 import os
 import subprocess
 import sys
 from pathlib import Path
 
-project = Path("emomm-companion").absolute()
+here = Path.cwd()
+project = here if (here / "run_all.sh").is_file() else here / "emomm-companion"
 if not project.is_dir():
     subprocess.run(["git", "clone", "--quiet", "--depth", "1", "{address}", str(project)], check=True)
 os.chdir(project)
@@ -44,7 +45,7 @@ if subprocess.run([sys.executable, "scripts/check_pins.py"]).returncode:
 for number in {before!r}:
     subprocess.run(["bash", "run_all.sh", "--only", number], check=True)
 print("Ready")
-'''
+"""
 
 
 class AddressError(ValueError):

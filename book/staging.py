@@ -23,9 +23,7 @@ SINGLE = ("README.md", "RESULTS.md", "CHANGELOG.md", "CONTRIBUTING.md")
 FOLDERS = ("docs", "data", "benchmarks")
 """Whose Markdown becomes pages."""
 LINK = re.compile(r"\]\(([^)#\s:]+)(#[^)\s]*)?\)")
-THUMBNAIL = re.compile(
-    r'<a href="[^"]+"><img src="([^"]+)" width="(\d+)" alt="([^"]*)"></a>'
-)
+THUMBNAIL = re.compile(r'<a href="[^"]+"><img src="([^"]+)" width="(\d+)" alt="([^"]*)"></a>')
 NAMED = re.compile(r"`(emomm_lib(?:\.\w+)+)`")
 EQUATION = re.compile(r"^\$\$ \(eq-(\d+)\)$", re.M)
 LIVE = (
@@ -152,5 +150,3 @@ def _describe(cell: NotebookNode, captions: dict[str, str]) -> None:
     named = [name for name in re.findall(r'"(\w+)"', cell.source) if name in captions]
     if shown and named:
         cell.metadata.mystnb = {"image": {"alt": captions[named[0]]}}
-
-

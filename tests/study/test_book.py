@@ -55,7 +55,9 @@ def browser() -> Iterator[Browser]:
 
 def tab(browser: Browser, scheme: str = "light") -> Page:
     """A new tab; ``page.said`` is what its console complained and what it could not load."""
-    page = browser.new_context(color_scheme=scheme, viewport={"width": 1300, "height": 1000}).new_page()
+    page = browser.new_context(
+        color_scheme=scheme, viewport={"width": 1300, "height": 1000}
+    ).new_page()
     page.said = []
     page.on("console", lambda m: m.type in ("error", "warning") and page.said.append(m.text))
     page.on("pageerror", lambda error: page.said.append(str(error)))
@@ -87,7 +89,9 @@ def kept(page: Page, name: str, **options: object) -> None:
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_a_page_opened_from_disk_says_and_fetches_nothing_amiss_and_passes_axes_rules(page, site, name):
+def test_a_page_opened_from_disk_says_and_fetches_nothing_amiss_and_passes_axes_rules(
+    page, site, name
+):
     page.said.clear()
     page.goto((site / name).as_uri(), wait_until="load")
     assert page.said == []
@@ -119,7 +123,9 @@ def test_search_from_disk_finds_nmas_in_the_glossary_and_the_reference(page, sit
     page.said.clear()
     page.goto((site / "search.html").as_uri() + "?q=nMAS")
     expect(page.locator("#search-results .search-summary")).to_contain_text("found")
-    found = " ".join(page.locator("#search-results li a").evaluate_all("all => all.map(a => a.href)"))
+    found = " ".join(
+        page.locator("#search-results li a").evaluate_all("all => all.map(a => a.href)")
+    )
     assert "docs/glossary.html" in found and "api/" in found
     assert page.said == []
 
@@ -129,7 +135,9 @@ def test_equations_are_numbered_as_in_the_paper_and_drawn_as_mathematics(page, s
     expect(page.locator("mjx-container")).not_to_have_count(0)
     page.wait_for_function("MathJax.startup.promise.then(() => true)")
     numbered = page.locator("div.math .eqno").all_inner_texts()
-    assert [re.search(r"\((\d+)\)", text)[1] for text in numbered] == [str(n + 1) for n in range(25)]
+    assert [re.search(r"\((\d+)\)", text)[1] for text in numbered] == [
+        str(n + 1) for n in range(25)
+    ]
     assert page.locator("mjx-merror").count() == 0
 
 
@@ -197,14 +205,21 @@ def test_sliders_moved_by_keys_move_bars_letters_and_what_is_read_aloud(explorer
     [(0, (1, 1, 1), ("published", "softmax", 1.4, 0.6)), (5, (0, 0.5, 1), ("everywhere", "share", 12, 1)),
      (11, (0.5, 0, 0), ("published", "share", 5, 0.4)), (7, (0, 0, 0), ("everywhere", "softmax", 9, 0.2))],
 )  # fmt: skip
-def test_the_page_shows_the_numbers_of_the_setting_that_its_controls_say(explorer, clip, trust, setting):
+def test_the_page_shows_the_numbers_of_the_setting_that_its_controls_say(
+    explorer, clip, trust, setting
+):
     data = kept_states()
     most = max(trust)
     scaled = tuple(t / most for t in trust) if most else (1.0, 1.0, 1.0)
     every = list(itertools.product(*GRID.values()))
     place = every.index((*setting, scaled))
     row = unsqueezed(data["clips"][clip]["states"], len(every))[place]
-    choose(explorer, clip, **dict(zip(GRID, setting, strict=False)), **dict(zip("TAV", trust, strict=True)))
+    choose(
+        explorer,
+        clip,
+        **dict(zip(GRID, setting, strict=False)),
+        **dict(zip("TAV", trust, strict=True)),
+    )
     expected = [f"{value / 255:.2f}" for value in row[:5]]
     [_, after] = table(explorer, "answers")
     assert after == ["after", *expected, CLASSES[row[5]]]
