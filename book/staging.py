@@ -121,14 +121,15 @@ def _captions() -> dict[str, str]:
 def _notebook(
     notebook: NotebookNode, path: Path, folder: Path, captions: dict[str, str], repository: str
 ) -> NotebookNode:
-    cells = []
+    cells, headings = [], []
     for cell in notebook.cells:
         cells.append(cell)
         if cell.cell_type == "markdown":
             _bring(cell.source, path, folder)
+            headings += re.findall(r"^#+ (.+)$", cell.source, re.M)
         else:
             _hide(cell)
-            _describe(cell, captions)
+            _describe(cell, captions, headings)
             if "nbval-ignore-output" in cell.metadata.get("tags", []) and not cell.outputs:
                 words = LIVE if path.stem.startswith("11") else ALONE
                 cells.append(nbformat.v4.new_markdown_cell(words))
@@ -144,9 +145,10 @@ def _hide(cell: NotebookNode) -> None:
         cell.metadata.tags = [*cell.metadata.get("tags", []), "hide-input"]
 
 
-def _describe(cell: NotebookNode, captions: dict[str, str]) -> None:
-    """The caption of a cell's figure as its alternative text."""
+def _describe(cell: NotebookNode, captions: dict[str, str], headings: list[str]) -> None:
+    """The caption of a cell's figure as its alternative text, or what it stands under."""
     shown = [output for output in cell.outputs if "image/png" in output.get("data", {})]
     named = [name for name in re.findall(r'"(\w+)"', cell.source) if name in captions]
-    if shown and named:
-        cell.metadata.mystnb = {"image": {"alt": captions[named[0]]}}
+    if shown:
+        under = ": ".join(dict.fromkeys([headings[0], headings[-1]]))
+        cell.metadata.mystnb = {"image": {"alt": captions[named[0]] if named else under}}
