@@ -117,7 +117,7 @@ def check_rules(page: Page) -> None:
     assert not broken, "\n".join(broken)
 
 
-@pytest.mark.parametrize("name", ["explorer.html", "notebooks/07_main_results.html"])
+@pytest.mark.parametrize("name", ["explorer.html", "notebooks/11_steering_explorer.html"])
 def test_a_page_in_the_dark_passes_axes_rules(browser, site, name):
     page = tab(browser, "dark")
     page.goto((site / name).as_uri())
