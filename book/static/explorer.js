@@ -208,8 +208,8 @@
     [k, `${corpora[clip.name.split("/")[0]]}: ${clip.kind} (${clip.name.split("/").slice(1).join("/")})`]));
   choices("preference", grid.preference.map((name) => [name, name]));
   choices("place", [
-    ["published", `${data.top_k} a layer, from layer ${data.first_layer} on`],
-    ["everywhere", "all of all layers"],
+    ["published", `${data.top_k}, from layer ${data.first_layer}`],
+    ["everywhere", "all, in all layers"],
   ]);
   at("gamma").max = grid.gamma.length - 1;
   at("eta").max = grid.eta.length - 1;

@@ -87,7 +87,7 @@ def kept(page: Page, name: str, **options: object) -> None:
         page.screenshot(path=place, **options)
         # A page has few colours, and a repository little room.
         with Image.open(place) as picture:
-            few = picture.convert("RGB").quantize(64)
+            few = picture.convert("RGB").quantize(255, Image.Quantize.MAXCOVERAGE)
         few.save(place, optimize=True)
 
 
