@@ -63,6 +63,7 @@ def follow_average(
 
 
 READERS: dict[str, Reader] = {"random": follow_one, "average": follow_average}
+"""Readers by name: answers to clips, and which evidence they follow, for :func:`reader_outcomes`."""
 
 
 def reader_outcomes(

@@ -190,7 +190,7 @@ weighted_f1 = metrics_of(SENTIMENT5)["weighted_f1"]
 mae = metrics_of(SENTIMENT5)["mae"]
 """Mean absolute error in [0, 2] of scores in [-1, 1] (Sec. 6.1)."""
 METRICS = {m.name: m for m in (accuracy5, accuracy2, accuracy2_signed, macro_f1, mae)}
-"""The paper's, by name."""
+"""The paper\'s metrics, and MAE, by name."""
 
 
 def metric_named(name: str, labels: LabelSet = SENTIMENT5) -> Metric:

@@ -372,7 +372,7 @@ def test_licences_are_those_of_the_metadata_and_no_dependency_is_left_out():
     listed = {canonicalize_name(name): terms for name, terms in rows[start + 2 :]}
     project = tomllib.loads(read(ROOT / "pyproject.toml"))["project"]
     extras = project["optional-dependencies"]
-    added = [*extras["api"], *extras["cluster"], *extras["exchange"]]
+    added = [*extras["api"], *extras["cluster"], *extras["exchange"], *extras["book"]]
     needs = [*project["dependencies"], *extras["study"], *added]
     optional = {canonicalize_name(Requirement(line).name) for line in added}
     assert set(listed) == {canonicalize_name(Requirement(d).name) for d in needs}

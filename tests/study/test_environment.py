@@ -65,6 +65,7 @@ def declared() -> list[Requirement]:
         *extras["api"],
         *extras["cluster"],
         *extras["exchange"],
+        *extras["book"],
         *extras["test"],
     ]
     return [Requirement(line) for line in lines]
@@ -160,13 +161,17 @@ def imported_modules(package: str) -> dict[str, str]:
     return found
 
 
-OPTIONAL = {"emomm_lib": {"torchvision"}, "emomm_study": {"google"}}
-"""What a package imports where it is installed, and does without elsewhere."""
+OPTIONAL = {"emomm_lib": {"torchvision"}, "emomm_study": {"google"}, "book": {"book"}}
+"""What a package imports where it is installed, and does without elsewhere; the book's own scripts."""
 
 
 @pytest.mark.parametrize(
     ("package", "extras"),
-    [("emomm_lib", []), ("emomm_study", ["study", "api", "cluster", "exchange"])],
+    [
+        ("emomm_lib", []),
+        ("emomm_study", ["study", "api", "cluster", "exchange"]),
+        ("book", ["study", "book"]),
+    ],
 )
 def test_every_import_of_a_package_is_a_declared_dependency(package, extras):
     optional = project()["optional-dependencies"]
