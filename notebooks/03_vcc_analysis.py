@@ -150,9 +150,9 @@ run.publish(
     figure3(accuracy, drops, collapse, shares[shares["source"].isin(shown)]),
     "figure3_vcc", "Figure 3 (left, middle)",
     "Video contribution collapse. Left: five-class accuracy by coalition, with the drop from Align "
-    "to Conflict. Middle: PSMV shares (Eq. 2) under accuracy; hollow, to the right of a bar: "
-    "references without preference. Black: published values, for which the paper names no model; "
-    "intervals are 95% bootstrap",
+    "to Conflict. Middle: PSMV shares (Eq. 2) under accuracy; hollow, on the ground of its bar: "
+    "reference strategies. Beneath: how far video's share falls from Align to Conflict. Black: published "
+    "values, for which the paper names no model; intervals are 95% bootstrap",
 )
 
 # %% [markdown]

@@ -151,8 +151,8 @@ run.record(by_layer, "by layer", by=told_by, clips=False, of="quantity")
 run.publish(
     figure9(gtar, strategy_gtar[strategy_gtar["strategy"].isin(shown)].rename(columns={"strategy": "reader"}), by_layer), "figure9_preference", "Figure 9",
     "(a) GTAR (Eq. 4) on Missing-Conflict (left) and Conflict (right), n the target-conflict cases "
-    "where the modality agrees with the ground truth; hollow, to the right of a bar: references "
-    "without preference. (b) nMAS (Eq. 5), normalised over the modalities to sum 1, by layer, on "
+    "where the modality agrees with the ground truth; hollow, on the ground of its bar: reference "
+    "strategies. (b) nMAS (Eq. 5), normalised over the modalities to sum 1, by layer, on "
     "the target-conflict cases (exactly one modality wrong). Black: published values, for which "
     "the paper names no model; intervals are 95% bootstrap",
 )
@@ -186,13 +186,13 @@ video.pivot(index="layer", columns="coalition", values="value").round(2)
 points = preference_points(answered, traces)
 correlation = nmas_gtar_correlation(answered, traces)
 run.record(correlation, "correlation", by=["quantity"], clips=False)
-points.round({"gtar": 3, "share": 3})
+points[["coalition", "modality", "gtar", "share", "n"]].round({"gtar": 3, "share": 3})
 
 # %%
 run.publish(
     figure3_right(points, correlation), "figure3_right", "Figure 3 (right)",
     "GTAR (Eq. 4) against nMAS share (Eq. 5), a point for each modality of each coalition, on "
-    "target-conflict cases where the modality agrees with the ground truth",
+    "target-conflict cases where the modality agrees with the ground truth; 95% bootstrap intervals over clips",
 )
 
 # %%

@@ -60,7 +60,7 @@ def words(fig):
 
 def test_every_figure_names_its_profile_and_its_item(clips):
     for name, fig in draw(clips).items():
-        stamp(fig, "mini")
+        stamp(fig, "profile: mini")
         assert any("profile: mini" in word for word in words(fig)), name
         assert any(f"Figure {name[-1]}" in word for word in words(fig)), name
         plt.close(fig)
@@ -122,7 +122,7 @@ def undrawn(fig):
 
 def test_no_two_texts_of_a_figure_overlap_or_leave_it(clips):
     for name, fig in draw(clips).items():
-        stamp(fig, "mini")
+        stamp(fig, "profile: mini")
         fig.draw_without_rendering()
         hidden = [*undrawn(fig), fig._suptitle]
         boxes = [

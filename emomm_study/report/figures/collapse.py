@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from textwrap import fill
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.legend_handler import HandlerTuple
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
@@ -30,6 +31,7 @@ from emomm_study.report.figures.parts import (
     modality_handles,
     no_clips,
     one_row,
+    row_axis,
 )
 from emomm_study.report.frames import need
 from emomm_study.report.numbers import bracketed, number
@@ -44,10 +46,11 @@ from emomm_study.report.style import (
 
 _MODEL = "model"
 _SEVERAL = "#8C8C8C"
-_READERS = "osdhp8"
+_READERS = "osdXp*"
 _READER_MARKS = {"ls": "", "mfc": "white", "mec": "black", "ms": 4.5, "mew": 0.9}
+_GROUP = "#F3F3F3"
+"""Behind a bar and the marks that belong to it."""
 _SHAPES = {"TA": "^", "TV": "v", "AV": "P", "TAV": "D"}
-"""Apart from the readers' markers, which stand in the same figure."""
 _HALO = halo(2.4)
 
 
@@ -60,10 +63,10 @@ def _published() -> pd.Series:
 
 
 def _names(column: Iterable[str]) -> list[str]:
-    """Readers in order of appearance; each has the marker of its place."""
+    """Reference strategies in order of appearance; each has the marker of its place."""
     names = [name for name in dict.fromkeys(column) if name != _MODEL]
     if len(names) > len(_READERS):
-        raise ValueError(f"at most {len(_READERS)} readers have a marker, got {names}")
+        raise ValueError(f"at most {len(_READERS)} strategies have a marker, got {names}")
     return names
 
 
@@ -90,6 +93,8 @@ def _bar(
     left, step = x - width / 2, (width - own) / max(1, len(readers))
     centres = [left + own / 2, *(left + own + (k + 0.5) * step for k in range(len(readers)))]
     drawn = [(centre, *bar[1:]) for centre, bar in zip(centres, [model, *readers], strict=True)]
+    if readers:
+        ax.axvspan(left - 0.02, left + width + 0.02, color=_GROUP, lw=0, zorder=0)
     ax.bar(centres[0], model[0], 0.94 * own, linewidth=0.8, **paint)
     ax.vlines(*drawn[0], color=INK, lw=1.3, path_effects=_HALO, zorder=3)
     for marker, centre, (value, low, high) in zip(_READERS, centres[1:], readers, strict=False):
@@ -101,8 +106,16 @@ def _bar(
     return drawn
 
 
-def _limit(ax: Axes, values: Iterable[float], drawn: list[tuple[float, float, float]]) -> None:
-    """Limits that hold zero, all values, and of the intervals no more than leaves bars legible."""
+def _limit(
+    ax: Axes,
+    values: Iterable[float],
+    drawn: list[tuple[float, float, float]],
+    axis: Literal["x", "y"] = "y",
+) -> None:
+    """Limits that hold zero, all values, and of the intervals no more than leaves bars legible.
+
+    ``drawn`` has for every interval where it stands on the other axis, its low and its high end.
+    """
     values = [0.0, *(v for v in values if np.isfinite(v))]
     ends = [*values, *(e for _, *pair in drawn for e in pair if np.isfinite(e))]
     slack = 0.6 * ((max(values) - min(values)) or 1.0)
@@ -110,18 +123,22 @@ def _limit(ax: Axes, values: Iterable[float], drawn: list[tuple[float, float, fl
     high = min(max(ends), max(values) + slack)
     pad = 0.05 * ((high - low) or 1.0)
     low, high = low - pad * (low < 0), high + pad
-    ax.set_ylim(low, high)
-    for x, lower, upper in drawn:
-        for beyond, edge, marker in ((lower < low, low, "v"), (upper > high, high, "^")):
+    ax.set(**{f"{axis}lim": (low, high)})
+    for at, lower, upper in drawn:
+        for beyond, edge, marker in (
+            (lower < low, low, "v<"), (upper > high, high, "^>"),
+        ):  # fmt: skip
             if beyond:
-                ax.plot(x, edge, marker, color=INK, ms=4, mew=0, clip_on=False, zorder=6)
+                place = (at, edge) if axis == "y" else (edge, at)
+                look = {"color": INK, "ms": 4, "mew": 0, "clip_on": False, "zorder": 6}
+                ax.plot(*place, marker[axis == "x"], **look)
 
 
 def _mark_handles(readers: list[str]) -> list[Artist]:
     return [
         line_entry("published", PUBLISHED, lw=1.8),
         *(
-            Line2D([], [], marker=marker, label=f"reader: {name}", **_READER_MARKS)
+            Line2D([], [], marker=marker, label=name, **_READER_MARKS)
             for marker, name in zip(_READERS, readers, strict=False)
         ),
     ]
@@ -175,45 +192,71 @@ def _accuracy_panel(ax: Axes, accuracy: pd.DataFrame, drops: pd.DataFrame) -> No
     ax.set_title("accuracy by coalition")
 
 
-def _share_panel(ax: Axes, shares: pd.DataFrame, vcc: pd.DataFrame, readers: list[str]) -> None:
+def _share_panel(ax: Axes, shares: pd.DataFrame, readers: list[str]) -> None:
     facts = _published()
     known = {("V", s): facts[f"vcc_share_v_{s}"] for s in SUBSETS}
-    values, drawn = list(known.values()), []
+    values, drawn, places = list(known.values()), [], []
     for place, modality in enumerate(MODALITIES):
-        for side, subset in zip((-0.21, 0.21), SUBSETS, strict=True):
+        for side, subset in zip((-0.24, 0.24), SUBSETS, strict=True):
             keys = {"subset": subset, "modality": modality}
             bars = [
                 _scaled(one_row(shares, "shares", source=source, **keys), 100)
                 for source in (_MODEL, *readers)
             ]
             paint, tick = _paint(MODALITY_COLOURS[modality], subset), known.get((modality, subset))
-            drawn += _bar(ax, place + side, 0.42, bars[0], paint, bars[1:], tick)
+            drawn += _bar(ax, place + side, 0.40, bars[0], paint, bars[1:], tick)
             values += [bar[0] for bar in bars]
+            places.append(place + side)
     ax.axhline(0, color="black", lw=0.8)
     _limit(ax, values, drawn)
-    ax.set_xticks(range(len(MODALITIES)), MODALITIES)
-    ax.set_xlim(-0.55, len(MODALITIES) - 0.45)
+    ax.set_xticks(places, [SUBSET_TITLES[s] for _ in MODALITIES for s in SUBSETS], fontsize=7)
+    names = ax.secondary_xaxis(-0.07)
+    names.set_xticks(range(len(MODALITIES)), MODALITIES)
+    for axis in (names, ax):
+        axis.tick_params(axis="x", length=0)
+    names.spines["bottom"].set_visible(False)
+    ax.set_xlim(-0.5, len(MODALITIES) - 0.5)
     ax.set_ylabel("PSMV share (%)")
     ax.set_title("PSMV share")
-    fall = {
-        source: _scaled(one_row(vcc, "vcc", source=source, quantity="collapse"), 100)
-        for source in (_MODEL, *readers)
-    }
-    published = number(known["V", "align"] - known["V", "conflict"], 1)
-    others = ", ".join(f"{name} {number(fall[name][0], 1)}" for name in readers)
-    value, low, high = fall[_MODEL]
-    lines = ["collapse of V", f"model {number(value, 1)} {bracketed(low, high, 1)}"]
-    lines += [fill(f"readers: {others}", 60)] * bool(readers)
-    ax.set_xlabel("\n".join([*lines, f"published {published} points"]), fontsize=7.5)
+
+
+def _collapse_panel(ax: Axes, vcc: pd.DataFrame, readers: list[str]) -> None:
+    """The fall of video's share of the model, of each strategy and of the paper, a row each."""
+    facts = _published()
+    published = facts["vcc_share_v_align"] - facts["vcc_share_v_conflict"]
+    values, drawn = [published], []
+    text = {"transform": ax.get_yaxis_transform(), "fontsize": 7, "va": "center"}
+    rows = [(_MODEL, "D", {"mfc": COLOURS["v"], "mec": COLOURS["v"], "ms": 5.5})]
+    rows += [(name, mark, _READER_MARKS) for name, mark in zip(readers, _READERS, strict=False)]
+    for y, (source, marker, look) in enumerate(rows):
+        fall = _scaled(one_row(vcc, "vcc", source=source, quantity="collapse"), 100)
+        values.append(fall[0])
+        drawn.append((y, *fall[1:]))
+        ax.hlines(y, *fall[1:], color=INK, lw=1)
+        ax.plot(fall[0], y, **{**look, "marker": marker, "ls": ""})
+        ax.text(1.03, y, f"{number(fall[0], 1)} {bracketed(*fall[1:], 1)}", **text)
+    ax.axvline(published, color=PUBLISHED, lw=1.8)
+    ax.text(1.03, len(rows), number(published, 1), **text)
+    ax.axvline(0, color="black", lw=0.8)
+    row_axis(ax, [*(source for source, *_ in rows), "published"])
+    _limit(ax, values, drawn, "x")
+    ax.spines["left"].set_visible(False)
+    ax.set_xlabel("Align less Conflict (points)")
+    ax.set_title("collapse of V's PSMV share")
 
 
 def _correlation_panel(ax: Axes, points: pd.DataFrame, correlation: pd.DataFrame) -> None:
-    need(points, "points", "coalition", "modality", "gtar", "share")
+    ends = [f"{of}_{end}" for of in ("gtar", "share") for end in ("low", "high")]
+    need(points, "points", "coalition", "modality", "gtar", "share", *ends, "n")
     if unknown := set(points["coalition"]) - set(_SHAPES):
         raise ValueError(f"points: coalitions are {tuple(_SHAPES)}, got also {sorted(unknown)}")
+    for point in points.itertuples():
+        colour = MODALITY_COLOURS[point.modality]
+        ax.hlines(point.gtar, point.share_low, point.share_high, color=colour, lw=1.1)
+        ax.vlines(point.share, point.gtar_low, point.gtar_high, color=colour, lw=1.1)
     sns.scatterplot(
         points, x="share", y="gtar", hue="modality", palette=MODALITY_COLOURS, style="coalition",
-        markers=_SHAPES, s=64, linewidth=0.7, legend=False, ax=ax,
+        markers=_SHAPES, s=64, linewidth=0.7, legend=False, ax=ax, zorder=3,
     )  # fmt: skip
     ax.margins(0.1)
     low, high = ax.get_ylim()
@@ -256,7 +299,7 @@ def figure3(
         ``source, quantity, value, low, high``; of it the rows ``collapse`` (published 0.125).
     shares
         PSMV shares ``source, subset, modality, value, low, high``; ``source`` is ``model`` or the
-        name of a label-only reader.
+        name of a reference strategy.
 
     A subset without any row is one without a clip, whose bars are missing. Raises ``ValueError``
     that names the frame and the missing column or row.
@@ -267,24 +310,38 @@ def figure3(
     accuracy = _both_subsets(accuracy, coalition=COALITIONS)
     shares = _both_subsets(shares, source=[_MODEL, *readers], modality=MODALITIES)
     with context():
-        fig, axes = plt.subplots(
-            1, 2, figsize=(9.6, 4.6), layout="constrained", width_ratios=[1.5, 1.3]
-        )
-        _accuracy_panel(axes[0], accuracy, drops)
-        _share_panel(axes[1], shares, vcc, readers)
+        rows = 2 + len(readers)
+        fig = plt.figure(figsize=(9.6, 4.8 + 0.24 * rows), layout="constrained")
+        above, below = fig.add_gridspec(2, 1, height_ratios=[3.2, 0.6 + 0.2 * rows])
+        left, right = above.subgridspec(1, 2, width_ratios=[1.4, 1.4])
+        _accuracy_panel(fig.add_subplot(left), accuracy, drops)
+        _share_panel(fig.add_subplot(right), shares, readers)
+        _collapse_panel(fig.add_subplot(below), vcc, readers)
+        whole = [
+            tuple(Patch(**_paint(colour, s)) for colour in MODALITY_COLOURS.values())
+            for s in SUBSETS
+        ]
         handles = [
             *modality_handles(),
             Patch(facecolor=_SEVERAL, label="several modalities"),
-            *(Patch(label=SUBSET_TITLES[s], **_paint(_SEVERAL, s)) for s in SUBSETS),
+            *whole,
             line_entry("no modality, Align", INK, "--", lw=1),
             line_entry("no modality, Conflict", INK, ":", lw=1),
             *_mark_handles(readers),
         ]
-        fig.legend(handles=handles, loc="outside lower center", ncols=5)
+        names = [h.get_label() if isinstance(h, Artist) else "" for h in handles]
+        names[4:6] = [SUBSET_TITLES[s] for s in SUBSETS]
+        fig.legend(
+            handles, names, loc="outside lower center", ncols=5,
+            handler_map={tuple: HandlerTuple(ndivide=None, pad=0)},
+        )  # fmt: skip
         clips = [one_row(accuracy, "accuracy", subset=s, coalition="TAV")["n"] for s in SUBSETS]
-        below = f"{int(clips[0]):,} Align and {int(clips[1]):,} Conflict clips, 95% intervals"
+        remark = (
+            f"n = {int(clips[0]):,} Align and {int(clips[1]):,} Conflict clips, 95% intervals; "
+            "hollow marks: reference strategies on the same clips"
+        )
         title = "Figure 3 (left, middle). Video contribution collapse"
-        titled(fig, title, below)
+        titled(fig, title, remark)
         return fig
 
 
@@ -294,7 +351,8 @@ def figure3_right(points: pd.DataFrame, correlation: pd.DataFrame) -> Figure:
     Parameters
     ----------
     points
-        ``coalition, modality, gtar, share`` as by ``evaluate.adoption.preference_points``.
+        ``coalition, modality, gtar, share, n`` and the ends ``gtar_low, gtar_high, share_low,
+        share_high`` as by ``evaluate.adoption.preference_points``.
     correlation
         ``quantity, value, low, high`` with ``between`` (over the points), ``adjusted`` (less each
         coalition's mean) and ``within`` (over clips within each point).
@@ -305,14 +363,16 @@ def figure3_right(points: pd.DataFrame, correlation: pd.DataFrame) -> Figure:
         fig, ax = plt.subplots(figsize=(5.4, 4.4), layout="constrained")
         _correlation_panel(ax, points, correlation)
         fig.legend(handles=modality_handles(), loc="outside lower center", ncols=3)
-        titled(fig, "Figure 3 (right). Attention and adoption", "95% intervals over clips")
+        few, many = int(points["n"].min()), int(points["n"].max())
+        below = f"n = {few:,} to {many:,} cases a point, 95% intervals over clips"
+        titled(fig, "Figure 3 (right). Attention and adoption", below)
         return fig
 
 
-def _layers(ax: Axes, by_layer: pd.DataFrame, coalition: str) -> None:
-    columns = ("coalition", "layer", "modality", "quantity", "value", "low", "high")
+def _layers(ax: Axes, by_layer: pd.DataFrame, coalition: str, title: str) -> None:
+    columns = ("coalition", "layer", "modality", "quantity", "value", "low", "high", "n")
     need(by_layer, "by_layer", *columns, empty=True)
-    ax.set_ylim(0, 1)
+    ax.set(ylim=(0, 1), title=title)
     if not by_layer["coalition"].eq(coalition).any():
         no_clips(ax)
         return
@@ -331,6 +391,7 @@ def _layers(ax: Axes, by_layer: pd.DataFrame, coalition: str) -> None:
         )
         last = max(last, int(layer.iloc[-1]))
     layer_axis(ax, last)
+    ax.set_title(f"{title}, n = {int(by_layer.loc[chosen, 'n'].max()):,}")
 
 
 def _gtar_panel(
@@ -361,9 +422,9 @@ def figure9(gtar: pd.DataFrame, reader_gtar: pd.DataFrame, by_layer: pd.DataFram
         ``setting, modality, value, low, high, n`` with settings ``missing_conflict`` (published
         T 0.806, V 0.578) and ``conflict`` (T 0.857, V 0.706).
     reader_gtar
-        The same with a column ``reader``: label-only baselines; may have no rows.
+        The same with a column ``reader``: reference strategies; may have no rows.
     by_layer
-        ``coalition, layer, modality, quantity, value, low, high`` of conflict clips; of it the
+        ``coalition, layer, modality, quantity, value, low, high, n`` of conflict clips; of it the
         rows ``TAV, share``.
 
     Raises ``ValueError`` that names the frame and the missing column or row.
@@ -380,20 +441,20 @@ def figure9(gtar: pd.DataFrame, reader_gtar: pd.DataFrame, by_layer: pd.DataFram
             _gtar_panel(ax, gtar, reader_gtar, readers, setting)
             ax.set_title(f"(a) {name}")
         axes[0].set_ylabel("GTAR")
-        _layers(axes[2], by_layer, "TAV")
+        _layers(axes[2], by_layer, "TAV", "(b) one of three wrong")
         axes[2].set_ylabel("nMAS share")
-        axes[2].set_title("(b) one of three modalities wrong")
         handles = [*modality_handles(), *_mark_handles(readers)]
         fig.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 4))
         title = "Figure 9. Modality preference and attention under conflict"
-        titled(fig, title, "95% intervals over clips")
+        below = "95% intervals over clips; hollow marks: reference strategies on the same cases"
+        titled(fig, title, below)
         return fig
 
 
 def figure10(by_layer: pd.DataFrame) -> Figure:
     """Figure 10: nMAS share by layer on Missing-Conflict, a panel for each pair of modalities.
 
-    ``by_layer`` has ``coalition, layer, modality, quantity, value, low, high``; of it the rows
+    ``by_layer`` has ``coalition, layer, modality, quantity, value, low, high, n``; of it the rows
     ``share`` of TA, TV and AV, layers counted from 1, values 0..1. A dotted line marks the
     published limit of video, 0.2 in almost all layers. Raises ``ValueError`` that names the missing
     column, or the coalition and modality without rows.
@@ -402,11 +463,10 @@ def figure10(by_layer: pd.DataFrame) -> Figure:
     with context():
         fig, axes = plt.subplots(1, 3, figsize=(9.6, 3.5), layout="constrained", sharey=True)
         for ax, coalition in zip(axes, ("TA", "TV", "AV"), strict=True):
-            _layers(ax, by_layer, coalition)
+            first, second = coalition
+            _layers(ax, by_layer, coalition, f"{first} and {second} present")
             if "V" in coalition:
                 ax.axhline(limit, color=PUBLISHED, ls=":", lw=1.4)
-            first, second = coalition
-            ax.set_title(f"{first} and {second} present")
         axes[0].set_ylabel("nMAS share")
         published = line_entry(f"published: V < {limit:g}", PUBLISHED, ":", lw=1.4)
         handles = [*modality_handles(), published]
