@@ -165,6 +165,10 @@ chosen = both[both["quantity"].isin(["share_align", "share_conflict", "collapse"
 with_intervals(chosen, index=["corpus", "source"], columns="quantity")
 
 # %% [markdown]
+# Under `mini` it is not: in CMU-MOSI video's share falls, below nothing, and in CH-SIMS it rises; the ideal observer's
+# does the same. How labels go together in a corpus decides, and in CMU-MOSI video's are often not the ground truth's.
+
+# %% [markdown]
 # ## Beside the paper
 
 # %%
@@ -188,9 +192,10 @@ run.claims()
 
 # %% [markdown]
 # **What came out, under `mini`.** The numbers move as in the paper, and the ideal observer's move with them:
-# on the very same clips it loses as much of each modality, and its share of video falls as far. Nothing of
-# this collapse is left for a preference to explain: these clips show it to anyone who weighs evidence without
-# error. The other reference strategies bracket the model, so an excess over any single one is no evidence.
+# on the very same clips it loses as much of each modality, and its share of video falls about as far. That leaves
+# little of this collapse for a preference to explain, and these clips show it to anyone who weighs evidence without
+# error. It is CMU-MOSI's alone: in CH-SIMS there is none. The other reference strategies bracket the model, so an
+# excess over any single one is no evidence.
 #
 # Where a modality's label is wrong, PSMV rewards whoever ignores it, so that one that often contradicts the
 # ground truth gets a low share from everyone. Whether a model *prefers* one is asked in notebook 04.

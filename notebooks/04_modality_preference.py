@@ -217,11 +217,12 @@ collapsed(run.compare(published, mine, 0.01))
 run.claims()
 
 # %% [markdown]
-# **What came out, under `mini`.** This model has no preference for text, though it saw nothing else in the
-# first third of its training. In pairs text loses to either other modality, and audio beats video. GTAR
-# agrees; the ideal observer, preferring none, follows all three alike.
+# **What came out, under `mini`.** This model has no stable preference for text, though it saw nothing else in the
+# first third of its training. Shown two modalities, it sides against text with either other one; shown all three,
+# with text against video. Audio beats both throughout. GTAR agrees where one modality is missing; the ideal observer,
+# preferring none, follows all three about alike.
 #
-# *Attention a token is not influence.* Text has most of it wherever it is present; yet beside text it is
+# *Attention a token is not influence.* Text has most of it wherever it is present; yet beside text alone it is
 # video that is followed. So a low share of video, which the paper reports too, need not mean that video is
 # disregarded.
 #

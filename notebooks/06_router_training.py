@@ -252,8 +252,9 @@ run.claims()
 # **What came out, under `mini`.** In a model that reads late, the published router is a poor judge. It finds
 # most conflicts, and with τ at 0.7 takes most whole prompts without one for conflicts, too. It puts a right
 # modality first more often than chance, and less often than published. Linear maps do no better. The
-# *embedded* router, which sees each modality as it enters the decoder, does both far better: so the states
-# say whom to trust, and the published router does not get it out of the layers that it reads.
+# *embedded* router, which sees each modality as it enters the decoder, raises far fewer false alarms and puts a
+# right modality first far more often: so the states say whom to trust, and the published router does not get it
+# out of the layers that it reads.
 #
 # **What not to conclude.** Routers learn from a cue drawn into the surrogates: a modality with the ground
 # truth's class usually speaks more clearly. Notebook 08 takes the cue away. Whether real speakers offer

@@ -353,7 +353,7 @@ run.claims()
 #   harm.
 # - *A gain that is the clip's own*, without harm to Align, is reached by the embedded gate under the printed
 #   softmax, not by the share.
-# - *Most of it needs the cue*; what remains without is routing by corpus.
+# - *Most of it needs the cue*; what remains without may be routing by corpus.
 # - *Late fusion is better still*, by the same gate, at the price of a prompt a modality.
 #
 # Table 2 cannot tell the parts of the published configuration apart.

@@ -20,8 +20,8 @@
 #
 # The cards are about *CHASE, tuned* of notebook 07: the paper's router and equations, their hyperparameters
 # chosen on the validation split. The published ones change next to no answer of this small model, so there
-# would hardly be a case to show; each card says what they give. The method steers from a layer on which its
-# router was not trained, with the intra-modality bias (beta stayed at the published 0.5).
+# would hardly be a case to show; each card says what they give. Under `mini` validation took more heads, a lower
+# threshold, and no intra-modality bias (beta = 0).
 #
 # Answers, scores and probabilities are those that notebook 07 stored; attention is computed again for each
 # card. (Under the `paper` profile, cards show faces and words of people in the corpora: see your licence
@@ -212,8 +212,8 @@ run.publish(
 # ## Figure 13
 #
 # Importance of the same clip's video tokens (gradient times input, Eq. 24, normalised by Eq. 25) and the set S_v
-# that the intra-modality bias of *CHASE* lifts, at the P that was kept on validation (the paper gives none); *CHASE,
-# tuned* has the same psi-hat and P.
+# that the intra-modality bias of *CHASE* lifts, at the P that was kept on validation (the paper gives none). Under
+# `mini` *CHASE, tuned* lifts no token: its beta is 0.
 
 # %%
 run.publish(

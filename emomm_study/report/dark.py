@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -29,7 +30,10 @@ def darkened(colours: ArrayLike) -> NDArray[np.float64]:
     lab = rgb2lab(np.asarray(colours, dtype=float))
     depth = np.clip(1 - lab[..., 0] / 100, 0, 1)
     lab[..., 0] = GROUND + (INK - GROUND) * depth**_LIFT
-    return lab2rgb(lab)
+    with warnings.catch_warnings():
+        # What leaves the gamut is brought back into it.
+        warnings.filterwarnings("ignore", "Conversion from CIE-LAB")
+        return lab2rgb(lab)
 
 
 def picture_boxes(fig: Figure) -> list[Box]:

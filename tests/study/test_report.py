@@ -386,6 +386,22 @@ def test_a_saved_table_reads_back_equal_and_its_latex_names_the_profile(clips, t
     assert set(manifest.read("mini", tmp_path)) == {"table4.csv", "table4.tex"}
 
 
+def test_a_table_wider_than_a_page_is_cut_between_groups_and_its_parts_stand_in_one_float(tmp_path):
+    groups = pd.MultiIndex.from_product([["one", "two", "three", "four"], ["Acc", "F1", "MAE"]])
+    frame = pd.DataFrame(np.arange(24).reshape(2, 12), columns=groups).rename_axis("model")
+    csv, tex = write_table(frame, "wide", "mini", provenance("Table 1"), root=tmp_path)
+    text = tex.read_text()
+    assert pd.read_csv(csv, index_col=0).shape == (2, 12)
+    assert text.count(r"\begin{table}") == text.count(r"\caption") == 1
+    first, second = re.findall(r"\\begin\{tabular\}.*?\\end\{tabular\}", text, re.DOTALL)
+    numbers = [[int(x) for x in re.findall(r"(?<=& )\d+", part)] for part in (first, second)]
+    assert numbers == [[*range(9), *range(12, 21)], [*range(9, 12), *range(21, 24)]]
+    whole, *_ = write_table(
+        frame[["one", "two", "three"]], "t", "mini", provenance(), root=tmp_path
+    )
+    assert whole.with_suffix(".tex").read_text().count(r"\begin{tabular}") == 1
+
+
 def test_latex_has_fixed_digits_escapes_text_and_a_dash_for_no_number(tmp_path):
     frame = pd.DataFrame({"Acc": [51.0, np.nan], "MAE": [0.3, 0.25], "95%": ["a_b", "✓"]})
     _, tex = write_table(

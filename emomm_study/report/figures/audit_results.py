@@ -169,7 +169,16 @@ def differences_figure(bounds: pd.DataFrame) -> Figure:
     """
     ends = ("low_best", "high_best", "low_worst", "high_worst")
     need(
-        bounds, "bounds", "kind", "comparison", "subset", "counted", "n", "difference", *ends, "verdict"
+        bounds,
+        "bounds",
+        "kind",
+        "comparison",
+        "subset",
+        "counted",
+        "n",
+        "difference",
+        *ends,
+        "verdict",
     )
     if unknown := set(bounds["verdict"]) - set(_VERDICT_COLOURS):
         raise ValueError(f"bounds: verdicts are {tuple(_VERDICT_COLOURS)}; got {sorted(unknown)}")

@@ -29,14 +29,16 @@ _FRAMES = 2
 def instances(clips: pd.DataFrame, *, seed: int = 0) -> dict[str, pd.Series]:
     """A clip by subset, drawn at random: for Missing any, since each lacks a modality in turn.
 
-    ``clips`` has the manifest's ``subset``; of a subset without a clip there is no entry. Raises
-    ``ValueError`` without clips.
+    ``clips`` has the manifest's ``subset`` and ``language``; a remark in English is taken where there
+    is one. Of a subset without a clip there is no entry. Raises ``ValueError`` without clips.
     """
-    need(clips, "clips", "sample_id", "subset")
+    need(clips, "clips", "sample_id", "subset", "language")
     found = {}
     for place, subset in enumerate(SHOWN):
         own = clips if subset == "missing" else clips[clips["subset"] == subset]
         own = own[~own["sample_id"].isin([clip["sample_id"] for clip in found.values()])]
+        if (english := own["language"] == "en").any():
+            own = own[english]
         if len(own):
             found[subset] = (
                 own.sort_values("sample_id").sample(1, random_state=seed + place).iloc[0]
@@ -87,6 +89,7 @@ def _column(
 
 def _plain(fig: Figure, place: SubplotSpec) -> Axes:
     ax = fig.add_subplot(place)
+    ax.set(xticks=[], yticks=[])
     ax.set_axis_off()
     return ax
 
