@@ -56,7 +56,7 @@ from emomm_study.evaluate.adoption import (
 from emomm_study.evaluate.results import baselines, outcomes, own_answers
 from emomm_study.mini.ideal import IDEAL, ideal_outcomes
 from emomm_study.notebook import open_run
-from emomm_study.report.figures.collapse import figure3_right, figure9, figure10
+from emomm_study.report.figures.preference import figure3_right, figure9, figure10
 from emomm_study.report.tables import collapsed, with_intervals
 
 run = open_run("04_modality_preference", globals())

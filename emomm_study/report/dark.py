@@ -14,7 +14,7 @@ from skimage.color import lab2rgb, rgb2lab
 
 GROUND, INK = 8.0, 94.0
 """CIELAB lightness of what white and black become, 0 to 100."""
-_LIFT = 0.7
+_LIFT = 0.6
 """Below 1: what is light on white, as orange and cyan are, would else be dim on a dark ground."""
 
 Box = tuple[float, float, float, float]

@@ -131,22 +131,15 @@ def write_table(
 
 def _latex(table: pd.DataFrame, caption: str, label: str) -> str:
     """A float with the table's parts, each scaled to the line where it is wide."""
-    parts = [
+    first, *others = (
         part.to_latex(escape=True, caption=caption, label=label, position="t")
         for part in _parts(table)
-    ]
-    begin, end = "\\begin{tabular}", "\\end{tabular}"
+    )
+    body = re.compile(r"\\begin\{tabular\}.*\\end\{tabular\}", re.DOTALL)
+    bodies = [body.search(part)[0] for part in (first, *others)]
     if table.index.nlevels + _parts(table)[0].shape[1] > WIDE:
-        parts = [
-            part.replace(begin, "\\resizebox{\\linewidth}{!}{%\n" + begin, 1).replace(
-                end, end + "}", 1
-            )
-            for part in parts
-        ]
-        begin, end = "\\resizebox{\\linewidth}{!}{%\n" + begin, end + "}"
-    first, *others = parts
-    bodies = [part[part.index(begin) : part.index(end) + len(end)] for part in others]
-    return first.replace(end, "\n\n\\medskip\n".join([end, *bodies]), 1) if bodies else first
+        bodies = [f"\\resizebox{{\\linewidth}}{{!}}{{%\n{text}}}" for text in bodies]
+    return body.sub(lambda _: "\n\n\\medskip\n".join(bodies), first)
 
 
 def _parts(table: pd.DataFrame) -> list[pd.DataFrame]:

@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from emomm_lib.labels import COALITIONS, MODALITIES
 from emomm_study.report import style
-from emomm_study.report.figures import collapse as figures
+from emomm_study.report.figures import collapse, preference as figures
 from emomm_study.report.manifest import Provenance
 from emomm_study.report.publish import caption, write_figure
 
@@ -84,7 +84,7 @@ def figure3(values=SHARES, width=0.04, **frames):
         "vcc": vcc_frame(values, width),
         "shares": share_frame(values, width),
     }
-    return figures.figure3(**(given | frames))
+    return collapse.figure3(**(given | frames))
 
 
 def right(points=None, **correlation):
@@ -206,7 +206,8 @@ def test_the_collapse_of_video_stands_beside_that_of_each_strategy_and_the_publi
         line.get_ydata()[0]: line.get_xdata()[0] for line in ax.lines if len(line.get_xdata()) == 1
     }
     assert at == pytest.approx({0: 15.4, 1: 41.0, 2: 55.5})
-    assert 12.5 in [line.get_xdata()[0] for line in ax.lines if len(set(line.get_xdata())) == 1]
+    uprights = [line.get_xdata()[0] for line in ax.lines if line.get_color() == style.PUBLISHED]
+    assert uprights == [pytest.approx(12.5)]
 
 
 def test_a_bar_and_the_marks_that_belong_to_it_stand_on_one_ground_and_no_other(plain):
@@ -426,7 +427,7 @@ def test_figure_3_without_an_aligned_clip_has_the_bars_of_conflict_alone():
         f[f["subset"] == "conflict"] for f in (accuracy_frame(), share_frame(SHARES))
     )
     drops = pd.DataFrame({"coalition": list("TAV"), "value": np.nan, "low": np.nan, "high": np.nan})
-    fig = figures.figure3(conflict, drops, vcc_frame(SHARES).assign(value=np.nan), shares)
+    fig = collapse.figure3(conflict, drops, vcc_frame(SHARES).assign(value=np.nan), shares)
     heights = [bar.get_height() for bar in fig.axes[0].patches]
     assert np.isfinite(heights).sum() == 7 and len(heights) == 14
     assert any("0 Align and 1,234 Conflict clips" in text.get_text() for text in fig.texts)
