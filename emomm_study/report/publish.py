@@ -188,7 +188,7 @@ def record(
         if path.resolve().parent != base.resolve():
             raise ValueError(f"{path} is not in {base}; save it there before recording it")
         entries[path.name] = {**asdict(provenance), "sha256": sha256(path)}
-        stale |= {f"{path.stem}.{ending}" for ending in _ENDINGS}
+        stale |= {f"{path.stem}.{ending}" for ending in _ENDINGS} | {dark_name(f"{path.stem}.png")}
     stale -= set(entries)
     with _locked(base):
         kept = {file: entry for file, entry in read(profile, root).items() if file not in stale}

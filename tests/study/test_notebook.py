@@ -125,13 +125,14 @@ def test_a_pdf_is_written_on_request_and_gone_when_it_no_longer_is(run, tmp_path
     run.publish(drawn(), "other", "Figure", "x", formats=["png", "pdf"])
     monkeypatch.setenv("EMOMM_FIGURE_FORMATS", "pdf, svg,png")
     run.publish(drawn(), "a", "Figure", "x")
-    assert names(tmp_path) == ["a.pdf", "a.png", "a.svg", "other.pdf", "other.png"]
+    other = ["other.pdf", "other.png", "other_dark.png"]
+    assert names(tmp_path) == ["a.pdf", "a.png", "a.svg", "a_dark.png", *other]
     monkeypatch.setenv("EMOMM_FIGURE_FORMATS", "")
     run.publish(drawn(raster=True), "a", "Figure", "x")
-    assert names(tmp_path) == ["a.png", "other.pdf", "other.png"]
+    assert names(tmp_path) == ["a.png", "a_dark.png", *other]
     assert sorted(manifest.read("mini", tmp_path)) == names(tmp_path)
     run.publish(CLIPS, "a", "Table", "x")
-    assert names(tmp_path) == ["a.csv", "a.tex", "other.pdf", "other.png"]
+    assert names(tmp_path) == ["a.csv", "a.tex", *other]
     assert manifest.verify("mini", tmp_path).empty
 
 
