@@ -47,6 +47,8 @@ class Run:
     made_of
         What published files are made of, where a call does not say. None stands for the bench's
         clips and fingerprint where that was opened, and for the benchmark's manifest elsewhere.
+    origin
+        What figures name in the profile's place, where nothing of the profile is in them.
     """
 
     notebook: str
@@ -54,6 +56,7 @@ class Run:
     data_note: str
     parameters: Mapping[str, object] = field(repr=False)
     made_of: Source | None = None
+    origin: str | None = None
     compared: pd.DataFrame | None = field(default=None, init=False, repr=False)
 
     @property
@@ -169,8 +172,9 @@ class Run:
         words = caption(item, profile, text, self.data_note if note is None else note)
         provenance = Provenance(item, self.notebook, self._digest(of), words, published)
         if isinstance(made, Figure):
-            options = {"formats": formats, "root": FIGURES}
-            return write_figure(made, name, profile, provenance, **options)
+            return write_figure(
+                made, name, profile, provenance, formats=formats, origin=self.origin, root=FIGURES
+            )
         write_table(made, name, profile, provenance, decimals=decimals, root=FIGURES)
         return formatted(made, decimals)
 

@@ -63,8 +63,9 @@ from emomm_study.mini.surrogate.render import render_corpus
 from emomm_study.mini.surrogate.speaker import Film
 from emomm_study.notebook import open_run
 from emomm_study.paths import located, run_dir
-from emomm_study.report.clips import contact_sheet, face_statistics
+from emomm_study.report.clips import contact_sheet, face_statistics, faithful, present
 from emomm_study.report.figures.construction import figure5
+from emomm_study.report.figures.instances import figure2_right, instances
 from emomm_study.report.figures.statistics import figure2
 
 run = open_run("01_benchmark_construction", globals())
@@ -190,13 +191,30 @@ run.publish(
 # %% [markdown]
 # ## What a clip looks like
 #
-# One clip of each ground-truth class (above) and corpus. Under a frame are the labels of T, A and V;
-# one that differs from GT's polarity is marked with an asterisk. Surrogate faces now and then show a
-# class next to V's label, plain ones more often than emphatic ones.
+# One clip of each ground-truth class and corpus. Under a frame are the labels of T, A and V; one that differs
+# from GT's polarity is marked with an asterisk. A surrogate now and then shows a class next to its label, plain
+# ones more often than emphatic ones; the clips here and in the next figure show their labels.
 
 # %%
-sheet = contact_sheet(manifest, roots, seed=seed)
-run.publish(sheet, "clips", "Clips", "One clip of each class and corpus")
+shown = faithful(manifest, pd.concat(plans.values())) if render else manifest
+sheet = contact_sheet(shown, roots, seed=seed)
+run.publish(
+    sheet, "clips", "Clips", "One clip of each class and corpus, a frame of it and the labels of T, A and V",
+)
+
+# %% [markdown]
+# ## Figure 2 (right): an instance of each subset
+#
+# A clip of Align, one of Conflict, and an instance of Missing, whose sound is hidden; drawn at random from
+# those on disk. The transcript stands above, the sound is drawn beneath the frames.
+
+# %%
+picked = instances(present(shown, roots), seed=seed)
+run.publish(
+    figure2_right(picked, roots), "figure2_right", "Figure 2 (right)",
+    "An instance of Align, of Conflict and of Missing, whose sound is hidden: transcript, two frames, sound, and "
+    "the labels of GT, T, A and V",
+)
 
 # %% [markdown]
 # Later notebooks localise the person with MediaPipe, so its detector has to find the speakers.

@@ -150,9 +150,9 @@ run.publish(
     figure3(accuracy, drops, collapse, shares[shares["source"].isin(shown)]),
     "figure3_vcc", "Figure 3 (left, middle)",
     "Video contribution collapse. Left: five-class accuracy by coalition, with the drop from Align "
-    "to Conflict. Middle: PSMV shares (Eq. 2) under accuracy; hollow, to the right of a bar: "
-    "references without preference. Black: published values, for which the paper names no model; "
-    "intervals are 95% bootstrap",
+    "to Conflict. Middle: PSMV shares (Eq. 2) under accuracy; hollow, on the ground of its bar: "
+    "reference strategies. Beneath: how far video's share falls from Align to Conflict. Black: published "
+    "values, for which the paper names no model; intervals are 95% bootstrap",
 )
 
 # %% [markdown]
@@ -163,6 +163,10 @@ by_corpus = {corpus: vcc(part, references(part)) for corpus, part in answered.gr
 both = pd.concat([frame.assign(corpus=corpus) for corpus, frame in by_corpus.items()])
 chosen = both[both["quantity"].isin(["share_align", "share_conflict", "collapse", "excess"])]
 with_intervals(chosen, index=["corpus", "source"], columns="quantity")
+
+# %% [markdown]
+# Under `mini` it is not: in CMU-MOSI video's share falls, below nothing, and in CH-SIMS it rises; the ideal observer's
+# does the same. How labels go together in a corpus decides, and in CMU-MOSI video's are often not the ground truth's.
 
 # %% [markdown]
 # ## Beside the paper
@@ -188,9 +192,10 @@ run.claims()
 
 # %% [markdown]
 # **What came out, under `mini`.** The numbers move as in the paper, and the ideal observer's move with them:
-# on the very same clips it loses as much of each modality, and its share of video falls as far. Nothing of
-# this collapse is left for a preference to explain: these clips show it to anyone who weighs evidence without
-# error. The other reference strategies bracket the model, so an excess over any single one is no evidence.
+# on the very same clips it loses as much of each modality, and its share of video falls about as far. That leaves
+# little of this collapse for a preference to explain, and these clips show it to anyone who weighs evidence without
+# error. It is CMU-MOSI's alone: in CH-SIMS there is none. The other reference strategies bracket the model, so an
+# excess over any single one is no evidence.
 #
 # Where a modality's label is wrong, PSMV rewards whoever ignores it, so that one that often contradicts the
 # ground truth gets a low share from everyone. Whether a model *prefers* one is asked in notebook 04.

@@ -56,7 +56,7 @@ from emomm_study.evaluate.adoption import (
 from emomm_study.evaluate.results import baselines, outcomes, own_answers
 from emomm_study.mini.ideal import IDEAL, ideal_outcomes
 from emomm_study.notebook import open_run
-from emomm_study.report.figures.collapse import figure3_right, figure9, figure10
+from emomm_study.report.figures.preference import figure3_right, figure9, figure10
 from emomm_study.report.tables import collapsed, with_intervals
 
 run = open_run("04_modality_preference", globals())
@@ -151,8 +151,8 @@ run.record(by_layer, "by layer", by=told_by, clips=False, of="quantity")
 run.publish(
     figure9(gtar, strategy_gtar[strategy_gtar["strategy"].isin(shown)].rename(columns={"strategy": "reader"}), by_layer), "figure9_preference", "Figure 9",
     "(a) GTAR (Eq. 4) on Missing-Conflict (left) and Conflict (right), n the target-conflict cases "
-    "where the modality agrees with the ground truth; hollow, to the right of a bar: references "
-    "without preference. (b) nMAS (Eq. 5), normalised over the modalities to sum 1, by layer, on "
+    "where the modality agrees with the ground truth; hollow, on the ground of its bar: reference "
+    "strategies. (b) nMAS (Eq. 5), normalised over the modalities to sum 1, by layer, on "
     "the target-conflict cases (exactly one modality wrong). Black: published values, for which "
     "the paper names no model; intervals are 95% bootstrap",
 )
@@ -186,13 +186,13 @@ video.pivot(index="layer", columns="coalition", values="value").round(2)
 points = preference_points(answered, traces)
 correlation = nmas_gtar_correlation(answered, traces)
 run.record(correlation, "correlation", by=["quantity"], clips=False)
-points.round({"gtar": 3, "share": 3})
+points[["coalition", "modality", "gtar", "share", "n"]].round({"gtar": 3, "share": 3})
 
 # %%
 run.publish(
     figure3_right(points, correlation), "figure3_right", "Figure 3 (right)",
     "GTAR (Eq. 4) against nMAS share (Eq. 5), a point for each modality of each coalition, on "
-    "target-conflict cases where the modality agrees with the ground truth",
+    "target-conflict cases where the modality agrees with the ground truth; 95% bootstrap intervals over clips",
 )
 
 # %%
@@ -217,11 +217,12 @@ collapsed(run.compare(published, mine, 0.01))
 run.claims()
 
 # %% [markdown]
-# **What came out, under `mini`.** This model has no preference for text, though it saw nothing else in the
-# first third of its training. In pairs text loses to either other modality, and audio beats video. GTAR
-# agrees; the ideal observer, preferring none, follows all three alike.
+# **What came out, under `mini`.** This model has no stable preference for text, though it saw nothing else in the
+# first third of its training. Shown two modalities, it sides against text with either other one; shown all three,
+# with text against video. Audio beats both throughout. GTAR agrees where one modality is missing; the ideal observer,
+# preferring none, follows all three about alike.
 #
-# *Attention a token is not influence.* Text has most of it wherever it is present; yet beside text it is
+# *Attention a token is not influence.* Text has most of it wherever it is present; yet beside text alone it is
 # video that is followed. So a low share of video, which the paper reports too, need not mean that video is
 # disregarded.
 #

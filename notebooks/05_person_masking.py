@@ -249,7 +249,7 @@ run.claims()
 # zero hides. Video is anything but ignored: another clip's video, or the tokens beside the person, change a
 # third of the answers and more; masking all but the person changes few. What decides is in the person's
 # tokens; but under conflict video's label is often not the ground truth's, so what it mends in one clip it
-# spoils in another. Attention does lie on the face, in every layer.
+# spoils in another. Attention favours the face, in every layer.
 #
 # **What not to conclude.** That masking does or does not help a real model: this one was trained on this very
 # background, and a blank one is new to it. Nor that there is no effect: a change of a point or two is beyond

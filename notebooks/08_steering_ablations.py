@@ -141,7 +141,8 @@ paired_table(paired)
 #
 # On whole validation clips: the gain in points when one parameter moves and the others stay, from the paper's
 # published configuration and from that of *+ sharpened gate*. Dotted: the method's own setting. Bands are 95%
-# intervals over clips. These are the clips on which the configuration was chosen, so the heights are too good and a peak
+# intervals over clips; with so few clips, a step of a curve is often a single one (the legend says how many points
+# that is). These are the clips on which the configuration was chosen, so the heights are too good and a peak
 # at the method's own setting is partly selection: read the shapes. The published router was trained on
 # layers from the published l_r on; where l_r moves below it, it is asked about layers that it never saw.
 
@@ -352,7 +353,7 @@ run.claims()
 #   harm.
 # - *A gain that is the clip's own*, without harm to Align, is reached by the embedded gate under the printed
 #   softmax, not by the share.
-# - *Most of it needs the cue*; what remains without is routing by corpus.
+# - *Most of it needs the cue*; what remains without may be routing by corpus.
 # - *Late fusion is better still*, by the same gate, at the price of a prompt a modality.
 #
 # Table 2 cannot tell the parts of the published configuration apart.

@@ -29,6 +29,7 @@ profile = "mini"
 
 # %%
 import hashlib
+from textwrap import fill
 
 import numpy as np
 import pandas as pd
@@ -44,11 +45,13 @@ from emomm_study.report.figures import (
     audit_labels as figures_audit_labels,
     audit_results as figures_audit_results,
 )
+from emomm_study.report.shares import shares_table
 
 pd.set_option("display.max_colwidth", None, "display.max_rows", None)
 printed = b"".join(file.read_bytes() for file in sorted(PAPER_DATA.glob("*.[cy][sa]*")))
 run = open_run("10_paper_audit", globals())
 run.made_of = hashlib.sha256(printed).hexdigest()[:16]
+run.origin = "from published numbers"
 run.data_note = (
     "From the published tables alone: no clip and no model of this profile has a part in it."
 )
@@ -337,7 +340,7 @@ quoted.dropna(subset="holds")[["what", "quoted", "recomputed", "model", "section
 tabled = quoted.dropna(subset="holds")
 detail = f"{int(tabled['holds'].sum())} of {len(tabled)}; {len(quoted) - len(tabled)} are in no table"
 findings.append(("5", "paper", "every quoted number that has table cells equals them", bool(tabled["holds"].all()), detail))
-print(detail, "(" + ", ".join(quoted.loc[quoted["holds"].isna(), "id"]) + ")")
+print(fill(f"{detail} ({', '.join(quoted.loc[quoted['holds'].isna(), 'id'])})", 110))
 observed = gains.observations()
 for row in observed.itertuples():
     findings.append(("6" if row.id.startswith("joint_") else "5", row.whose, row.statement, row.holds, row.detail))
@@ -393,19 +396,19 @@ for row in gains.routing_sizes().itertuples():
 # Section 4.2 reads a fall of video's share of PSMV from Align to Conflict as the model's. Take a reader that knows each
 # present modality's label and prefers none: it follows one at random, or answers the class nearest to their average.
 # Its PSMV is linear in the joint distribution of labels, a share a ratio of two linear functions, and its range over
-# *all* distributions that the tables allow a linear program (Charnes and Cooper: scale all counts so that the denominator is 1). Bars are these ranges, of readers that
-# gain at least five points in all; black lines are the paper's shares, of a model; diamonds are the
-# readers' on this companion's surrogate labels.
+# *all* distributions that the tables allow a linear program (Charnes and Cooper: scale all counts so that the
+# denominator is 1). In the table, in percent, `allowed` are these ranges, of readers that gain at least five points in
+# all, `surrogates` what they have on this companion's surrogate labels, and `published` is the paper's, of a model.
 
 # %%
 parts = collapse.allowed(mosi_conflicts=MOSI_CONFLICTS)
 shares = collapse.share_ranges(parts[-1:], least=0.05)
 ours = collapse.shares_of(committed)
 run.publish(
-    figures_audit_labels.shares_figure(shares, ours), "audit_shares", "Audit, shares of readers",
-    "PSMV shares (Eq. 2) that readers without preference can have over all label tables that fit "
-    "the published numbers and in which they gain; arrows go on beyond the axis. Black: published "
-    "shares of V, of a model. Diamonds: the labels of this companion's surrogates",
+    shares_table(shares, ours), "audit_shares", "Audit, shares of readers",
+    "PSMV shares (Eq. 2), in percent, that readers without preference can have over all label tables that fit the "
+    "published numbers and in which they gain, those of this companion's surrogate labels, and the published "
+    "shares of V, of a model",
 )
 
 # %% [markdown]

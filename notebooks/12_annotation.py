@@ -37,6 +37,7 @@ same_clips = True
 # %%
 import tempfile
 from pathlib import Path
+from textwrap import fill
 
 import pandas as pd
 
@@ -69,7 +70,7 @@ scratch = Path(tempfile.mkdtemp())
 
 # %%
 for modality, words in GUIDELINE.items():
-    print(f"{NAMES[modality]:<6} {words}")
+    print(fill(words, 100, initial_indent=f"{NAMES[modality]:<6} ", subsequent_indent=" " * 7))
 
 # %% [markdown]
 # ## The panel

@@ -353,8 +353,8 @@ run.claims()
 #   early one less; even an oracle's gate gains little as published, far more as a share or with all heads
 #   from layer 1 on.
 # - *Text first leaves no stable preference for text.*
-# - *Redundancy hurts by distraction.* Repeated moments change little; another room's tokens turn video's gain
-#   into a loss.
+# - *Redundancy hurts by distraction, if at all.* Repeated moments change little; another room's tokens turn video's
+#   gain into a loss in arms with text first.
 # - *No collapse beyond the ideal observer's*, in either arm.
 # - *Attention mass carries the effect*: video's, given alone, brings most of the steered answers.
 #

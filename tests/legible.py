@@ -25,7 +25,7 @@ def texts(fig: Figure) -> list[Text]:
 
 def profiled(fig: Figure) -> Figure:
     """The figure as it is published under the profile mini, which it has to name once."""
-    stamp(fig, "mini")
+    stamp(fig, "profile: mini")
     assert sum(text.get_text().startswith("profile: mini  |  ") for text in fig.texts) == 1
     return fig
 

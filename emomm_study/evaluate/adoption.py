@@ -104,24 +104,36 @@ def _adoption(outcomes: pd.DataFrame, traces: TraceTable) -> _Adoption:
     )
 
 
-def preference_points(outcomes: pd.DataFrame, traces: TraceTable) -> pd.DataFrame:
+def preference_points(
+    outcomes: pd.DataFrame, traces: TraceTable, *, bootstrap: Bootstrap = DEFAULT
+) -> pd.DataFrame:
     """GTAR and nMAS share of each modality in each coalition, on the same rows (Figure 3 right).
 
     The rows are those of S_tc with a_x^m = 1 that have both an outcome and a trace. Returns
-    ``coalition, modality, gtar, share, n``, nine rows: ``gtar`` and ``share`` (mean over layers and
-    clips) in [0, 1], NaN where ``n`` is 0. Raises ``ValueError`` for missing columns, labels other
-    than 0..4, a clip's coalition twice, or no such row.
+    ``coalition, modality, gtar, share, n`` and the ends of 95% intervals over whole clips
+    (``gtar_low, gtar_high, share_low, share_high``), nine rows: ``gtar`` and ``share`` (mean over
+    layers and clips) in [0, 1], NaN where ``n`` is 0. Raises ``ValueError`` for missing columns,
+    labels other than 0..4, a clip's coalition twice, or no such row.
     """
     found = _adoption(outcomes, traces)
-    ones = np.ones(len(found.cell))
-    totals = found.sums([found.right, found.share, ones]).sum(axis=0).reshape(-1, 3)
-    with np.errstate(invalid="ignore"):
-        averages = totals[:, :2] / totals[:, 2:]
+    contributions = found.sums([found.right, found.share, np.ones(len(found.cell))])
+
+    def finish(sums: NDArray) -> NDArray:
+        blocks = sums.reshape(*sums.shape[:-1], len(CELLS), 3)
+        with np.errstate(invalid="ignore"):
+            averages = blocks[..., :2] / blocks[..., 2:]
+        return averages.reshape(*sums.shape[:-1], -1)
+
+    intervals = intervals_of(contributions, finish, clusters=found.clip, bootstrap=bootstrap)
+    many = contributions.reshape(-1, len(CELLS), 3)[..., 2].sum(axis=0)
     rows = [
-        (*cell, *average, int(n))
-        for cell, average, n in zip(CELLS, averages.tolist(), totals[:, 2], strict=True)
-    ]
-    return pd.DataFrame(rows, columns=["coalition", "modality", "gtar", "share", "n"])
+        (*cell, gtar.value, gtar.low, gtar.high, share.value, share.low, share.high, int(n))
+        for cell, gtar, share, n in zip(
+            CELLS, intervals[::2], intervals[1::2], many, strict=True
+        )
+    ]  # fmt: skip
+    names = [f"{of}{end}" for of in ("gtar", "share") for end in ("", "_low", "_high")]
+    return pd.DataFrame(rows, columns=["coalition", "modality", *names, "n"])
 
 
 def _pearson(

@@ -53,6 +53,16 @@ def gate_by_layer(
     return pd.DataFrame(rows, columns=columns)
 
 
+def trust_by_chance(states: RouterStates, targets: RouterTargets) -> float:
+    """How often a modality drawn at random is right, where some are right and some are wrong.
+
+    A share of the prompts, NaN where there is none of these.
+    """
+    right, present = targets.right.numpy(), states.present.numpy()
+    mixed = (right.any(1)) & (right.sum(1) < present.sum(1))
+    return float((right.sum(1) / present.sum(1))[mixed].mean()) if mixed.any() else float("nan")
+
+
 def table6_metrics(
     study: Study, source: GateSource, preference: Preference = "softmax"
 ) -> pd.DataFrame:

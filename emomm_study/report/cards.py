@@ -40,6 +40,8 @@ from emomm_study.report.tables import NO, YES
 
 MISSING = "[missing]"
 SHOWN_FRAMES = 4
+_LINE = 0.22
+"""Inches of a line of a card."""
 PITCHES = (65.0, 500.0)
 """Hertz between which pitch is looked for: low men's to children's voices."""
 _AGREEING = {
@@ -383,6 +385,13 @@ def make_card(
     return Card(case, frames, sound, usual.get(clip["corpus"]), profile)
 
 
+def interpreted(card: Card | NoCard) -> str:
+    """What a card says of its case, or that there is none, for those who do not see it."""
+    if isinstance(card, NoCard):
+        return card.sentence.rstrip(".")
+    return " ".join([card.heading, *interpretation(card.case)]).rstrip(".")
+
+
 def first_with_video(cards: Sequence[Card | NoCard]) -> Card | None:
     """The first card that shows video, for Figures 12 and 13; None where none does."""
     return next((c for c in cards if isinstance(c, Card) and c.frames is not None), None)
@@ -479,12 +488,11 @@ def _draw_routing(ax: Axes, case: Case) -> None:
     ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.05), handlelength=1.4, borderpad=0)
 
 
-def _blank(ax: Axes, words: str, title: str) -> None:
-    ax.text(0.5, 0.5, words, ha="center", va="center", color="#777777")
-    ax.set(xticks=[], yticks=[])
-    ax.set_title(title, loc="left", fontsize=9, fontweight="bold")
-    for side in ax.spines.values():
-        side.set(visible=True, color="#CCCCCC")
+def _hidden(ax: Axes, title: str) -> None:
+    ax.set_axis_off()
+    _unlaid(
+        ax, 0, 0.5, words=f"{title}: {MISSING}, hidden from the model", va="center", fontsize=8.5
+    )
 
 
 def _unlaid(ax: Axes, *where: float, words: str, **style: object) -> None:
@@ -495,7 +503,7 @@ def _unlaid(ax: Axes, *where: float, words: str, **style: object) -> None:
 
 def _draw_frames(fig: Figure, place: SubplotSpec, frames: np.ndarray | None) -> None:
     if frames is None:
-        _blank(fig.add_subplot(place), MISSING, "Video")
+        _hidden(fig.add_subplot(place), "Video")
         return
     indices = shown_frames(len(frames))
     for column, index in zip(place.subgridspec(1, len(indices)), indices, strict=True):
@@ -521,14 +529,18 @@ def _draw_facts(ax: Axes, card: Card) -> None:
 def _card_figure(card: Card) -> Figure:
     case = card.case
     with context():
-        fig = plt.figure(figsize=(9.6, 8.8), layout="constrained")
+        # What is hidden from the model takes a line.
+        film = 2.0 if card.frames is not None else _LINE
+        heard = 1.2 if card.sound is not None else _LINE
+        heights = [0.55, film, heard, 2.5, 1.35]
+        fig = plt.figure(figsize=(9.6, 1.2 + sum(heights)), layout="constrained")
         titled(fig, f"Case study: {case.rule.title}", card.heading)
-        rows = fig.add_gridspec(5, 1, height_ratios=[0.55, 2.0, 1.2, 2.5, 1.35])
+        rows = fig.add_gridspec(5, 1, height_ratios=heights)
         _draw_facts(fig.add_subplot(rows[0]), card)
         _draw_frames(fig, rows[1], card.frames)
         sound = fig.add_subplot(rows[2])
         if card.sound is None:
-            _blank(sound, MISSING, "Audio")
+            _hidden(sound, "Audio")
         else:
             _draw_sound(sound, card.sound)
             sound.set_title(f"Audio: {card.audio}", loc="left", fontsize=8.5)

@@ -21,7 +21,22 @@ def _path(clip: Mapping, roots: Mapping[str, Path]) -> Path:
     return resolve_media(roots[clip["corpus"]], clip["video_path"])
 
 
-def _present(manifest: pd.DataFrame, roots: Mapping[str, Path]) -> pd.DataFrame:
+def faithful(manifest: pd.DataFrame, plans: pd.DataFrame) -> pd.DataFrame:
+    """Clips of the manifest that show, in all modalities, the classes that they are labelled with.
+
+    ``plans`` has the surrogates' ``sample_id`` and ``shown_t, shown_a, shown_v``: what a surrogate
+    shows is now and then a neighbour of its label, which in a picture of one clip misleads.
+    """
+    shown = plans.set_index("sample_id").reindex(manifest["sample_id"])
+    same = [
+        shown[f"shown_{m.lower()}"].to_numpy() == manifest[f"label_{m.lower()}"].to_numpy()
+        for m in MODALITIES
+    ]
+    return manifest[np.logical_and.reduce(same)]
+
+
+def present(manifest: pd.DataFrame, roots: Mapping[str, Path]) -> pd.DataFrame:
+    """Clips whose film is on disk; ``FileNotFoundError`` where there is none."""
     there = [_path(clip, roots).is_file() for clip in manifest.to_dict("records")]
     if not any(there):
         raise FileNotFoundError("none of the manifest's clips is on disk; check the corpus roots")
@@ -34,7 +49,7 @@ def contact_sheet(manifest: pd.DataFrame, roots: Mapping[str, Path], *, seed: in
     A modality whose polarity differs from GT's is marked with an asterisk. ``roots`` has the
     folder of each corpus; clips that are not on disk are passed over.
     """
-    clips = _present(manifest, roots)
+    clips = present(manifest, roots)
     corpora = [c for c in CORPUS_NAMES if (clips["corpus"] == c).any()]
     with context():
         fig, axes = plt.subplots(
@@ -79,8 +94,8 @@ def face_statistics(
     Returns ``corpus, clips, frames, found`` (share of frames with a face, 0..1) and the median
     and 5th percentile of the surest face's score (0..1, zero where none is found).
     """
-    present = _present(manifest, roots)
-    chosen = present.sample(min(clips, len(present)), random_state=seed).sort_values("sample_id")
+    there = present(manifest, roots)
+    chosen = there.sample(min(clips, len(there)), random_state=seed).sort_values("sample_id")
     scores: dict[str, list[float]] = {}
     with FaceDetector() as detector:
         for clip in chosen.to_dict("records"):

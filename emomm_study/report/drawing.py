@@ -15,38 +15,51 @@ from types import CodeType, FunctionType
 import matplotlib as mpl
 import numpy as np
 import PIL
+import skimage
 from matplotlib.figure import Figure
 from matplotlib.transforms import TransformNode
 
 from emomm_study.evaluate.remembered import source_digest
 from emomm_study.paths import whole
+from emomm_study.report.dark import dark_picture, picture_boxes
 from emomm_study.report.style import context
 
 SHOWN = "shown"
 """What a notebook shows of a figure: a PNG at the screen's resolution, cut to what is drawn."""
+DARK = "dark"
+"""The PNG once more, at the screen's resolution and on a dark ground (``report.dark``)."""
 _METADATA = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
-_VERSIONS = f"matplotlib {mpl.__version__} numpy {np.__version__} pillow {PIL.__version__}"
+_VERSIONS = (
+    f"matplotlib {mpl.__version__} numpy {np.__version__} pillow {PIL.__version__} "
+    f"scikit-image {skimage.__version__}"
+)
 _DRAWS = ("emomm_study/report",)
 """Folders whose source can change what is drawn of what is in a figure."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Picture:
-    """A published figure as a notebook shows it, without drawing it again, and its files."""
+    """A published figure as a notebook shows it, without drawing it again, and its files.
+
+    ``alt`` says in words what is in it, for readers who do not see it; it goes with the picture
+    into the notebook and from there into a page's HTML.
+    """
 
     figure: Figure
     png: bytes
     paths: tuple[Path, ...]
+    alt: str
 
-    def _repr_png_(self) -> bytes:
-        return self.png
+    def _repr_png_(self) -> tuple[bytes, dict[str, str]]:
+        return self.png, {"alt": self.alt}
 
     def __repr__(self) -> str:
         return repr(self.figure)
 
 
 def drawn(fig: Figure, kinds: Sequence[str], kept: Path | None = None) -> dict[str, bytes]:
-    """A figure in some formats and as it is :data:`SHOWN`, in the house style.
+    """A figure in some formats, as it is :data:`SHOWN` and, beside a PNG, :data:`DARK`, in the house
+    style.
 
     In ``kept`` lies what was drawn last, with a digest of all that was in it (:func:`digest`): of
     the same figure nothing is drawn. The same figure gives the same bytes.
@@ -57,6 +70,8 @@ def drawn(fig: Figure, kinds: Sequence[str], kept: Path | None = None) -> dict[s
             return found
         _settle(fig)
         found = {kind: _saved(fig, kind) for kind in (*kinds, SHOWN)}
+        if "png" in found:
+            found[DARK] = dark_picture(found["png"], picture_boxes(fig))
         if key is not None:
             _write(kept, key, found)
     return found

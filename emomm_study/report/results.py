@@ -1,4 +1,4 @@
-"""``RESULTS.md`` and the README's findings: what the paper claims beside what runs found.
+"""``RESULTS.md``, the README's findings and the page of all figures: what runs found beside the paper.
 
 ``python -m emomm_study.report.results`` writes them from the committed values, ``--check`` says whether
 they are up to date. A run writes the same page about itself to ``runs/<profile>/RESULTS.md``.
@@ -17,6 +17,7 @@ import pandas as pd
 import yaml
 
 from emomm_study.paths import COMMITTED_FIGURES, FIGURES, ROOT, RUNS, whole
+from emomm_study.report import gallery
 from emomm_study.report.claims import (
     CLAIMS,
     FAILS,
@@ -245,7 +246,7 @@ def findings(found: Found, path: Path = CLAIMS) -> str:
 
 
 def written() -> dict[Path, str]:
-    """What the files should hold: the page, the README with its findings, and its picture."""
+    """What the files should hold: the page, the README with its findings, its picture, the gallery."""
     # Imports matplotlib, which a run's own process does without.
     from emomm_study.report.drawing import drawn
     from emomm_study.report.figures.glance import glance
@@ -257,7 +258,8 @@ def written() -> dict[Path, str]:
     text = f"\n{findings(every[0])}\n\n"
     put = _PLACE.sub(lambda place: f"{place[1]}{text}{place[2]}", readme)
     picture = drawn(glance(every[0].values), ["svg"])["svg"].decode()
-    return {PAGE: page(every), README: put, GLANCE: picture}
+    figures = gallery.page(every[0].profile)
+    return {PAGE: page(every), README: put, GLANCE: picture, gallery.PAGE: figures}
 
 
 def outdated() -> dict[Path, str]:

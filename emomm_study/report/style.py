@@ -62,11 +62,11 @@ def context() -> AbstractContextManager[None]:
 
 
 def titled(fig: Figure, title: str, below: str) -> None:
-    """A figure's title with a remark in small type under it.
+    """A figure's title with a remark of one line or two in small type under it.
 
     Publishing the figure puts its profile in front of the remark (``publish.stamp``).
     """
-    # The empty second line makes the layout leave room for the remark's.
-    fig.suptitle(f"{title}\n", fontsize=11, fontweight="bold")
+    # The empty lines make the layout leave room for the remark's.
+    fig.suptitle(title + "\n" * (1 + below.count("\n")), fontsize=11, fontweight="bold")
     y = 1 - 0.29 / fig.get_figheight()
     fig.text(0.5, y, below, ha="center", va="top", fontsize=8, gid=REMARK)

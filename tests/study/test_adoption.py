@@ -90,6 +90,19 @@ def test_preference_points_are_means_over_the_rows_of_the_target_conflict(both):
     assert found["gtar"].to_numpy() == pytest.approx(gtar.loc[found.index, "value"].to_numpy())
 
 
+def test_intervals_of_preference_points_are_about_those_of_a_proportion_and_of_a_mean(both):
+    frame, traces = both
+    rows = adoption_by_loops(frame, traces)
+    found = preference_points(frame, traces).set_index(["coalition", "modality"])
+    for key, part in rows.groupby(["coalition", "modality"]):
+        for name, column in (("gtar", "right"), ("share", "share")):
+            mean, error = part[column].mean(), part[column].std() / np.sqrt(len(part))
+            low, high = found.loc[key, [f"{name}_low", f"{name}_high"]]
+            # Few rows: a normal interval is near, not equal.
+            assert low <= mean <= high
+            assert high - low == pytest.approx(2 * 1.96 * error, rel=0.5, abs=0.02)
+
+
 def test_correlations_equal_scipys_between_cells_and_within_them(both):
     frame, traces = both
     found = nmas_gtar_correlation(frame, traces).set_index("quantity")

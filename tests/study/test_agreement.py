@@ -244,8 +244,11 @@ def test_the_figure_of_patterns_has_a_bar_as_long_as_each_pattern_s_items():
     fig = figures.vote_patterns(found, "nobody")
     for ax, modality in zip(fig.axes, MODALITIES, strict=True):
         own = found[found["modality"] == modality]
-        widths = [bar.get_width() for bar in ax.patches]
-        assert len(widths) == 21
+        [bars] = ax.containers
+        widths = [bar.get_width() for bar in bars]
+        assert len(widths) == 21 and "n = 40 items" in ax.get_title()
+        # Of five votes six patterns have both a -1 and a +1 with a neutral vote or more, four none.
+        assert len(ax.patches) - len(bars) == 10
         assert sorted(w for w in widths if w) == sorted(own["items"]) and sum(widths) == 40
 
 

@@ -22,6 +22,7 @@ from emomm_study.audit.joint import CELLS, CONFLICT, KINDS
 from emomm_study.corpora.scores import Corpus
 from emomm_study.mini.surrogate.joint import joint_counts, label_table
 from emomm_study.report.figures import audit_labels as figures
+from emomm_study.report.shares import shares_table
 
 PARTS = {(p.name, p.constraints): p for p in collapse.allowed(mosi_conflicts=1630)}
 CH_SIMS, MIX = PARTS["ch_sims_v2", "quotas"], PARTS["both", "mix"]
@@ -230,6 +231,28 @@ def test_an_unknown_reader_or_reliability_is_refused():
         collapse.reader_values("random", 1.5)
 
 
+def test_the_table_of_shares_has_the_ends_of_the_narrowest_ranges_in_percent(ranges):
+    counts = {corpus: joint_counts(corpus) for corpus in Corpus}
+    shares = collapse.shares_of(counts)
+    table = shares_table(ranges, shares)
+    assert table.shape == (4, 7)
+    narrow = ranges[(ranges["corpus"] == "both") & (ranges["quantity"] == "share")]
+    narrow = narrow[narrow["constraints"] == narrow["constraints"].iloc[-1]]
+    own = shares[(shares["corpus"] == "both") & (shares["quantity"] == "share")]
+    names = {"random": "follows one at random", "average": "follows the average"}
+    for row in narrow.itertuples():
+        place = names[row.reader], row.subset.capitalize()
+        low, high = table.loc[place, (row.modality, "allowed")].split(" to ")
+        ends = [float(end.replace("\N{MINUS SIGN}", "-").replace(",", "").replace("\N{INFINITY}", "inf"))
+                for end in (low, high)]  # fmt: skip
+        assert ends == pytest.approx([100 * row.low, 100 * row.high], abs=0.5)
+    for row in own.itertuples():
+        place = names[row.reader], row.subset.capitalize()
+        said = table.loc[place, (row.modality, "surrogates")].replace("\N{MINUS SIGN}", "-")
+        assert float(said) == pytest.approx(100 * row.value, abs=0.05)
+    assert table["V", "published"].tolist() == ["33.3", "20.8"] * 2
+
+
 def test_figures_of_labels_are_legible(ranges):
     counts = {corpus: joint_counts(corpus) for corpus in Corpus}
     shares = collapse.shares_of(counts)
@@ -243,7 +266,6 @@ def test_figures_of_labels_are_legible(ranges):
     kinds = pd.DataFrame(rows, columns=["corpus", "constraints", "kind", "low", "high"])
     kinds["exact"] = True
     drawn = [figures.kinds_figure(kinds, counts)]
-    drawn.append(figures.shares_figure(ranges, shares))
     corners = pd.DataFrame({"gain": [-0.1, 0.7, 0.7], "psmv": [0.0, -0.3, 0.4]})
     outlines = [corners.assign(reader=r, subset=s) for r, s in product(READERS, IN)]
     drawn.append(figures.outlines_figure(pd.concat(outlines), shares))
@@ -256,7 +278,7 @@ def test_figures_refuse_frames_they_cannot_draw(ranges):
     counts = {corpus: joint_counts(corpus) for corpus in Corpus}
     shares = collapse.shares_of(counts)
     with pytest.raises(ValueError, match="no shares of both corpora"):
-        figures.shares_figure(ranges[ranges["corpus"] != "both"], shares)
+        shares_table(ranges[ranges["corpus"] != "both"], shares)
     with pytest.raises(ValueError, match=r"ranges: columns \['exact', 'kind'\]"):
         figures.kinds_figure(ranges, counts)
     with pytest.raises(ValueError, match=r"outlines: columns \['gain', 'psmv'\]"):

@@ -226,6 +226,15 @@ def test_what_is_masked_is_missing_and_not_shown():
     assert "cigarette" not in words(case)
 
 
+def test_what_is_hidden_from_the_model_takes_a_line_of_a_card_and_no_box():
+    whole, silent, blind = (
+        card_of(replace(published_case(7), rule=rule)).figure().get_figheight()
+        for rule in (CONFLICT, NO_AUDIO, NO_VIDEO)
+    )
+    assert silent == pytest.approx(whole - 0.98) and blind == pytest.approx(whole - 1.78)
+    plt.close("all")
+
+
 def test_a_transcript_cannot_smuggle_markup_into_the_card():
     said = r"<b>$\frac{1}$</b> & $5 or $6"
     assert f"“{said}”" in words(published_case(7, text=said))
@@ -248,7 +257,8 @@ def test_no_words_of_a_printed_card_leave_the_page_and_all_characters_are_known(
         page = fig.bbox.padded(0.5)
         # Ticks beyond an axis are there and not drawn: what is laid out is checked as a whole.
         unlaid = [text.get_window_extent() for text in shown if not text.get_in_layout()]
-        assert len(unlaid) == 8
+        # Five facts, a legend, the remarks and the rule; and what is hidden, where something is.
+        assert len(unlaid) == 8 + (rule in (NO_AUDIO, NO_VIDEO))
         for box in [fig.get_tightbbox().transformed(fig.dpi_scale_trans), *unlaid]:
             assert page.x0 <= box.x0 and box.x1 <= page.x1
             assert page.y0 <= box.y0 and box.y1 <= page.y1
@@ -277,7 +287,7 @@ def test_the_same_card_is_saved_with_the_same_bytes(tmp_path):
         paths = write_figure(fig, "card", "mini", source, formats=["png"], root=root).paths
         found.append([path.read_bytes() for path in paths])
         fig.savefig(tmp_path / name / "card.svg")
-    assert [len(paths) for paths in found] == [1, 1] and found[0] == found[1]
+    assert [len(paths) for paths in found] == [2, 2] and found[0] == found[1]
     assert "我不会放弃" in (tmp_path / "one" / "card.svg").read_text(encoding="utf-8")
 
 

@@ -30,7 +30,7 @@ BASE["l_r"] = 4
 
 def estimates(rows, columns, width=0.02):
     frame = pd.DataFrame(rows, columns=columns)
-    return frame.assign(low=frame["value"] - width, high=frame["value"] + 2 * width)
+    return frame.assign(low=frame["value"] - width, high=frame["value"] + 2 * width, n=1234)
 
 
 def shuffled(frame, **orders):
@@ -54,7 +54,11 @@ def history_frame(routers=ROUTERS, seeds=3, epochs=5):
     ]
     frame = pd.DataFrame(rows, columns=["router", "seed", "epoch", "loss", "valid_loss"])
     shape = 1 - 0.4 / frame["epoch"] - 0.01 * frame["seed"] ** 2
-    return frame.assign(conflict_auc=shape, gate_top1=shape - 0.1)
+    return frame.assign(conflict_auc=shape, gate_top1=shape - 0.1, layers=1)
+
+
+def training_curves(history):
+    return figures.training_curves(history, 748, 0.45)
 
 
 def reliability_frame(**sizes):
@@ -148,9 +152,9 @@ def band(collection):
 
 def test_every_seed_has_a_thin_line_and_the_bold_one_is_their_mean():
     history = shuffled(history_frame(), router=ROUTERS)
-    fig = figures.training_curves(history)
+    fig = training_curves(history)
     assert [ax.get_title() for ax in fig.axes] == [*ROUTERS, "AUC of $p$", "gate top-1"]
-    assert [ax.get_ylabel() for ax in fig.axes] == ["loss (Eq. 10)", "", "", "", ""]
+    assert [ax.get_ylabel() for ax in fig.axes] == ["loss a layer (Eq. 10, log)", "", "", "", ""]
     for k, router in enumerate(ROUTERS):
         own = history[history["router"] == router].sort_values(["seed", "epoch"])
         drawn = {
@@ -171,16 +175,29 @@ def test_every_seed_has_a_thin_line_and_the_bold_one_is_their_mean():
             assert mean == pytest.approx(by_hand)
 
 
-def test_chance_of_the_auc_is_drawn_at_a_half_and_epochs_are_integers():
-    fig = figures.training_curves(history_frame(epochs=3))
-    assert levels(fig.axes[3], ":") == [0.5] and levels(fig.axes[4], ":") == []
+def test_losses_are_drawn_as_means_over_the_layers_that_they_are_sums_of_and_on_one_scale():
+    history = history_frame(seeds=1)
+    layers = history["router"].map(dict(zip(ROUTERS, (5, 4, 1), strict=True)))
+    fig = training_curves(history.assign(layers=layers))
+    for ax, router, many in zip(fig.axes, ROUTERS, (5, 4, 1), strict=False):
+        own = history[history["router"] == router]
+        assert curves(ax, "-")[-1][3] == pytest.approx((own["valid_loss"] / many).tolist())
+        assert curves(ax, "--")[-1][3] == pytest.approx((own["loss"] / many).tolist())
+    assert len({ax.get_ylim() for ax in fig.axes[:3]}) == 1
+    assert len({ax.get_ylim() for ax in fig.axes[3:]}) == 1
+    assert any("n = 748 validation prompts" in text.get_text() for text in fig.texts)
+
+
+def test_chance_of_auc_and_of_top1_are_drawn_and_epochs_are_integers():
+    fig = training_curves(history_frame(epochs=3))
+    assert levels(fig.axes[3], ":") == [0.5] and levels(fig.axes[4], ":") == [0.45]
     fig.canvas.draw()
     for ax in fig.axes:
         assert all(float(tick).is_integer() for tick in ax.get_xticks())
 
 
 def test_one_router_has_three_panels_and_routers_have_no_modalitys_colour():
-    fig = figures.training_curves(history_frame(ROUTERS[:1], seeds=1))
+    fig = training_curves(history_frame(ROUTERS[:1], seeds=1))
     assert len(fig.axes) == 3
     assert not set(figures.ROUTER_COLOURS) & set(style.COLOURS.values())
     assert any("seeds a router: 1" in text.get_text() for text in fig.texts)
@@ -189,7 +206,7 @@ def test_one_router_has_three_panels_and_routers_have_no_modalitys_colour():
 def test_a_routers_colour_is_that_of_its_category_also_where_others_are_absent():
     some = history_frame(ROUTERS[1:2])
     some["router"] = pd.Categorical(some["router"], ROUTERS)
-    lines = curves(figures.training_curves(some).axes[0], "-")
+    lines = curves(training_curves(some).axes[0], "-")
     assert {line[1] for line in lines} == {figures.ROUTER_COLOURS[1]}
 
 
@@ -227,7 +244,7 @@ def test_the_strip_beneath_counts_the_prompts_of_each_bin_and_shares_the_diagram
 def test_gates_are_drawn_by_coalition_and_layer_within_their_intervals():
     frame = shuffled(layer_frame(), router=ROUTERS[:2])
     fig = figures.gate_by_layer(frame)
-    assert [ax.get_title() for ax in fig.axes] == [*COALITIONS]
+    assert [ax.get_title() for ax in fig.axes] == [f"{c}, n = 1,234" for c in COALITIONS]
     for ax, coalition in zip(fig.axes, COALITIONS, strict=True):
         lines = curves(ax, "-")
         assert len(lines) == len(ax.collections) == 2
@@ -285,7 +302,9 @@ def forest(ax):
 def test_a_gain_stands_in_points_in_the_row_of_its_method_beneath_its_group():
     gains = shuffled(gains_frame(), group=METHODS, method=sum(METHODS.values(), []))
     fig = figures.gains_forest(gains.assign(share="1/2"))
-    assert [ax.get_title() for ax in fig.axes] == ["Align", "Conflict", "Missing"]
+    subsets = ("Align", "Conflict", "Missing")
+    assert [ax.get_title() for ax in fig.axes] == [f"{name}, n = 1,234" for name in subsets]
+    assert len({ax.get_xlim() for ax in fig.axes}) == 1
     rows = [name for group, names in METHODS.items() for name in (group, *names)]
     ticks = fig.axes[0].get_yticklabels()
     assert [tick.get_text() for tick in ticks] == rows
@@ -310,7 +329,7 @@ def test_numbers_stand_beside_their_intervals_in_points_with_the_sign_of_the_gai
     rows = [("a", 0.0234, 0.004, 0.041), ("b", -0.0051, -0.012, 0.0), ("c", -0.0004, -0.01, 0.02)]
     rows.append(("d", np.nan, np.nan, np.nan))
     gains = pd.DataFrame(rows, columns=["method", "value", "low", "high"])
-    fig = figures.gains_forest(gains.assign(group="g", subset="conflict"))
+    fig = figures.gains_forest(gains.assign(group="g", subset="conflict", n=9))
     words = [
         (t.get_position()[1], t.get_text().replace("\N{MINUS SIGN}", "-"))
         for t in fig.axes[0].texts
@@ -349,7 +368,7 @@ def test_a_forest_grows_with_its_methods_and_a_group_has_its_marker():
 def test_a_forest_without_a_subset_has_no_panel_for_it_and_takes_its_title():
     gains = gains_frame(subsets=("missing", "conflict"))
     fig = figures.gains_forest(gains, title="Null control")
-    assert [ax.get_title() for ax in fig.axes] == ["Conflict", "Missing"]
+    assert [ax.get_title().partition(",")[0] for ax in fig.axes] == ["Conflict", "Missing"]
     assert fig._suptitle.get_text().strip() == "Null control"
 
 
@@ -372,7 +391,10 @@ def test_a_sweep_shows_gains_of_each_subset_over_the_settings_of_its_parameter()
             assert y == pytest.approx(100 * rows["value"])
             expected = rows[["setting", "low", "high"]].T.to_numpy() * [[1], [100], [100]]
             assert np.allclose(band(ax.collections[k]), expected)
-    assert labels(fig) == ["Align", "Conflict", "Missing", "base setting"]
+    each = [
+        f"{name}, n = 1,234; one answer is 0.08 points" for name in ("Align", "Conflict", "Missing")
+    ]
+    assert labels(fig) == [*each, "base setting"]
 
 
 def test_a_sweep_of_some_parameters_leaves_no_empty_panel():
@@ -385,7 +407,7 @@ def test_a_sweep_of_some_parameters_leaves_no_empty_panel():
         "P",
         "l_r",
     ]
-    assert labels(fig) == ["Conflict", "base setting"]
+    assert labels(fig) == ["Conflict, n = 1,234; one answer is 0.08 points", "base setting"]
 
 
 def test_ticks_of_heads_and_layers_are_integers():
@@ -408,10 +430,10 @@ FOURTEEN = {
     "bounds and controls": [f"control {k}" for k in range(4)],
 }
 FIGURES = {
-    "curves": lambda: figures.training_curves(history_frame()),
-    "curves of one router": lambda: figures.training_curves(history_frame(ROUTERS[:1])),
-    "curves with long names": lambda: figures.training_curves(history_frame(LONG_ROUTERS)),
-    "curves of many epochs": lambda: figures.training_curves(history_frame(epochs=120)),
+    "curves": lambda: training_curves(history_frame()),
+    "curves of one router": lambda: training_curves(history_frame(ROUTERS[:1])),
+    "curves with long names": lambda: training_curves(history_frame(LONG_ROUTERS)),
+    "curves of many epochs": lambda: training_curves(history_frame(epochs=120)),
     "reliability": lambda: figures.reliability_diagram(reliability_frame()),
     "reliability of one split": lambda: figures.reliability_diagram(reliability_frame(test=43210)),
     "gate": lambda: figures.gate_by_layer(level_frame()),
@@ -469,13 +491,13 @@ def test_a_subset_keeps_the_colour_that_conflict_has_elsewhere_and_each_has_its_
 def test_a_frame_that_lacks_something_is_named():
     history, gains, layers = history_frame(), gains_frame(), layer_frame()
     with pytest.raises(ValueError, match=r"history: columns \['conflict_auc'\] are missing"):
-        figures.training_curves(history.drop(columns="conflict_auc"))
+        training_curves(history.drop(columns="conflict_auc"))
     with pytest.raises(ValueError, match=r"history: expected one row for each router, seed, epoch"):
-        figures.training_curves(pd.concat([history, history]))
+        training_curves(pd.concat([history, history]))
     with pytest.raises(ValueError, match="history: no rows"):
-        figures.training_curves(history[:0])
+        training_curves(history[:0])
     with pytest.raises(ValueError, match="at most 4 routers have a colour"):
-        figures.training_curves(history_frame([*"abcde"]))
+        training_curves(history_frame([*"abcde"]))
     with pytest.raises(ValueError, match=r"split is one of .* got also \['train'\]"):
         figures.reliability_diagram(reliability_frame(train=50))
     with pytest.raises(ValueError, match=r"coalition is one of .* got also \['T'\]"):

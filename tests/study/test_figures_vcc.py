@@ -9,10 +9,11 @@ import pandas as pd
 import pytest
 from legible import assert_legible
 from matplotlib import pyplot as plt
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from emomm_lib.labels import COALITIONS, MODALITIES
 from emomm_study.report import style
-from emomm_study.report.figures import collapse as figures
+from emomm_study.report.figures import collapse, preference as figures
 from emomm_study.report.manifest import Provenance
 from emomm_study.report.publish import caption, write_figure
 
@@ -64,7 +65,10 @@ def points_frame():
     points = pd.DataFrame(rows, columns=["coalition", "modality"])
     order = points["modality"].map({"T": 2, "A": 1, "V": 0})
     share = (0.1 + 0.25 * order) * points["coalition"].map(len).map({2: 1.2, 3: 0.9})
-    return points.assign(gtar=0.5 + 0.17 * order + 0.01 * np.arange(9), share=share, n=200)
+    gtar = 0.5 + 0.17 * order + 0.01 * np.arange(9)
+    ends = {"gtar_low": gtar - 0.04, "gtar_high": gtar + 0.03}
+    ends |= {"share_low": share - 0.02, "share_high": share + 0.01}
+    return points.assign(gtar=gtar, share=share, **ends, n=200 + np.arange(9))
 
 
 def correlation_frame(between=0.91, within=0.14):
@@ -80,7 +84,7 @@ def figure3(values=SHARES, width=0.04, **frames):
         "vcc": vcc_frame(values, width),
         "shares": share_frame(values, width),
     }
-    return figures.figure3(**(given | frames))
+    return collapse.figure3(**(given | frames))
 
 
 def right(points=None, **correlation):
@@ -190,16 +194,54 @@ def test_readers_of_figure_3_are_hollow_marks_in_the_same_axes(plain):
     assert hollow(plain.axes[1]) == pytest.approx(expected)
 
 
-def test_the_collapse_of_video_stands_beside_the_readers_and_the_published_one(plain):
-    label = plain.axes[1].get_xlabel()
-    assert "model 15.4 [11.4, 19.4]" in label
-    assert "readers: random 41.0, average 55.5" in label
-    assert "published 12.5 points" in label
+def test_the_collapse_of_video_stands_beside_that_of_each_strategy_and_the_published_one(plain):
+    ax = plain.axes[2]
+    names = [tick.get_text() for tick in ax.get_yticklabels()]
+    said = {round(t.get_position()[1]): t.get_text() for t in ax.texts}
+    assert {names[y]: words for y, words in said.items()} == {
+        "model": "15.4 [11.4, 19.4]", "random": "41.0 [37.0, 45.0]",
+        "average": "55.5 [51.5, 59.5]", "published": "12.5",
+    }  # fmt: skip
+    at = {
+        line.get_ydata()[0]: line.get_xdata()[0] for line in ax.lines if len(line.get_xdata()) == 1
+    }
+    assert at == pytest.approx({0: 15.4, 1: 41.0, 2: 55.5})
+    uprights = [line.get_xdata()[0] for line in ax.lines if line.get_color() == style.PUBLISHED]
+    assert uprights == [pytest.approx(12.5)]
+
+
+def test_a_bar_and_the_marks_that_belong_to_it_stand_on_one_ground_and_no_other(plain):
+    ax = plain.axes[1]
+    bars = [patch for container in ax.containers for patch in container]
+    grounds = sorted(
+        (p.get_x(), p.get_x() + p.get_width())
+        for p in ax.patches
+        if p not in bars and mpl.colors.to_hex(p.get_facecolor()) == "#f3f3f3"
+    )
+    assert len(grounds) == len(bars) == 6
+    assert all(one[1] < two[0] for one, two in zip(grounds, grounds[1:], strict=False))
+    marks = [line.get_xdata()[0] for line in ax.lines if line.get_markerfacecolor() == "white"]
+    for bar, (left, right) in zip(sorted(bars, key=lambda b: b.get_x()), grounds, strict=True):
+        assert left < bar.get_x() and bar.get_x() + bar.get_width() < right
+        assert sum(left < x < right for x in marks) == 2
+
+
+def test_no_two_entries_of_figure_3s_legend_look_alike(plain):
+    canvas = FigureCanvasAgg(plain)
+    canvas.draw()
+    drawn = np.asarray(canvas.buffer_rgba())
+    swatches = set()
+    for text in plain.legends[0].get_texts():
+        box = text.get_window_extent()
+        # A handle is as high as its text and ends a little before it.
+        rows = slice(round(len(drawn) - box.y1), round(len(drawn) - box.y0))
+        swatches.add(drawn[rows, round(box.x0 - 28) : round(box.x0 - 4)].tobytes())
+    assert len(swatches) == len(plain.legends[0].get_texts()) == 11
 
 
 def test_figure_3_plots_every_point_with_its_modality_and_coalition():
     points, [ax] = points_frame(), right().axes
-    [drawn] = ax.collections
+    drawn = next(c for c in ax.collections if isinstance(c, mpl.collections.PathCollection))
     at = [tuple(offset) for offset in drawn.get_offsets().tolist()]
     colours = [mpl.colors.to_hex(colour).upper() for colour in drawn.get_facecolors()]
     shapes = [path.vertices.tobytes() for path in drawn.get_paths()]
@@ -211,6 +253,19 @@ def test_figure_3_plots_every_point_with_its_modality_and_coalition():
         same = points.loc[points["coalition"] == point.coalition]
         assert {marks[p.share, p.gtar][1] for p in same.itertuples()} == {shape}
     assert len(set(shapes)) == 4
+    spans = {
+        tuple(segment.ravel().tolist())
+        for lines in ax.collections
+        if isinstance(lines, mpl.collections.LineCollection)
+        for segment in lines.get_segments()
+    }
+    assert spans == {
+        span
+        for p in points.itertuples()
+        for span in (
+            (p.share_low, p.gtar, p.share_high, p.gtar), (p.share, p.gtar_low, p.share, p.gtar_high),
+        )
+    }  # fmt: skip
     label = ax.get_xlabel()
     assert "over the points 0.91 [0.80, 0.97]" in label
     assert "less each coalition's mean 0.50 [0.40, 0.60]" in label
@@ -233,8 +288,8 @@ def test_an_interval_that_would_dwarf_the_bars_is_cut_and_marked(plain):
 
 def test_shares_that_are_not_defined_leave_a_figure_with_the_published_marks():
     with np.errstate(all="raise"):
-        ax = figure3({"model": [np.nan] * 6}).axes[1]
-    assert "model n/a [n/a, n/a]" in ax.get_xlabel()
+        _, ax, below = figure3({"model": [np.nan] * 6}).axes[:3]
+    assert "n/a [n/a, n/a]" in [text.get_text() for text in below.texts]
     assert [y for _, y in ticks(ax)] == [33.3, 20.8]
 
 
@@ -282,6 +337,12 @@ def test_layer_panels_show_shares_of_all_layers_over_integer_ticks(layers):
         positions = ax.get_xticks()
         assert len(positions) <= 10 and set(positions) <= set(range(1, layers + 1))
         assert len(ax.collections) == len(coalition)
+
+
+def test_layer_panels_tell_how_many_clips_they_are_of():
+    fig = figures.figure10(layer_frame().assign(n=lambda f: f["coalition"].map(len) * 100))
+    titles = [ax.get_title() for ax in fig.axes]
+    assert titles == [f"{a} and {b} present, n = 200" for a, b in ("TA", "TV", "AV")]
 
 
 def test_the_published_limit_of_video_is_drawn_only_where_video_is_present():
@@ -347,7 +408,7 @@ def test_a_frame_that_lacks_something_is_named():
         right(points_frame().drop(columns="gtar"))
     with pytest.raises(ValueError, match=r"points: coalitions are .* also \['T'\]"):
         right(points_frame().replace({"coalition": {"TA": "T"}}))
-    with pytest.raises(ValueError, match="at most 6 readers"):
+    with pytest.raises(ValueError, match="at most 6 strategies"):
         figure3({str(k): SHARES["random"] for k in range(7)})
     layers = layer_frame()
     with pytest.raises(ValueError, match="no share of V in AV"):
@@ -366,7 +427,7 @@ def test_figure_3_without_an_aligned_clip_has_the_bars_of_conflict_alone():
         f[f["subset"] == "conflict"] for f in (accuracy_frame(), share_frame(SHARES))
     )
     drops = pd.DataFrame({"coalition": list("TAV"), "value": np.nan, "low": np.nan, "high": np.nan})
-    fig = figures.figure3(conflict, drops, vcc_frame(SHARES).assign(value=np.nan), shares)
+    fig = collapse.figure3(conflict, drops, vcc_frame(SHARES).assign(value=np.nan), shares)
     heights = [bar.get_height() for bar in fig.axes[0].patches]
     assert np.isfinite(heights).sum() == 7 and len(heights) == 14
     assert any("0 Align and 1,234 Conflict clips" in text.get_text() for text in fig.texts)

@@ -65,7 +65,9 @@ def test_a_published_figure_is_shown_closed_and_names_its_profile_exactly_once(r
     fig = drawn()
     shown = run.publish(fig, "a", "Figure 6", "Labels")
     assert shown.figure is fig and repr(shown) == repr(fig)
-    assert shown._repr_png_().startswith(b"\x89PNG")
+    png, metadata = shown._repr_png_()
+    assert png.startswith(b"\x89PNG")
+    assert metadata == {"alt": "Figure 6: Labels. Profile mini. Surrogate clips."}
     assert fig.number not in plt.get_fignums()
     run.publish(fig, "b", "Figure 7", "Labels again")
     assert [text.get_text() for text in fig.texts][1:] == ["profile: mini  |  a remark"]
@@ -107,20 +109,30 @@ def test_a_figure_is_a_png_and_a_small_vector_picture_an_svg_too(run, tmp_path):
     run.publish(drawn(raster=True), "raster", "Figure", "x")
     run.publish(drawn(points=3000), "large", "Figure", "x")
     run.publish(drawn(), "card", "Figure", "x", formats=["png"])
-    assert names(tmp_path) == ["card.png", "large.png", "raster.png", "vector.png", "vector.svg"]
+    light = ["card.png", "large.png", "raster.png", "vector.png", "vector.svg"]
+    dark = [f"{name}_dark.png" for name in ("card", "large", "raster", "vector")]
+    assert names(tmp_path) == sorted([*light, *dark])
+
+
+def test_a_figure_with_nothing_of_the_profile_in_it_names_what_it_is_from(run, tmp_path):
+    run.origin = "from published numbers"
+    fig = drawn()
+    run.publish(fig, "a", "Audit", "Sizes")
+    assert fig.texts[-1].get_text() == "from published numbers  |  a remark"
 
 
 def test_a_pdf_is_written_on_request_and_gone_when_it_no_longer_is(run, tmp_path, monkeypatch):
     run.publish(drawn(), "other", "Figure", "x", formats=["png", "pdf"])
     monkeypatch.setenv("EMOMM_FIGURE_FORMATS", "pdf, svg,png")
     run.publish(drawn(), "a", "Figure", "x")
-    assert names(tmp_path) == ["a.pdf", "a.png", "a.svg", "other.pdf", "other.png"]
+    other = ["other.pdf", "other.png", "other_dark.png"]
+    assert names(tmp_path) == ["a.pdf", "a.png", "a.svg", "a_dark.png", *other]
     monkeypatch.setenv("EMOMM_FIGURE_FORMATS", "")
     run.publish(drawn(raster=True), "a", "Figure", "x")
-    assert names(tmp_path) == ["a.png", "other.pdf", "other.png"]
+    assert names(tmp_path) == ["a.png", "a_dark.png", *other]
     assert sorted(manifest.read("mini", tmp_path)) == names(tmp_path)
     run.publish(CLIPS, "a", "Table", "x")
-    assert names(tmp_path) == ["a.csv", "a.tex", "other.pdf", "other.png"]
+    assert names(tmp_path) == ["a.csv", "a.tex", *other]
     assert manifest.verify("mini", tmp_path).empty
 
 

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given, settings, strategies as st
 from sklearn.calibration import calibration_curve
 
 from emomm_lib import Bootstrap
-from emomm_study.evaluate.routing import expected_calibration_error, gate_top1, reliability
+from emomm_study.evaluate.routing import (
+    expected_calibration_error,
+    gate_top1,
+    reliability,
+    trust_by_chance,
+)
 
 FEW = {"bootstrap": Bootstrap(50)}
 TAU = 0.6
@@ -63,3 +71,21 @@ def test_a_gates_first_choice_is_judged_as_a_loop_does(shape):
             assert found[where] == float(right[i][best])
         else:
             assert np.isnan(found[where])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_chance_is_what_a_modality_drawn_at_random_is_right_in_where_some_are_wrong(seed):
+    rng = np.random.default_rng(seed)
+    present = np.ones((60, 3), bool)
+    present[np.arange(0, 60, 2), rng.integers(0, 3, 30)] = False
+    right = (rng.random((60, 3)) < 0.5) & present
+    shares = []
+    for row, there in zip(right, present, strict=True):
+        own = [bool(r) for r, t in zip(row, there, strict=True) if t]
+        if any(own) and not all(own):
+            shares.append(sum(own) / len(own))
+    states = SimpleNamespace(present=torch.from_numpy(present))
+    found = trust_by_chance(states, SimpleNamespace(right=torch.from_numpy(right)))
+    assert found == pytest.approx(sum(shares) / len(shares))
+    nobody = SimpleNamespace(right=torch.zeros(60, 3, dtype=torch.bool))
+    assert np.isnan(trust_by_chance(states, nobody))

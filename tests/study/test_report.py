@@ -60,7 +60,7 @@ def words(fig):
 
 def test_every_figure_names_its_profile_and_its_item(clips):
     for name, fig in draw(clips).items():
-        stamp(fig, "mini")
+        stamp(fig, "profile: mini")
         assert any("profile: mini" in word for word in words(fig)), name
         assert any(f"Figure {name[-1]}" in word for word in words(fig)), name
         plt.close(fig)
@@ -122,7 +122,7 @@ def undrawn(fig):
 
 def test_no_two_texts_of_a_figure_overlap_or_leave_it(clips):
     for name, fig in draw(clips).items():
-        stamp(fig, "mini")
+        stamp(fig, "profile: mini")
         fig.draw_without_rendering()
         hidden = [*undrawn(fig), fig._suptitle]
         boxes = [
@@ -186,8 +186,8 @@ def test_another_process_at_another_time_writes_the_same_bytes(clips, tmp_path, 
     names = sorted(p.name for p in (tmp_path / "there" / "mini").iterdir())
     # An SVG is there where it has no raster image, as Figure 6's heat map may be one.
     wanted = [f"{name}.{kind}" for name in ("figure2", "figure6") for kind in ("pdf", "png", "svg")]
-    wanted += ["manifest.json", "table4.csv", "table4.tex"]
-    assert sorted({*names, "figure6.svg"}) == wanted
+    wanted += ["figure2_dark.png", "figure6_dark.png", "manifest.json", "table4.csv", "table4.tex"]
+    assert sorted({*names, "figure6.svg"}) == sorted(wanted)
     for name in names:
         one, two = ((tmp_path / where / "mini" / name).read_bytes() for where in ("here", "there"))
         assert one == two, name
@@ -395,6 +395,22 @@ def test_a_saved_table_reads_back_equal_and_its_latex_names_the_profile(clips, t
     assert back.columns[:2].tolist() == ["GT published", "GT mini"]
     assert r"\caption{Table 4. Profile mini.}" in tex.read_text()
     assert set(manifest.read("mini", tmp_path)) == {"table4.csv", "table4.tex"}
+
+
+def test_a_table_wider_than_a_page_is_cut_between_groups_and_its_parts_stand_in_one_float(tmp_path):
+    groups = pd.MultiIndex.from_product([["one", "two", "three", "four"], ["Acc", "F1", "MAE"]])
+    frame = pd.DataFrame(np.arange(24).reshape(2, 12), columns=groups).rename_axis("model")
+    csv, tex = write_table(frame, "wide", "mini", provenance("Table 1"), root=tmp_path)
+    text = tex.read_text()
+    assert pd.read_csv(csv, index_col=0).shape == (2, 12)
+    assert text.count(r"\begin{table}") == text.count(r"\caption") == 1
+    first, second = re.findall(r"\\begin\{tabular\}.*?\\end\{tabular\}", text, re.DOTALL)
+    numbers = [[int(x) for x in re.findall(r"(?<=& )\d+", part)] for part in (first, second)]
+    assert numbers == [[*range(9), *range(12, 21)], [*range(9, 12), *range(21, 24)]]
+    whole, *_ = write_table(
+        frame[["one", "two", "three"]], "t", "mini", provenance(), root=tmp_path
+    )
+    assert whole.with_suffix(".tex").read_text().count(r"\begin{tabular}") == 1
 
 
 def test_latex_has_fixed_digits_escapes_text_and_a_dash_for_no_number(tmp_path):

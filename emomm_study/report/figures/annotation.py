@@ -19,6 +19,7 @@ from emomm_study.report.frames import need
 from emomm_study.report.numbers import bracketed, number
 from emomm_study.report.style import COLOURS, INK, PUBLISHED, context, titled
 
+_SPLIT = "#E9E2F2"
 _RANGE, _MARKERS = "#D9D9D9", {"T": "o", "A": "s", "V": "^"}
 _VOTES = {"negative": "#444444", "neutral": "#B5B5B5", "positive": "#F2F2F2"}
 """No colours: those are the modalities'."""
@@ -45,21 +46,24 @@ def vote_patterns(
     order = np.lexsort((PATTERNS[:, 1], pattern_scores()))
     shown, labels = PATTERNS[order], pattern_labels(corpus)[order]
     borders = np.flatnonzero(np.diff(labels)) + 0.5
+    split = (shown[:, 0] > 0) & (shown[:, 2] > 0)
     with context():
         fig, axes = plt.subplots(
             1, len(MODALITIES), figsize=(9.6, 5.6), layout="constrained", sharey=True
         )
         for ax, modality in zip(axes, MODALITIES, strict=True):
             counts = [int(items.get((modality, *pattern), 0)) for pattern in shown.tolist()]
-            bars = ax.barh(
-                range(len(shown)), counts, color=COLOURS[modality.lower()], height=0.8,
-                hatch=["////" if a and c else "" for a, _, c in shown], edgecolor="white", lw=0,
-            )  # fmt: skip
+            for y in np.flatnonzero(split):
+                # Behind the bar: a hatch in it would not be seen where the bar is short.
+                ax.axhspan(y - 0.5, y + 0.5, color=_SPLIT, lw=0, zorder=0)
+            colour = COLOURS[modality.lower()]
+            bars = ax.barh(range(len(shown)), counts, color=colour, height=0.8)
             words = [f"{count:,}" if count else "" for count in counts]
             ax.bar_label(bars, words, padding=2, fontsize=7.5, color=INK)
             for border in borders:
                 ax.axhline(border, color="#BBBBBB", lw=0.7)
-            ax.set(title=KAPPAS[modality], xlabel="items", ylim=(-0.6, len(shown) - 0.4))
+            title = f"{KAPPAS[modality]}, n = {sum(counts):,} items"
+            ax.set(title=title, xlabel="items", ylim=(-0.6, len(shown) - 0.4))
             ax.margins(x=0.18)
         means = shown @ (-1, 0, 1) / shown.sum(axis=1)
         names = [
@@ -78,7 +82,7 @@ def vote_patterns(
                 1.02, middle, name, transform=axes[-1].get_yaxis_transform(), va="center",
                 fontweight="bold",
             )  # fmt: skip
-        handles = [Patch(facecolor="#AAAAAA", edgecolor="white", hatch="////", label="split votes")]
+        handles = [Patch(color=_SPLIT, label="split votes: −1 and +1 for one item")]
         fig.legend(handles=handles, loc="outside lower right")
         fig.get_layout_engine().set(w_pad=0.08)
         titled(fig, "Votes on each item", who)
@@ -93,7 +97,7 @@ def agreement_figure(
     Parameters
     ----------
     kappas
-        ``modality`` (T, A, V, all, mean), ``kappa, low, high``, as by ``agreement.fleiss``.
+        ``modality`` (T, A, V, all, mean), ``kappa, low, high, items``, as by ``agreement.fleiss``.
     ranges
         ``modality, low, high`` of one mapping, as by ``audit.kappa.kappa_ranges``.
     published
@@ -124,7 +128,9 @@ def agreement_figure(
         ax.axvline(published, color=PUBLISHED, lw=1.4)
         ends = [published, *found["low"], *found["high"], *allowed["low"], *allowed["high"]]
         ax.set_xlim(min(ends) - 0.03, max(ends) + 0.03)
-        ax.set_yticks(range(len(rows)), [KAPPAS[m] for m in rows])
+        ax.set_yticks(
+            range(len(rows)), [f"{KAPPAS[m]}, n = {found.at[m, 'items']:,.0f}" for m in rows]
+        )
         ax.invert_yaxis()
         ax.set_xlabel("Fleiss' kappa")
         handles = [
@@ -145,7 +151,7 @@ def annotators_figure(pairs: pd.DataFrame, report: pd.DataFrame, who: str) -> Fi
     pairs
         ``modality, first, second, kappa``, as by ``agreement.pairwise``.
     report
-        ``annotator, modality, negative, neutral, positive, leaning, off_majority``, as by
+        ``annotator, modality, answers, negative, neutral, positive, leaning, off_majority``, as by
         ``agreement.annotator_report``.
     who
         Who voted, for the line under the title.
@@ -153,7 +159,7 @@ def annotators_figure(pairs: pd.DataFrame, report: pd.DataFrame, who: str) -> Fi
     Raises ``ValueError`` for missing columns and no rows.
     """
     need(pairs, "pairs", "modality", "first", "second", "kappa")
-    need(report, "report", "annotator", "modality", *COUNTS, "leaning", "off_majority")
+    need(report, "report", "annotator", "modality", "answers", *COUNTS, "leaning", "off_majority")
     annotators = list(dict.fromkeys(report["annotator"]))
     with context():
         fig, axes = plt.subplots(2, 3, figsize=(9.6, 6.0), layout="constrained")
@@ -174,7 +180,8 @@ def annotators_figure(pairs: pd.DataFrame, report: pd.DataFrame, who: str) -> Fi
             mark_entry(KAPPAS[m], _MARKERS[m], colour) for m, colour in MODALITY_COLOURS.items()
         ] + [Patch(fc=colour, ec=INK, lw=0.6, label=name) for name, colour in _VOTES.items()]
         fig.legend(handles=handles, loc="outside lower center", ncols=len(handles))
-        titled(fig, "One annotator beside the others", who)
+        each = report.loc[report["modality"] == POOLED, "answers"].max()
+        titled(fig, "One annotator beside the others", f"{who}; n = {each:,} votes each")
     return fig
 
 

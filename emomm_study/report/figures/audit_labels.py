@@ -1,4 +1,4 @@
-"""Figures of what the published label tables leave open: kinds of clips, and readers' shares."""
+"""Figures of what the published label tables leave open: kinds of clips, and gains without preference."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from emomm_lib.labels import MODALITIES
 from emomm_lib.metrics.psmv import SUBSETS
 from emomm_study import paper
 from emomm_study.audit.joint import KINDS, published_quotas
 from emomm_study.corpora.scores import Corpus
-from emomm_study.report.figures.parts import MODALITY_COLOURS, line_entry, mark_entry, row_axis
+from emomm_study.report.figures.parts import line_entry, row_axis
 from emomm_study.report.frames import need
+from emomm_study.report.shares import STRATEGIES
 from emomm_study.report.style import (
     COLOURS,
     CORPUS_NAMES,
@@ -31,16 +31,8 @@ from emomm_study.report.style import (
 )
 
 _WIDE, _NARROW = "#D5DAE3", "#8C98AD"
-_PARTS = {
-    "tables": "Tables 3 and 4",
-    "quotas": "CH-SIMS's quotas",
-    "mix": "CMU-MOSI's conflicts",
-}
-_READERS = {"random": "follows one at random", "average": "follows the average"}
 _DRAWN = {"random": ("-", "D"), "average": ("--", "o")}
 _MARK = {"ls": "", "mfc": "white", "mec": INK, "ms": 5.5}
-_WINDOW = (-100.0, 150.0)
-"""Shares in percent that the figure shows; what lies beyond is an arrow."""
 
 
 def _published() -> dict[str, float]:
@@ -117,86 +109,8 @@ def _allowed(ax: Axes, ranges: pd.DataFrame, which: str, colour: str, height: fl
             ax.text(middle, place + 0.17, words, ha="center", va="top", fontsize=7)
 
 
-def shares_figure(ranges: pd.DataFrame, committed: pd.DataFrame) -> Figure:
-    """PSMV shares that readers without preference can have, on Align and on Conflict.
-
-    Parameters
-    ----------
-    ranges
-        ``corpus, constraints, reader, subset, modality, quantity, low, high`` as by
-        ``audit.collapse.share_ranges``. Of it the shares are drawn of both corpora together, under
-        the last, narrowest constraints.
-    committed
-        ``corpus, reader, subset, modality, quantity, value`` as by ``audit.collapse.shares_of``.
-
-    Shares in percent. A bar that leaves the window ends in an arrow. Raises ``ValueError`` for
-    missing columns or where both corpora together are missing.
-    """
-    need(ranges, "ranges", "corpus", "constraints", "reader", "subset", "modality", "low", "high")
-    need(committed, "committed", "corpus", "reader", "subset", "modality", "value")
-    shares = ranges[ranges["quantity"].eq("share") & ranges["corpus"].eq("both")]
-    if shares.empty:
-        raise ValueError("ranges: no shares of both corpora together; give all of collapse.allowed")
-    constraints = shares["constraints"].iloc[-1]
-    shares = shares[shares["constraints"] == constraints]
-    points, published = _together(committed), _published()
-    with context():
-        fig, axes = plt.subplots(1, 2, figsize=(9.6, 3.9), layout="constrained", sharey=True)
-        for ax, reader in zip(axes, _READERS, strict=True):
-            for place, subset in enumerate(SUBSETS):
-                for k, modality in enumerate(MODALITIES):
-                    keys = {"reader": reader, "subset": subset, "modality": modality}
-                    row = shares[np.logical_and.reduce([shares[c] == v for c, v in keys.items()])]
-                    ends = 100 * row[["low", "high"]].squeeze()
-                    _share(ax, 4 * place + k, ends, MODALITY_COLOURS[modality])
-                    value = 100 * points[reader, subset, modality, "share"]
-                    ax.plot(4 * place + k, value, zorder=4, **_MARK, marker="D")
-                line = 4 * place + 2
-                ax.hlines(100 * published[subset], line - 0.45, line + 0.45, color=PUBLISHED, lw=2)
-            ax.axhline(0, color="black", lw=0.8)
-            ax.set_title(f"reader {_READERS[reader]}")
-            names = [
-                f"{m}\n{SUBSET_TITLES[s]}" if m == "A" else m for s in SUBSETS for m in MODALITIES
-            ]
-            ax.set_xticks([4 * p + k for p in range(2) for k in range(3)], names)
-            ax.set_ylim(_WINDOW)
-        axes[0].set_ylabel("PSMV share (%)")
-        handles = [
-            *(
-                Patch(color=colour, alpha=0.35, label=f"{m}: allowed")
-                for m, colour in MODALITY_COLOURS.items()
-            ),
-            Line2D([], [], marker="D", label="surrogates", **_MARK),
-            line_entry("published, of a model", PUBLISHED, lw=2),
-            mark_entry("beyond the axis", "^", INK, ms=6),
-        ]
-        fig.legend(handles=handles, loc="outside lower center", ncols=6)
-        least = ranges.attrs.get("least", 0)
-        asked = f"; gains of {100 * least:g} points or more" if least else ""
-        below = f"both corpora; {_listed(constraints)}{asked}"
-        titled(fig, "Shares that labels alone allow without any preference", below)
-        return fig
-
-
-def _share(ax: Axes, x: float, ends: pd.Series, colour: str) -> None:
-    """A bar from end to end, with an arrow where it leaves the window."""
-    (low, high), edges = ends, np.clip(ends, *_WINDOW)
-    ax.bar(x, np.ptp(edges), 0.7, edges.iloc[0], color=colour, alpha=0.35)
-    for beyond, edge, marker in zip(
-        (low < _WINDOW[0], high > _WINDOW[1]), _WINDOW, "v^", strict=True
-    ):
-        if beyond:
-            ax.plot(x, edge, marker, color=colour, ms=7, clip_on=False, zorder=5)
-
-
-def _listed(constraints: str) -> str:
-    """The constraints in words: each set includes those before it."""
-    names = list(_PARTS)
-    return ", ".join(_PARTS[name] for name in names[: names.index(constraints) + 1])
-
-
 def outlines_figure(outlines: pd.DataFrame, committed: pd.DataFrame) -> Figure:
-    """V's PSMV against the total gain: all that the labels of readers without preference allow.
+    """V's PSMV against the total gain: all that labels allow without a preference.
 
     Parameters
     ----------
@@ -204,7 +118,7 @@ def outlines_figure(outlines: pd.DataFrame, committed: pd.DataFrame) -> Figure:
         ``reader, subset, gain, psmv``: corners in order as by ``audit.collapse.outline``, of V and
         of both corpora together.
     committed
-        As for :func:`shares_figure`.
+        ``corpus, reader, subset, modality, quantity, value`` as by ``audit.collapse.shares_of``.
 
     The published share is the slope of a line. Raises ``ValueError`` for missing columns.
     """
@@ -241,7 +155,7 @@ def outlines_figure(outlines: pd.DataFrame, committed: pd.DataFrame) -> Figure:
         look = {**_MARK, "color": COLOURS["v"]}
         handles = [
             *(
-                Line2D([], [], marker=marker, label=_READERS[reader], **{**look, "ls": style})
+                Line2D([], [], marker=marker, label=STRATEGIES[reader], **{**look, "ls": style})
                 for reader, (style, marker) in _DRAWN.items()
             ),
             line_entry("published share (slope)", PUBLISHED, lw=1.6),
@@ -251,5 +165,5 @@ def outlines_figure(outlines: pd.DataFrame, committed: pd.DataFrame) -> Figure:
         below = (
             "area: all label tables that fit the published numbers; marks: the surrogates' table"
         )
-        titled(fig, "V's PSMV and the total gain of readers without preference", below)
+        titled(fig, "V's PSMV and the total gain of strategies without preference", below)
         return fig

@@ -169,7 +169,16 @@ def differences_figure(bounds: pd.DataFrame) -> Figure:
     """
     ends = ("low_best", "high_best", "low_worst", "high_worst")
     need(
-        bounds, "bounds", "kind", "comparison", "subset", "counted", "difference", *ends, "verdict"
+        bounds,
+        "bounds",
+        "kind",
+        "comparison",
+        "subset",
+        "counted",
+        "n",
+        "difference",
+        *ends,
+        "verdict",
     )
     if unknown := set(bounds["verdict"]) - set(_VERDICT_COLOURS):
         raise ValueError(f"bounds: verdicts are {tuple(_VERDICT_COLOURS)}; got {sorted(unknown)}")
@@ -199,7 +208,7 @@ def differences_figure(bounds: pd.DataFrame) -> Figure:
                 for code, name in _VARIANTS.items():
                     comparison = comparison.replace(code, name)
                 name = comparison.replace(" - ", " \N{MINUS SIGN} ")
-                names.append(f"{name}, {SUBSET_TITLES[subset]}")
+                names.append(f"{name}, {SUBSET_TITLES[subset]}, n = {rows['n'].max():,.0f}")
             row_axis(ax, names)
             ax.axvline(0, color=GREY, lw=0.9, zorder=0)
             ax.grid(axis="x", color=_BAND, lw=0.6)

@@ -94,7 +94,8 @@ def figure12(
     frames
         ``(N, H, W, 3)`` uint8, as the model was given them.
     attention
-        By method, ``(t, h, w)`` attention on the video's tokens; a token covers N / t frames.
+        By method, ``(t, h, w)`` attention on the video's tokens; a token covers N / t frames, of
+        which the first is shown.
     layers
         Over which it is a mean, for the label.
     clip
@@ -104,30 +105,48 @@ def figure12(
     """
     for name, values in attention.items():
         _check(frames, values, name)
-    indices = shown_frames(len(frames))
+    grid = next(iter(attention.values())).shape
+    times = shown_frames(grid[0])
     scale = Normalize(0, max(float(values.max()) for values in attention.values()))
     with context():
         fig, axes = plt.subplots(
-            len(attention), len(indices), squeeze=False, layout="constrained",
-            figsize=(2.0 * len(indices) + 1.6, 2.0 * len(attention) + 0.9),
+            len(attention), len(times), squeeze=False, layout="constrained",
+            figsize=(max(5.6, 2.0 * len(times) + 1.6), 2.0 * len(attention) + 0.9),
         )  # fmt: skip
         for row, (name, values) in zip(axes, attention.items(), strict=True):
-            for ax, index in zip(row, indices, strict=True):
-                _overlay(ax, frames[index], values[index * len(values) // len(frames)], scale)
+            for ax, time in zip(row, times, strict=True):
+                _overlay(ax, frames[time * len(frames) // grid[0]], values[time], scale)
             row[0].set_ylabel(
                 f"{name}\non video {fixed(values.sum(), 3)}\n"
                 f"spread over {spread(values):.0f} of {values.size} tokens",
                 fontsize=8.5,
             )
-        for ax, index in zip(axes[0], indices, strict=True):
-            ax.set_title(f"frame {index + 1} of {len(frames)}", fontsize=8.5)
+        for ax, time in zip(axes[0], times, strict=True):
+            ax.set_title(_covered(time, grid[0], len(frames)), fontsize=8.5)
         shown = ", ".join(map(str, layers))
         fig.colorbar(
             ScalarMappable(scale, HEAT), ax=axes, shrink=0.8, pad=0.02,
             label=f"attention on a token,\nmean over heads and layers {shown}",
         )  # fmt: skip
-        titled(fig, _TITLES[12], clip)
+        titled(fig, _TITLES[12], f"{clip}\n{_tokens(grid, len(frames))}")
         return fig
+
+
+def _covered(time: int, times: int, frames: int) -> str:
+    """Which frames the tokens of a time are of."""
+    first, last = time * frames // times + 1, (time + 1) * frames // times
+    if first == last:
+        return f"frame {first} of {frames}"
+    return f"frames {first} {'and' if last == first + 1 else 'to'} {last} of {frames}"
+
+
+def _tokens(grid: tuple[int, ...], frames: int) -> str:
+    """How a video is cut into tokens: ``2 times 8 x 8 = 128 tokens, each of 2 frames``."""
+    times, height, width = grid
+    size = f"{times} \N{MULTIPLICATION SIGN} {height} \N{MULTIPLICATION SIGN} {width}"
+    each = frames // times
+    span = f", each of {each} frames, the first of which is shown" if each > 1 else ""
+    return f"{size} = {times * height * width} tokens{span}"
 
 
 def figure13(frames: np.ndarray, importance: np.ndarray, percentile: float, clip: str) -> Figure:
@@ -154,9 +173,9 @@ def figure13(frames: np.ndarray, importance: np.ndarray, percentile: float, clip
     score = score[0].numpy()
     maps, inside = score.reshape(importance.shape), chosen.reshape(importance.shape)
     threshold = np.quantile(score, percentile / 100)
-    indices = shown_frames(len(frames))
+    times = shown_frames(len(importance))
     with context():
-        fig = plt.figure(figsize=(9.6, 5.0), layout="constrained")
+        fig = plt.figure(figsize=(9.6, 5.4), layout="constrained")
         rows = fig.add_gridspec(2, 1, height_ratios=[1, 1.25])
         ax = fig.add_subplot(rows[0])
         order = np.argsort(-score, kind="stable")
@@ -176,19 +195,18 @@ def figure13(frames: np.ndarray, importance: np.ndarray, percentile: float, clip
         name = rf"$S_v$: {chosen.sum()} of {len(score)} tokens, {share}% of the importance"
         handles = [Patch(color=COLOURS["v"], label=name), Patch(color="#B8B8B8", label="others")]
         ax.legend(handles=handles, loc="upper right")
-        places = rows[1].subgridspec(1, len(indices))
+        places = rows[1].subgridspec(1, len(times))
         axes = [fig.add_subplot(place) for place in places]
         scale = Normalize(0, float(maps.max()))
-        for ax, index in zip(axes, indices, strict=True):
-            at = index * len(maps) // len(frames)
-            _overlay(ax, frames[index], maps[at], scale)
-            _outline(ax, frames.shape[1:3], inside[at])
-            ax.set_title(f"frame {index + 1} of {len(frames)}", fontsize=8.5)
+        for ax, time in zip(axes, times, strict=True):
+            _overlay(ax, frames[time * len(frames) // len(maps)], maps[time], scale)
+            _outline(ax, frames.shape[1:3], inside[time])
+            ax.set_title(_covered(time, len(maps), len(frames)), fontsize=8.5)
         fig.colorbar(
             ScalarMappable(scale, HEAT), ax=axes, shrink=0.9, pad=0.02,
             label=r"importance $\hat{I}_k$",
         )  # fmt: skip
-        titled(fig, _TITLES[13], clip)
+        titled(fig, _TITLES[13], f"{clip}\n{_tokens(importance.shape, len(frames))}")
         return fig
 
 

@@ -11,7 +11,7 @@ from matplotlib import pyplot as plt
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
 from emomm_study.evaluate.routing import expected_calibration_error
@@ -32,7 +32,7 @@ from emomm_study.report.style import (
 ROUTER_COLOURS = ("#332288", "#D55E00", "#5FBFD3", "#7A7A7A")
 """Routers in order; apart in lightness, and none is a modality's colour."""
 # Lines and small marks need more contrast with white than style.SUBSET_COLOURS gives Align.
-_COLOURS = {"align": "#5F6B80", "conflict": SUBSET_COLOURS["conflict"], "missing": "#3B1F5C"}
+_COLOURS = {"align": "#525E73", "conflict": SUBSET_COLOURS["conflict"], "missing": "#3B1F5C"}
 _LINES = {"align": ("--", "s"), "conflict": ("-", "o"), "missing": ("-.", "^")}
 _COALITIONS = ("TAV", "TA", "TV", "AV")
 _SPLITS = {"valid": "validation", "test": "test"}
@@ -89,11 +89,17 @@ def _legend(fig: Figure, handles: list[Artist]) -> None:
 
 
 def _panels(
-    columns: int, size: tuple[float, float], lines: int = 1
+    columns: int, size: tuple[float, float], lines: int = 1, *, sharex: bool = False
 ) -> tuple[Figure, NDArray[np.object_]]:
-    """A figure of ``(lines, columns)`` panels with one y axis."""
+    """A figure of ``(lines, columns)`` panels with one y axis, and with one x axis where asked."""
     return plt.subplots(
-        lines, columns, figsize=size, layout="constrained", sharey=True, squeeze=False
+        lines,
+        columns,
+        figsize=size,
+        layout="constrained",
+        sharex=sharex,
+        sharey=True,
+        squeeze=False,
     )
 
 
@@ -105,22 +111,31 @@ def _seeds(ax: Axes, rows: pd.DataFrame, quantity: str, colour: str, ls: str = "
     ax.set(xlabel="epoch", ylabel="")
 
 
-def training_curves(history: pd.DataFrame) -> Figure:
+def training_curves(history: pd.DataFrame, prompts: int, chance: float) -> Figure:
     """Loss of each router by epoch, and on validation clips AUC of p and top-1 of the gate.
 
     Parameters
     ----------
     history
-        ``router, seed, epoch, loss, valid_loss, conflict_auc, gate_top1``, the last two in 0..1;
-        histories of :func:`emomm_lib.chase.training.train_router`. Routers in order of appearance
-        or of their categories, which also give them their colours.
+        ``router, seed, epoch, loss, valid_loss, layers, conflict_auc, gate_top1``, the last two in
+        0..1; histories of :func:`emomm_lib.chase.training.train_router`. Eq. 10 sums a loss over
+        the layers that a router is trained on, ``layers`` of them; drawn is the mean of these, on
+        one logarithmic scale. Routers in order of appearance or of their categories, which also
+        give them their colours.
+    prompts
+        Validation prompts.
+    chance
+        Top-1 of a modality drawn at random, in 0..1 (``evaluate.routing.trust_by_chance``).
 
     Raises ``ValueError`` for a missing column, two rows of one epoch, or more than four routers.
     """
     keys = ("router", "seed", "epoch")
+    chances = {"conflict_auc": 0.5, "gate_top1": chance}
     quantities = {"conflict_auc": "AUC of $p$", "gate_top1": "gate top-1"}
-    need(history, "history", *keys, "loss", "valid_loss", *quantities, once=keys)
+    need(history, "history", *keys, "loss", "valid_loss", "layers", *quantities, once=keys)
     colours = _router_colours(history["router"])
+    losses = ["loss", "valid_loss"]
+    history = history.assign(**history[losses].div(history["layers"], axis=0))
     seeds = history.groupby("router", observed=True)["seed"].nunique()
     with context():
         count = len(colours) + len(quantities)
@@ -134,10 +149,20 @@ def training_curves(history: pd.DataFrame) -> Figure:
             ax.set_title(fill(str(router), 24), fontsize=9)
             for other, name in zip(axes[len(colours) :], quantities, strict=True):
                 _seeds(other, rows, name, colour)
-        axes[0].set_ylabel("loss (Eq. 10)")
-        auc = axes[len(colours)]
-        auc.axhline(0.5, color=GREY, lw=1, ls=":")
-        for ax, title in zip(axes[len(colours) :], quantities.values(), strict=True):
+        axes[0].set_ylabel("loss a layer (Eq. 10, log)")
+        least, most = history[losses].min().min(), history[losses].max().max()
+        decades = np.log10(most / least)
+        ticks = (1, 2, 3, 5) if decades < 1 else (1, 3) if decades < 2 else (1,)
+        for ax in axes[: len(colours)]:
+            ax.set(yscale="log", ylim=(least / 1.08, most * 1.08))
+            ax.yaxis.set_major_locator(LogLocator(subs=ticks))
+            ax.yaxis.set_major_formatter("{x:g}")
+            ax.yaxis.set_minor_locator(NullLocator())
+        ends = [*history[[*quantities]].to_numpy().ravel(), 0.5, chance]
+        pad = 0.05 * (np.nanmax(ends) - np.nanmin(ends))
+        for ax, (name, title) in zip(axes[len(colours) :], quantities.items(), strict=True):
+            ax.axhline(chances[name], color=GREY, lw=1, ls=":")
+            ax.set_ylim(np.nanmin(ends) - pad, np.nanmax(ends) + pad)
             ax.set_title(title, fontsize=9)
         for ax in axes:
             ax.set_xlabel("epoch")
@@ -152,7 +177,8 @@ def training_curves(history: pd.DataFrame) -> Figure:
         _legend(fig, handles)
         few, many = seeds.min(), seeds.max()
         number = f"{many}" if few == many else f"{few} to {many}"
-        titled(fig, "Training of the router", f"seeds a router: {number}")
+        below = f"seeds a router: {number}; n = {prompts:,} validation prompts"
+        titled(fig, "Training of the router", below)
         return fig
 
 
@@ -223,7 +249,7 @@ def gate_by_layer(frame: pd.DataFrame) -> Figure:
     Parameters
     ----------
     frame
-        ``router, coalition, layer, value, low, high``, values 0..1, layers counted from 1. A router
+        ``router, coalition, layer, value, low, high, n``, values 0..1, layers counted from 1. A router
         with one gate for all layers has equal values, or one row with no layer (NaN or NA), and is
         drawn level and dashed. An optional ``chance`` (one a coalition, or NaN) is drawn dotted.
         A frame without rows becomes a sentence.
@@ -232,7 +258,7 @@ def gate_by_layer(frame: pd.DataFrame) -> Figure:
     than four routers, or two chances of one coalition.
     """
     keys = ("router", "coalition", "layer")
-    need(frame, "frame", *keys, "value", "low", "high", once=keys, empty=True)
+    need(frame, "frame", *keys, "value", "low", "high", "n", once=keys, empty=True)
     if frame.empty:
         return unshown("Gate by layer", "no clips", NOTHING_TO_TRUST)
     coalitions = _known(frame["coalition"], "frame", _COALITIONS)
@@ -259,7 +285,7 @@ def gate_by_layer(frame: pd.DataFrame) -> Figure:
                 if len(rows):
                     _gate_line(ax, rows, colour, last)
             layer_axis(ax, last)
-            ax.set(ylim=(0, 1), title=coalition)
+            ax.set(ylim=(0, 1), title=f"{coalition}, n = {int(panel['n'].max()):,}")
         axes[0, 0].set_ylabel("gate's first modality is right")
         handles = []
         for router, colour in colours.items():
@@ -307,7 +333,7 @@ def gains_forest(
     Parameters
     ----------
     gains
-        ``method, group, subset`` (``align, conflict, missing``) and ``value, low, high``: accuracy
+        ``method, group, subset`` (``align, conflict, missing``) and ``value, low, high, n``: accuracy
         less the unsteered model's, as fractions; shown in points. Groups and methods are in order
         of appearance or of their categories. Further columns are ignored.
     reference
@@ -317,7 +343,7 @@ def gains_forest(
     subset, or a reference that is not exactly one of the methods.
     """
     keys = ("group", "method", "subset")
-    need(gains, "gains", *keys, "value", "low", "high", once=keys)
+    need(gains, "gains", *keys, "value", "low", "high", "n", once=keys)
     subsets = _known(gains["subset"], "gains", _LINES)
     places, ticks = _places(gains)
     markers = dict(zip(_order(gains["group"]), _GROUP_MARKERS, strict=False))
@@ -330,7 +356,7 @@ def gains_forest(
         )
     with context():
         size = (2.7 + 2.3 * len(subsets), 1.5 + 0.225 * len(ticks))
-        fig, axes = _panels(len(subsets), size)
+        fig, axes = _panels(len(subsets), size, sharex=True)
         for ax, subset in zip(axes[0], subsets, strict=True):
             rows = gains[gains["subset"] == subset]
             ax.axvline(0, color="black", lw=0.8, zorder=1)
@@ -339,7 +365,7 @@ def gains_forest(
             for value in rows.loc[rows["method"] == reference, "value"]:
                 ax.axvline(100 * value, color=GREY, lw=1, ls="--", zorder=0.5)
             _forest(ax, rows, places, _COLOURS[subset], markers)
-            ax.set_title(SUBSET_TITLES[subset])
+            ax.set_title(f"{SUBSET_TITLES[subset]}, n = {int(rows['n'].max()):,}")
             ax.set_xlabel("gain in Acc-5 (points)")
             ax.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
             ax.spines["left"].set_visible(False)
@@ -350,7 +376,7 @@ def gains_forest(
             first.get_yticklabels()[y].set_fontweight("bold")
         if reference is not None:
             _legend(fig, [line_entry(reference, GREY, "--", lw=1)])
-        titled(fig, title, "95% intervals; each panel has its own scale")
+        titled(fig, title, "95% intervals; all panels on one scale")
         return fig
 
 
@@ -372,15 +398,15 @@ def sweep_figure(frame: pd.DataFrame, *, title: str = "One setting at a time") -
     ----------
     frame
         ``parameter`` (``tau, eta, gamma, beta, K, psi_hat, P, l_r, sharpness``), ``setting`` (a
-        number), ``subset`` (``align, conflict, missing``), ``value, low, high`` (gain over the
-        unsteered model, a fraction; shown in points) and ``base`` (bool: the setting that is kept
+        number), ``subset`` (``align, conflict, missing``), ``value, low, high, n`` (gain over the
+        unsteered model on n instances, a fraction; shown in points) and ``base`` (bool: the setting that is kept
         elsewhere).
 
     Raises ``ValueError`` for a missing column, another parameter or subset, two rows of one
     parameter, setting and subset, or a parameter without exactly one base setting.
     """
     keys = ("parameter", "setting", "subset")
-    need(frame, "frame", *keys, "value", "low", "high", "base", once=keys)
+    need(frame, "frame", *keys, "value", "low", "high", "n", "base", once=keys)
     parameters = _known(frame["parameter"], "frame", _TYPESET)
     subsets = _known(frame["subset"], "frame", _LINES)
     lines, columns = -(-len(parameters) // 4), min(4, len(parameters))
@@ -406,10 +432,14 @@ def sweep_figure(frame: pd.DataFrame, *, title: str = "One setting at a time") -
             ax.margins(x=0.07)
         for ax in axes[:, 0]:
             ax.set_ylabel("gain (points)")
+        sizes = frame.groupby("subset")["n"].max()
         handles = [
-            line_entry(SUBSET_TITLES[s], _COLOURS[s], _LINES[s][0], marker=_LINES[s][1])
+            line_entry(
+                f"{SUBSET_TITLES[s]}, n = {int(sizes[s]):,}; one answer is {100 / sizes[s]:.2f} points",
+                _COLOURS[s], _LINES[s][0], marker=_LINES[s][1],
+            )
             for s in subsets
-        ]
+        ]  # fmt: skip
         handles.append(line_entry("base setting", INK, ":", lw=1.1))
         _legend(fig, handles)
         titled(fig, title, "gain over the unsteered model, 95% intervals")

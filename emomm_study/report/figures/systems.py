@@ -70,7 +70,8 @@ def accuracy_by_system(
                 marker, colour = LOOKS[decoding]
                 ax.errorbar(value, own["system"].map(place) + shift, xerr=[value - low, high - value],
                             fmt=marker, color=colour, ms=4, lw=1.2)  # fmt: skip
-            ax.set_title(SUBSET_TITLES[subset])
+            many = scores.loc[scores["subset"] == subset, "asked"].max()
+            ax.set_title(SUBSET_TITLES[subset] + (f", n = {int(many):,}" if pd.notna(many) else ""))
             ax.set_xlabel("Acc-5 (%)")
             ax.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
             ax.spines["left"].set_visible(False)
