@@ -17,7 +17,6 @@ import pandas as pd
 import yaml
 
 from emomm_study.paths import COMMITTED_FIGURES, FIGURES, ROOT, RUNS, whole
-from emomm_study.report import gallery
 from emomm_study.report.claims import (
     CLAIMS,
     FAILS,
@@ -248,6 +247,7 @@ def findings(found: Found, path: Path = CLAIMS) -> str:
 def written() -> dict[Path, str]:
     """What the files should hold: the page, the README with its findings, its picture, the gallery."""
     # Imports matplotlib, which a run's own process does without.
+    from emomm_study.report import gallery
     from emomm_study.report.drawing import drawn
     from emomm_study.report.figures.glance import glance
 
