@@ -76,7 +76,8 @@ from emomm_study.mini.model.build import build_model, build_processor
 from emomm_study.systems.backbone import Backbone
 from emomm_study.systems.interface import Media, Query
 from emomm_study.systems.omni import OmniModel
-from emomm_study.systems.prompts import REPLY_VERSION, prompt_version, reply
+from emomm_study.systems.prompts import prompt_version, reply
+from emomm_study.systems.replies import REPLY_VERSION
 from tests.backbones import make_vita
 
 LAYERS, HEADS = 3, 4
