@@ -40,7 +40,10 @@ def picture_boxes(fig: Figure) -> list[Box]:
     """Where a drawn figure has pictures, with what lies on them, and the colour bars that read them."""
     pictured = [ax for ax in fig.axes if ax.images]
     bars = [ax for ax in fig.axes if hasattr(ax, "_colorbar")] if pictured else []
-    return [tuple(ax.get_position().extents) for ax in (*pictured, *bars)]
+    width, height = fig.bbox.size
+    # In pixels: positions are fractions of what axes stand in, which can be a part of the figure.
+    places = (ax.bbox.extents for ax in (*pictured, *bars))
+    return [tuple(place / (width, height, width, height)) for place in places]
 
 
 def dark_picture(png: bytes, boxes: Sequence[Box] = ()) -> bytes:

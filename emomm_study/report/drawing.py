@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import copyreg
 import hashlib
 import io
@@ -9,6 +10,7 @@ import pickle
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from types import CodeType, FunctionType
 
@@ -41,8 +43,8 @@ _DRAWS = ("emomm_study/report",)
 class Picture:
     """A published figure as a notebook shows it, without drawing it again, and its files.
 
-    ``alt`` says in words what is in it, for readers who do not see it; it goes with the picture
-    into the notebook and from there into a page's HTML.
+    ``alt`` says in words what is in it, for readers who do not see it. The picture is shown as HTML,
+    since pages made of notebooks leave out what words a PNG output has.
     """
 
     figure: Figure
@@ -50,8 +52,9 @@ class Picture:
     paths: tuple[Path, ...]
     alt: str
 
-    def _repr_png_(self) -> tuple[bytes, dict[str, str]]:
-        return self.png, {"alt": self.alt}
+    def _repr_html_(self) -> str:
+        data = base64.b64encode(self.png).decode()
+        return f'<img src="data:image/png;base64,{data}" alt="{escape(self.alt)}">'
 
     def __repr__(self) -> str:
         return repr(self.figure)

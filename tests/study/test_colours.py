@@ -93,6 +93,17 @@ def test_white_becomes_the_ground_and_black_the_ink_and_greys_stay_grey():
         )
 
 
+def test_pictures_are_found_in_a_part_of_a_figure_too():
+    with style.context():
+        fig = plt.figure(figsize=(4, 2))
+        _, right = fig.subfigures(1, 2)
+        ax = right.add_axes((0.5, 0.0, 0.5, 1.0))
+        ax.imshow(np.zeros((8, 4, 3), np.uint8), aspect="auto")
+    [box] = dark.picture_boxes(fig)
+    assert box == pytest.approx((0.75, 0.0, 1.0, 1.0))
+    plt.close(fig)
+
+
 def test_a_dark_figure_has_a_dark_ground_half_the_size_and_its_pictures_as_they_were():
     with style.context():
         fig, (left, right) = plt.subplots(1, 2, figsize=(4, 2))
