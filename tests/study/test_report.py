@@ -17,7 +17,7 @@ from matplotlib import pyplot as plt
 from emomm_lib.labels import polarity
 from emomm_study import paper
 from emomm_study.corpora.manifest import subset_sizes
-from emomm_study.report import manifest, style, tables
+from emomm_study.report import manifest, numbers, tables
 from emomm_study.report.figures import statistics as figures
 from emomm_study.report.publish import caption, folder, record, stamp, write_figure, write_table
 
@@ -426,8 +426,8 @@ def test_latex_has_fixed_digits_escapes_text_and_a_dash_for_no_number(tmp_path):
 
 def test_ties_of_table_4_print_as_the_paper_prints_them():
     # Each printed C_ij is 1 - S/8000; these two lie exactly between two four-digit numbers.
-    assert style.fixed(1 - 1602 / 8000, 4) == "0.7998"
-    assert style.fixed(1 - 1918 / 8000, 4) == "0.7602"
+    assert numbers.fixed(1 - 1602 / 8000, 4) == "0.7998"
+    assert numbers.fixed(1 - 1918 / 8000, 4) == "0.7602"
 
 
 def test_spread_results_keep_their_order_and_leave_unknown_cells_empty():

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from emomm_study.evaluate.routing import expected_calibration_error
 from emomm_study.report.figures.parts import band, dots, layer_axis, line_entry, row_axis, unshown
 from emomm_study.report.frames import need
-from emomm_study.report.numbers import bracketed, points
+from emomm_study.report.numbers import bracketed, fixed, points
 from emomm_study.report.style import (
     FAINT,
     GREY,
@@ -25,7 +25,6 @@ from emomm_study.report.style import (
     SUBSET_COLOURS,
     SUBSET_TITLES,
     context,
-    fixed,
     titled,
 )
 

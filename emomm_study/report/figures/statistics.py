@@ -14,6 +14,7 @@ from emomm_lib import agreement_matrix
 from emomm_lib.labels import CLASSES, SOURCES
 from emomm_study import paper
 from emomm_study.report.figures.parts import line_entry, unshown
+from emomm_study.report.numbers import fixed
 from emomm_study.report.style import (
     COLOURS,
     CORPUS_NAMES,
@@ -21,7 +22,6 @@ from emomm_study.report.style import (
     PUBLISHED,
     SUBSET_COLOURS,
     context,
-    fixed,
     titled,
 )
 from emomm_study.report.tables import label_counts
