@@ -141,11 +141,11 @@ report.groupby(["corpus", "problem"]).size() if len(report) else "No row was exc
 # %% [markdown]
 # ## The benchmark
 #
-# CH-SIMS v2.0 gives 1,000 conflict, 500 equal and 500 same-polarity clips; CMU-MOSI gives 2,000
-# clips balanced over the five classes (Appendix A.1). A clip *conflicts* when the polarity of any
-# modality differs from GT's, and neutral is a polarity of its own. Appendix A.1's word "opposes"
-# suggests opposite signs instead, but for CH-SIMS no set of labels meets Tables 3 and 4 and the
-# quotas under that reading ([10 · Paper audit](10_paper_audit.ipynb) shows the sum), and under this one some does.
+# CH-SIMS v2.0 gives 1,000 conflict, 500 equal and 500 same-polarity clips; CMU-MOSI gives 2,000 clips, drawn to
+# balance the five classes as far as they go (Appendix A.1). A clip *conflicts* when the polarity of any modality
+# differs from GT's, and neutral is a polarity of its own. Appendix A.1's word "opposes" suggests opposite signs
+# instead, but for CH-SIMS no set of labels meets Tables 3 and 4 and the quotas under that reading ([10 · Paper
+# audit](10_paper_audit.ipynb) shows the sum), and under this one some does.
 #
 # The split is by group, 7:1:2, stratified by class and subset. The group is what a corpus tells of
 # its speakers: both real ones name only videos, so a person who is in several can be on two sides;
@@ -163,9 +163,9 @@ run.publish(
 )
 
 # %% [markdown]
-# How near the split came to its ratio. `strata_distance` is the total-variation distance between a
-# split's and its corpus's distribution over class and subset; whole speakers move, so neither it
-# nor the deviation can be zero.
+# How near the split came to its ratio. `strata_distance` is the total-variation distance between a split's and its
+# corpus's distribution over class and subset; whole speakers move, so neither it nor the deviation can be expected to
+# be zero.
 
 # %% jupyter={"source_hidden": true} tags=["nbval-check-output"]
 print(split_report(manifest).round(3).to_string(index=False))

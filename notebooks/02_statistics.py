@@ -128,6 +128,7 @@ run_here = {
     "MissRAG": "CMU-MOSI, own labels (emomm import missrag)",
     "EmoMM": "01 to 13",
 }
+pd.set_option("display.max_colwidth", None)
 run.publish(
     tables.table5(shown_here, run_here), "table5", "Table 5",
     "Capabilities, as published, and where they are shown and run here", note="",

@@ -165,8 +165,11 @@ chosen = both[both["quantity"].isin(["share_align", "share_conflict", "collapse"
 with_intervals(chosen, index=["corpus", "source"], columns="quantity")
 
 # %% [markdown]
-# Under `mini` it is not: in CMU-MOSI video's share falls, below nothing, and in CH-SIMS it rises; the ideal observer's
-# does the same. How labels go together in a corpus decides, and in CMU-MOSI video's are often not the ground truth's.
+# Under `mini` it is not: in CMU-MOSI video's share falls, below nothing, and in CH-SIMS it comes out higher, by an
+# interval that leaves open whether it changes at all; the ideal observer's goes the same two ways. How labels go
+# together in a corpus decides, and in CMU-MOSI video's are often not the ground truth's. (Where a strategy has hardly
+# anything to share out under conflict, as the mean label in CMU-MOSI, its shares have no meaning, and intervals that
+# say so.)
 
 # %% [markdown]
 # ## Beside the paper
@@ -191,8 +194,8 @@ collapsed(run.compare(published, found.assign(model=bench.name), 1.0))
 run.claims()
 
 # %% [markdown]
-# **What came out, under `mini`.** The numbers move as in the paper, and the ideal observer's move with them:
-# on the very same clips it loses as much of each modality, and its share of video falls about as far. That leaves
+# **What came out, under `mini`.** The numbers move as in the paper, and the ideal observer's move with them: on the
+# very same clips it loses about as much of each modality, and its share of video falls about as far. That leaves
 # little of this collapse for a preference to explain, and these clips show it to anyone who weighs evidence without
 # error. It is CMU-MOSI's alone: in CH-SIMS there is none. The other reference strategies bracket the model, so an
 # excess over any single one is no evidence.

@@ -168,6 +168,9 @@ run.publish(
     "bootstrap",
 )
 
+# %% [markdown]
+# Video's share of nMAS beside one other modality, or two, by layer:
+
 # %%
 video = by_layer[(by_layer["modality"] == "V") & (by_layer["quantity"] == "share")]
 video.pivot(index="layer", columns="coalition", values="value").round(2)
@@ -219,12 +222,12 @@ run.claims()
 # %% [markdown]
 # **What came out, under `mini`.** This model has no stable preference for text, though it saw nothing else in the
 # first third of its training. Shown two modalities, it sides against text with either other one; shown all three,
-# with text against video. Audio beats both throughout. GTAR agrees where one modality is missing; the ideal observer,
-# preferring none, follows all three about alike.
+# with text against video. Audio beats both throughout. GTAR agrees where one modality is missing; there the ideal
+# observer, preferring none, follows audio no more than the others.
 #
-# *Attention a token is not influence.* Text has most of it wherever it is present; yet beside text alone it is
-# video that is followed. So a low share of video, which the paper reports too, need not mean that video is
-# disregarded.
+# *Attention a token is not influence.* Averaged over layers, text has most of it wherever it is present; yet beside
+# text alone it is video that is followed. So a low share of video, which the paper reports too, need not mean that
+# video is disregarded.
 #
 # **What not to conclude.** That a language model's pretraining leaves no preference: notebook 13 compares
 # models with and without a head start of text. Clip by clip, attention on what is right does go with right

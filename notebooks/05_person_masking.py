@@ -11,8 +11,8 @@
 # %% [markdown]
 # # 05 · Person masking: Figure 11
 #
-# **Question (RQ2, Sec. 4.3 and C.2).** Video has many tokens, and most of them show background. Does a model
-# make more of video under conflict when only the person is left in it?
+# **Question (RQ2, Sec. 4.3 and C.2).** Video has many tokens, and not all of them show the person. Does a model make
+# more of video under conflict when only the person is left in it?
 #
 # **What to look at.** The marginal gain of video, $\Delta V$ = Perf(TAV) - Perf(TA) (Eq. 18), on conflict
 # clips: for the original video, with the *pixels* outside the person replaced, and with the *tokens* outside
@@ -252,8 +252,7 @@ run.claims()
 # spoils in another. Attention favours the face, in every layer.
 #
 # **What not to conclude.** That masking does or does not help a real model: this one was trained on this very
-# background, and a blank one is new to it. Nor that there is no effect: a change of a point or two is beyond
-# so few clips.
+# background, and a blank one is new to it. Nor that there is no effect: a change of a point is beyond so few clips.
 #
 # Next: [06 · Router training](06_router_training.ipynb), whether a router can tell a conflict, and whom to
 # trust.

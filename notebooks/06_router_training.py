@@ -73,7 +73,7 @@ study = Study(bench, bench.states(bench.clips))
 
 # %% jupyter={"source_hidden": true} tags=["nbval-check-output"]
 print(f"{len(study.states.index):,} prompts with states of {study.layers} layers; l_r is "
-      f"{study.base.first_layer}, where 13 is of 28")
+      f"{study.base.first_layer} of {study.layers}, as 13 of 28 in the paper")
 
 # %% [markdown]
 # ## Training
@@ -209,7 +209,8 @@ run.publish(
 # %% [markdown]
 # ## Beside the paper
 #
-# Table 6 is about a router on Qwen2.5-Omni-7B; another model's router has items of its own.
+# Table 6 is about a router on Qwen2.5-Omni-7B; the first backbone's published router stands beside it, not compared,
+# and every other router has items of its own.
 
 # %%
 ours = whole.assign(item=paper.item_names(6, whole), reproduced=whole["value"])
@@ -226,6 +227,7 @@ collapsed(run.compare(paper.items(6), ours, 0.02))
 # trained on.) Each line is worked out by the paper's formula alone; the last one is what the steered model used.
 
 # %%
+pd.set_option("display.max_colwidth", None)
 worked, which = first_steered(bench, study.split("valid"), study.router(PUBLISHED)[0], study.base)
 run.publish(
     figure4(worked, which), "figure4_by_hand", "Figure 4",
@@ -249,12 +251,12 @@ worked.table().set_index(["equation", "symbol"]).round(4).astype(object).fillna(
 run.claims()
 
 # %% [markdown]
-# **What came out, under `mini`.** In a model that reads late, the published router is a poor judge. It finds
-# most conflicts, and with τ at 0.7 takes most whole prompts without one for conflicts, too. It puts a right
-# modality first more often than chance, and less often than published. Linear maps do no better. The
-# *embedded* router, which sees each modality as it enters the decoder, raises far fewer false alarms and puts a
-# right modality first far more often: so the states say whom to trust, and the published router does not get it
-# out of the layers that it reads.
+# **What came out, under `mini`.** In a model that reads late, the published router is a poor judge. It finds most
+# conflicts, and with τ at 0.7 takes most whole prompts without one for conflicts, too. It puts a right modality first
+# more often than chance, and less often than published. Linear maps do no better. The *embedded* router, which sees
+# each modality as it enters the decoder, raises far fewer false alarms and puts a right modality first far more
+# often: so what enters the decoder says whom to trust; whether the layers that the published router reads still do,
+# this does not show.
 #
 # **What not to conclude.** Routers learn from a cue drawn into the surrogates: a modality with the ground
 # truth's class usually speaks more clearly. Notebook 08 takes the cue away. Whether real speakers offer

@@ -130,13 +130,14 @@ print(f"{len(test)} clips, {len(scored)} instances scored, {len(failed)} failed 
 # %% [markdown]
 # ## Other systems, by letters and in free text
 #
-# Table 1 has eight systems; the paper does not say whether it read letters or replies. Here every system of the
-# profile is asked both ways, on the same frames and the same sound, cut by this companion: by *letters* (of a system
-# that shows its logits, the arg-max over A-E; of one behind an API, a reply held to those that the prompt allows) and
-# in *free text*, parsed. What failed, and what could not be parsed, is counted here and scored neither right nor wrong.
-# A system may be a checkpoint, a driver in a process and an environment of its own, or an API
-# ([how](../docs/systems.md)). Those whose names end in *(no model)* are stand-ins: a rule about words in a second process,
-# and a digest behind a local server. They show that both ways work, and are in no table of results.
+# Table 1 has six models, two of them also steered; the paper does not say whether it read letters or replies. Here
+# every system of the profile is asked both ways, on the same frames and the same sound, cut by this companion: by
+# *letters* (of a system that shows its logits, the arg-max over A-E; of one behind an API, a reply held to those that
+# the prompt allows) and in *free text*, parsed. What failed, and what could not be parsed, is counted here and scored
+# neither right nor wrong. A system may be a checkpoint, a driver in a process and an environment of its own, or an
+# API ([how](../docs/systems.md)). Those whose names end in *(no model)* are stand-ins: a rule about words in a second
+# process, and a digest behind a local server. They show that both ways work, and are neither in Table 1 nor in
+# RESULTS.md.
 
 # %%
 few = test if system_clips is None else test.sample(min(system_clips, len(test)), random_state=0)
@@ -206,31 +207,33 @@ candidates = [Candidate(name, gate, search(default, values, search_budget), grou
 # %% [markdown]
 # ## What was chosen, on the validation split
 #
-# Each method may try the same number of configurations (`tried`): its default, which is the published values
-# with psi-hat 0.3 and P 80 where the paper gives none, and others drawn from a grid around it.
+# Each method but *CHASE, either* may try the same number of configurations (`tried`): its default, which is the
+# published values with psi-hat 0.3 and P 80 where the paper gives none, and others drawn from a grid around it.
 #
-# - *CHASE* moves psi-hat and P alone. K is the published 4, which is 4 of 28 heads there and 4 of 8 here; l_r is
-#   scaled by depth.
+# - *CHASE* moves psi-hat and P alone (what is the same in all columns is not shown). K is the published 4, which is 4
+#   of 28 heads there and 4 of 8 here; l_r is scaled by depth.
 # - *CHASE, share* is the same with the preference pi of Eq. 6 as plain shares of nMAS. The softmax as printed takes
-#   shares between 0 and 1, is nearly even whatever they are, and so bounds the bias (notebook 10, section 8); which of
-#   the two the paper ran it does not say. *CHASE, either* asks validation which of them to take, all else as published.
-# - *CHASE, tuned* is the same router with the steering's hyperparameters free. Where its l_r is below the
-#   published router's (the first row's), that router is asked about layers it was not trained on.
+#   nMAS itself, at most one over a modality's tokens, is nearly even whatever it is, and so bounds the bias (notebook
+#   10, section 8); which of the two the paper ran it does not say. *CHASE, either* asks validation which of them to
+#   take, all else as published.
+# - *CHASE, tuned* is the same router with the steering's hyperparameters free. Where its l_r is below the published
+#   router's (the first column's), that router is asked about layers it was not trained on.
 # - *+ embedded gate* replaces the router by the one of notebook 06 that reads modalities before they mix, and
 #   *+ sharpened gate* also raises the gate to a power, so that it decides more clearly. These two are this
 #   companion's extensions, not the paper's method.
-# - The *oracle* is a router that says p* and g* of the labels; the three rows after it are controls of notebook 08.
+# - The *oracle* is a router that says p* and g* of the labels; the three columns after it are controls of notebook
+#   08.
 #
-# The best has the highest mean probability of the ground truth's class on Conflict and Missing, among those that
-# do not lower it on Align by more than a standard error. What lies within one standard error behind it is *tied*
-# with it: of these the default is taken, else the one that changes least of it. `edge` marks a choice that
-# standard errors a tenth larger or smaller would have changed. What an earlier run chose (the profile's
-# `earlier_choices`) is held to while it lies within one and a half standard errors of the best, since a router's
-# training makes the last bits of a processor large; `held` marks where this run alone would have taken another.
-# The test split has no part in it. The last columns are gains in accuracy on validation,
-# in points: those of one of many on few clips, so they are too good; those of the next sections are not.
-# `preference` is how attention becomes pi: Eq. 6's softmax as printed, or the plain share. Where `rule`, `heads`,
-# `sharpness` or `temperature` differs from the first row, the method is not the paper's.
+# The best has the highest mean probability of the ground truth's class on Conflict and Missing, among those that do
+# not lower it on Align by more than a standard error. What lies within one standard error behind it is *tied* with
+# it: of these the default is taken, else the one that changes least of it. `edge` marks a choice that standard errors
+# a tenth larger or smaller would have changed. What an earlier run chose (the profile's `earlier_choices`) is held to
+# while it lies within one and a half standard errors of the best, since a router's training makes the last bits of a
+# processor large; `held` marks where this run alone would have taken another. The test split has no part in it. The
+# last rows are gains in accuracy on validation, in points: those of one of many on few clips, so they are too good;
+# those of the next sections are not. `preference` is how attention becomes pi: Eq. 6's softmax as printed, or the
+# plain share. Where `rule`, `heads`, `sharpness` or `temperature` differs from the first column, the method is not
+# the paper's.
 
 # %%
 chosen = tuned(study, candidates, earlier_configs(earlier_choices))
@@ -414,13 +417,14 @@ tables.collapsed(run.compare(published, ours, tolerance))
 run.claims()
 
 # %% [markdown]
-# **What came out, under `mini`.** CHASE as printed changes few answers. With the preference as a *share* it
-# changes ten times as many, as often to the wrong side as to the right one; validation takes the printed
-# reading. Steering itself is neither too weak nor too late: an *oracle* that steers from the same layer gains
-# far more. What is missing is the gate. The embedded one, which sees modalities before they mix, gains from
-# the published layer and number of heads on, without harm to Align. (Align can gain, since it asks for equal
-# polarity, not for equal class.) What of these gains is the clip's own, what needs the cue, and what late
-# fusion would give, is in notebook 08.
+# **What came out, under `mini`.** CHASE as printed changes few answers. With the preference as a *share* it changes
+# many more, on whole clips as often to the wrong side as to the right one, on Missing more often to the wrong;
+# validation takes the printed reading. Steering from the published layer is not too late: an *oracle* that steers
+# from there, at strengths of its own, gains far more; at the published strengths it gains little (notebook 08). With
+# strengths of its own the published router (*CHASE, tuned*) gains little, too, so that a better gate is missing as
+# well: the embedded one, which sees modalities before they mix, gains at the published layer and number of heads,
+# without harm to Align. (Align can gain, since it asks for equal polarity, not for equal class.) What of these gains
+# is the clip's own, what needs the cue, and what late fusion would give, is in notebook 08.
 #
 # **What not to conclude.** Anything about Qwen2.5-Omni-7B or VITA-1.5: each small model shares an
 # architecture with one of them, neither weights nor data.

@@ -389,7 +389,7 @@ def interpreted(card: Card | NoCard) -> str:
     """What a card says of its case, or that there is none, for those who do not see it."""
     if isinstance(card, NoCard):
         return card.sentence.rstrip(".")
-    return " ".join([card.heading, *interpretation(card.case)]).rstrip(".")
+    return " ".join([f"{card.heading.rstrip('.')}.", *interpretation(card.case)]).rstrip(".")
 
 
 def first_with_video(cards: Sequence[Card | NoCard]) -> Card | None:

@@ -36,8 +36,7 @@ def page(profile: str, root: Path = COMMITTED_FIGURES, at: Path = PAGE) -> str:
         if entry["notebook"] != before:
             before = entry["notebook"]
             link = _link(ROOT / "notebooks" / f"{before}.ipynb", at)
-            title = before.partition("_")[2].replace("_", " ").capitalize()
-            parts.append(f"## {before[:2]} · [{title}]({link})")
+            parts.append(f"## [{_heading(before)}]({link})")
         text, note = said[name]
         light, dark = (_link(root / profile / n, at) for n in (name, dark_name(name)))
         alt = escape(f"{entry['item']}; the text beneath says what it shows")
@@ -60,6 +59,12 @@ def _caption(entry: dict, profile: str) -> tuple[str, str]:
     """What a figure's caption says of it, and of its data."""
     text, _, note = entry["caption"].partition(f" Profile {profile}.")
     return text.removeprefix(f"{entry['item']}: "), note.strip()
+
+
+def _heading(notebook: str) -> str:
+    """``03 · Video contribution collapse: Figure 3 (left, middle)``, as the notebook opens."""
+    source = (ROOT / "notebooks" / f"{notebook}.py").read_text(encoding="utf-8")
+    return source.partition("\n# # ")[2].partition("\n")[0]
 
 
 def _link(target: Path, at: Path) -> str:

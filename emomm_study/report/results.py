@@ -140,7 +140,7 @@ def page(found: Sequence[Found], notebooks: str = "notebooks/") -> str:
         "# Results",
         "Made from the values that the notebooks found; not to be edited. A verdict is the interval's: "
         "*holds* where it leaves no doubt of all that the claim says, *fails* where it contradicts a part, "
-        "*open* else.\n\n"
+        "*open* otherwise.\n\n"
         "**Under `mini` every verdict is about a model of two million parameters on drawn clips.** It says what "
         "the paper's method and metrics do where causes are known, and nothing about a real model.",
     ]
@@ -182,7 +182,10 @@ def _of_one(found: Found, notebooks: str) -> list[str]:
         shown = found.predictions[["id", "prediction", "arm", "seeds", "outcome", "verdict"]]
         parts += [
             f"## Predictions on the family of small models ({_linked('13', notebooks)})",
-            "Committed before any of them was trained; outcome: mean over seeds [least, most].",
+            "Committed before any of them was trained, each with a range "
+            "(`data/organism/predictions.csv`), so *fails* may mean too much as well as too little. "
+            "Outcome: mean over seeds [least, most], as a fraction (0.01 is a point); in 5a how far the "
+            "sign of video's gain varies (from 0 to 2; 2 contradicts). No seeds: not measured.",
             markdown_table(shown.replace({"outcome": {"": "–"}})),
         ]
     return parts

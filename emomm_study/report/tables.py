@@ -200,7 +200,7 @@ def table1(results: pd.DataFrame, heading: str) -> pd.DataFrame:
     for subset, title in SUBSET_NAMES.items():
         for metric, name in METRIC_NAMES.items():
             unknown = pd.Series(np.nan, wide.index)
-            columns[title, name] = wide.get(("value", subset, metric), unknown)
+            columns[title, name] = wide.get(("value", subset, metric), unknown).astype(float)
             if metric == "acc":
                 text = wide.get(("text", subset, metric), unknown.astype(str))
                 columns[title, "Acc 95%"] = text.fillna("")
@@ -274,7 +274,7 @@ def table6(results: pd.DataFrame, heading: str) -> pd.DataFrame:
     for key, name in ROUTING_NAMES.items():
         columns[name, "published"] = known[key]
         for title, part, kind in ((heading, "value", float), ("95%", "text", str)):
-            columns[name, title] = ours.get((part, key), pd.Series(dtype=kind))
+            columns[name, title] = ours.get((part, key), pd.Series(dtype=kind)).astype(kind)
     table = pd.DataFrame({key: column.reindex([*SPLIT_NAMES]) for key, column in columns.items()})
     for name in ROUTING_NAMES.values():
         table[name, "95%"] = table[name, "95%"].fillna("")

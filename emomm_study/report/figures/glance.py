@@ -20,10 +20,11 @@ _SHARES = {
 }
 _GAINS = {
     "CHASE, as published": "gains/CHASE/conflict",
-    "with a gate on unmixed states": "gains/+ embedded gate/conflict",
-    "of which each clip's own": "permuted/+ embedded gate/conflict/clip",
+    "the same with an oracle's gate": "gains/oracle, as published/conflict",
+    "stronger: gate on unmixed states": "gains/+ embedded gate/conflict",
+    "of which clip-specific": "permuted/+ embedded gate/conflict/clip",
     "late fusion, the same gate": "gains/late fusion/conflict",
-    "with an oracle's gate": "gains/oracle/conflict",
+    "stronger: an oracle's gate": "gains/oracle/conflict",
 }
 
 
@@ -62,7 +63,9 @@ def _shares(ax: Axes, values: pd.DataFrame) -> None:
         ax.text(ends[0] + 1, y, f"{ends[0]:.0f}% to {ends[1]:.0f}%", va="center", color=INK)
     ax.set_yticks(range(len(_SHARES)), _SHARES)
     ax.set(
-        xlim=(-8, 58), ylim=(len(_SHARES) - 0.5, -0.5), xlabel="video's share of a right answer (%)"
+        xlim=(-8, 58),
+        ylim=(len(_SHARES) - 0.5, -0.5),
+        xlabel="video's share of a right answer (%); pale: interval",
     )
     ax.set_title("Video's share, from Align to Conflict", loc="left")
     ax.tick_params(left=False)
@@ -85,5 +88,5 @@ def _gains(ax: Axes, values: pd.DataFrame) -> None:
     ax.set_yticks(range(len(_GAINS)), _GAINS)
     ax.set(xlim=(-3, 40), ylim=(len(_GAINS) - 0.5, -0.5), xticks=(0, 10, 20))
     ax.set_xlabel("gain in accuracy on Conflict (points)")
-    ax.set_title("What steering gains, by its gate", loc="left")
+    ax.set_title("What steering gains, by gate and strength", loc="left")
     ax.tick_params(left=False)

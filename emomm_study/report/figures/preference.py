@@ -97,7 +97,7 @@ def figure3_right(points: pd.DataFrame, correlation: pd.DataFrame) -> Figure:
 def _layers(ax: Axes, by_layer: pd.DataFrame, coalition: str, title: str) -> None:
     columns = ("coalition", "layer", "modality", "quantity", "value", "low", "high", "n")
     need(by_layer, "by_layer", *columns, empty=True)
-    ax.set(ylim=(0, 1), title=title)
+    ax.set(ylim=(0, 1.03), title=title)
     if not by_layer["coalition"].eq(coalition).any():
         no_clips(ax)
         return
