@@ -231,10 +231,10 @@ run.publish(
 run.claims()
 
 # %% [markdown]
-# **What came out, under `mini`.** The rules find a handful of clips that tuned CHASE repairs, and none that
-# it harms. In every case the answer moves to the class next to it, and attention by a few hundredths, towards
-# the modality that is right. The published cases move further, since their unsteered answers are of the
-# opposite polarity.
+# **What came out, under `mini`.** The rules find a handful of clips that tuned CHASE repairs, and none that it harms.
+# In every case the answer moves to the class next to it, and attention by a few hundredths, towards a modality with
+# the ground truth's class or, where none has it, its polarity. The published cases move further, since their
+# unsteered answers are of the opposite polarity.
 #
 # **What not to conclude.** A handful of clips is an illustration, not evidence; gains with intervals are in
 # notebook 07. Nor does a budget that moves beside an answer that turns explain it: what acts is attention in

@@ -22,7 +22,7 @@
 #
 # No clip is read and no model is asked, so the results are the same under every profile. Printed numbers come from
 # `data/paper/*.csv`: change one digit there, and cells change or fail. Three things do not, and are named where they
-# are used: the surrogates' labels (diamonds in figures), an estimate of CMU-MOSI's conflicts, and tokens a second.
+# are used: the surrogates' labels (white marks in figures), an estimate of CMU-MOSI's conflicts, and tokens a second.
 
 # %% tags=["parameters"]
 profile = "mini"
@@ -218,10 +218,10 @@ print(f"the best mix of Table 1's F1 misses by {nearest:.3f} points (rounding ex
 # subset sizes, each right at a rate and biased in a way of its own). So Overall F1 may be an average of
 # subsets; the tables cannot decide it.
 #
-# Accuracy and MAE stay within the worst that rounding can do to one mix, accuracy only just, and a true mix hardly ever
-# comes so near the limit. One set of sizes for all systems is thus possible and not likely; if there is one, it has
-# a few more than the three Missing instances a clip of Appendix A.3. The number of CMU-MOSI's conflicts, which no table
-# prints, follows from it only as surely; the surrogates take a value in its range.
+# Accuracy and MAE stay within the worst that rounding can do to one mix, accuracy only just, and a true mix hardly
+# ever comes so near the limit. One set of sizes for all systems is thus possible and not likely; if there is one, it
+# has slightly more than the three Missing instances a clip of Appendix A.3. The number of CMU-MOSI's conflicts, which
+# no table prints, follows from it only as surely; the surrogates take a value in its range.
 
 # %% [markdown]
 # ### Which numbers of clips can print these accuracies?
@@ -465,8 +465,8 @@ run.publish(
     "audit_preference", "Audit, preference",
     "Left: largest distance of Eq. 6's preference from uniform as inputs grow, whatever the "
     "attention, and that of the baseline budgets printed in Table 7, the layer farthest from "
-    "uniform, read as shares of attention mass or of nMAS; curves begin flat where text has its "
-    "least, one token. Right: the budgets of Table 7 as printed, and Eq. 6's softmax of the nMAS "
+    "uniform, read as shares of attention mass or of nMAS; the largest distance begins flat where text "
+    "has its least, one token. Right: the budgets of Table 7 as printed, and Eq. 6's softmax of the nMAS "
     "behind them",
 )
 
@@ -483,21 +483,22 @@ for row in preference.spread_by_length([100, 1000, 16000]).itertuples():
 
 # %% [markdown]
 # Tables 7 and 8 print attention budgets, not Eq. 6's preference, and no input would give Eq. 6 such inequality. So
-# whoever implements Eq. 11 to 13 has to choose: the literal softmax, under which heads are ranked in late decimals, or
-# a share, which is what Figures 9 and 10 seem to plot. How far each lets the bias on video go, for the printed
-# budgets (`share`: video's preference; `bias`: largest $b_V$ at p = 1; `factor`: $e^{\gamma b_V}$, by which the weight of a
-# video token grows before normalisation):
+# whoever implements Eq. 11 to 13 has to choose: the literal softmax, under which heads are ranked by differences that
+# shrink as inputs grow, or a share, which is what Figures 9 and 10 seem to plot. How far each lets the bias on video
+# go, for the printed budgets (`share`: video's preference; `bias`: largest $b_V$ at p = 1; `factor`: $e^{\gamma
+# b_V}$, by which the weight of a video token grows before normalisation):
 
 # %%
 biases = preference.bias_bounds(tokens)
 biases.groupby(["table", "preference"])[["share", "bias", "factor"]].agg(["min", "max"]).round(3)
 
 # %% [markdown]
-# So as printed the bias is bounded whatever the attention: on modalities that the gate gives up it is
-# $\gamma\log(1-\eta)$, on the one that it trusts a little more than $\gamma\log(1-\eta+3\eta)$ where three are present.
-# With shares the latter has no bound. Do the budgets of Tables 7 and 8 tell which was used? Their largest rise of video
-# beside the most that Eq. 12 and 13 allow with K = 4 of 28 heads, in points: under the softmax if all heads were
-# *alike*, each with the printed baseline, and whatever the heads; under shares, whatever the heads.
+# So as printed what is added to a score, $\gamma b$, is bounded whatever the attention: on modalities that the gate
+# gives up it is $\gamma\log(1-\eta)$, on the one that it trusts a little more than $\gamma\log(1-\eta+3\eta)$ where
+# three are present. With shares the latter has no bound. Do the budgets of Tables 7 and 8 tell which was used? Their
+# largest rise of video beside the most that Eq. 12 and 13 allow with K = 4 of 28 heads, in points: under the softmax
+# if all heads were *alike*, each with the printed baseline, and whatever the heads; under shares, whatever the heads.
+# (`odds` is what the softmax multiplies V's odds by in a steered head.)
 
 # %%
 moves = preference.move_bounds(tokens, heads=28).set_index("table")
@@ -511,9 +512,10 @@ moves.assign(**(100 * moves.drop(columns="odds"))).round(1)
 #
 # The library offers both, `preference="softmax"` and `"share"`; notebook 08 measures them.
 #
-# Table 8's words fit its numbers. Of Table 7's interpretation, that the baseline "increasingly concentrates attention on
-# audio at late layers", the printed shares of five layers support a part: audio's share is higher in the last two on
-# average, rises to layer 26 and is low again in layer 28; CHASE raises it in every layer shown.
+# Table 8's words fit its numbers. Of Table 7's interpretation, that the baseline "increasingly concentrates attention
+# on audio at late layers", the printed shares of five layers support a part: audio's share is higher in the last two
+# on average; it falls to layer 21, is highest in layer 26 and low again in layer 28; CHASE raises it in every layer
+# shown.
 
 # %%
 said.loc[said["reference"].str.startswith("Table 7"), ["statement", "holds", "detail"]].set_index("statement")
@@ -546,9 +548,9 @@ for kind, rows in shown.groupby("kind"):
         findings.append(("9", "reading", f"{len(part)} of {len(rows)} differences ({kind}) exceed sampling error", holds, names))
 
 # %% [markdown]
-# `critical` is the share of clips (percent) that may change between right and wrong, either way, before the
-# difference can no longer be told from zero; the more a method changes answers, the harder that is to stay below.
-# Mean widths of the 95% intervals of single accuracies, for scale:
+# `critical` is the share (percent) of clips or instances, as `counted` says, that may change between right and wrong,
+# either way, before the difference can no longer be told from zero; the more a method changes answers, the harder
+# that is to stay below. Mean widths of the 95% intervals of single accuracies, for scale:
 
 # %%
 intervals = sampling.accuracy_intervals()
@@ -593,12 +595,12 @@ print(f"of {len(own)} statements of the paper: {own['says'].value_counts().to_di
 print(own.loc[own["says"] == "does not fit", ["audit", "statement"]].to_string(index=False))
 
 # %% [markdown]
-# **What came out.** Nearly all direct checks of printed numbers hold. Labels for Tables 3 and 4 exist, and
-# leave open how they go together. The kappa is attainable, though not in every modality under CMU-MOSI's
-# mapping. The quoted gains are what the tables say; those on Overall and Missing exceed sampling error most
-# safely, those on Conflict unless very many answers change, those on Align do not. Three rates of Table 6
-# cannot all count one sample once. The fall of video's PSMV share is neither forced nor excluded by labels
-# alone, and Eq. 6's softmax is nearly uniform on real inputs.
+# **What came out.** Nearly all direct checks of printed numbers hold. Labels for Tables 3 and 4 exist, and leave open
+# how they go together. The kappa is attainable, though not in every modality under CMU-MOSI's mapping. The quoted
+# gains are what the tables say; those on Overall and Missing exceed sampling error most safely, those on Conflict
+# unless very many answers change, those on Align do not. Three rates of Table 6 cannot all count one sample once. The
+# fall of video's PSMV share is neither forced nor excluded by labels alone, and Eq. 6's softmax is nearly uniform on
+# inputs of realistic length.
 #
 # **What not to conclude.** A number that does not fit need not be wrong: unprinted choices may explain it,
 # and only the authors know which. A statement that fits is not thereby true of models or people. Nothing here

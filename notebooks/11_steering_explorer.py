@@ -55,7 +55,7 @@ run = open_run("11_steering_explorer", globals())
 # %% [markdown]
 # ## What can be steered
 #
-# The clips of the test split, the two routers of notebook 06, and as places to start from the
+# The clips of the test split, the published and the embedded router of notebook 06, and as places to start from the
 # configurations that notebook 07 chose on the validation split.
 
 # %%
@@ -105,21 +105,18 @@ print(explorer.state.code())
 # %% [markdown]
 # ## Three experiments to do by hand
 #
-# **1. From the published values.** Press *Reset*, then drag γ to its end. Under `mini` the ground truth's
-# class, WN, rises from 0.36 to a tie with Neu. Move K to 8 and l_r to 1 as well: now WN is ahead.
+# **1. From the published values.** Press *Reset*, then drag γ to its end. Under `mini` the ground truth's class, WN,
+# rises until it is level with Neu or just ahead. Move K to 8 and l_r to 1 as well: now WN is clearly ahead.
 #
 # **2. How clearly must the gate speak?** Start from *+ sharpened gate* and move sharpness down to 1 and up to
-# 8. Under `mini` the ground truth's class has 0.36 unsteered, then 0.24, *less*, and at 8 it has 0.74: the gate
-# trusts video most and audio next, and audio is wrong. Then raise τ: once it passes p no layer is steered, and
-# all is as in the unsteered model.
+# 8. Under `mini` the ground truth's class first has *less* than unsteered, and at 8 far more: the gate trusts video
+#   most and audio next, and audio is wrong. Then raise τ: once it passes p no layer is steered, and all is as in the
+#   unsteered model.
 #
-# **3. Whom to trust, by hand.** Start from *+ sharpened gate*, choose the gate *by hand*, and give all trust to
-# one modality after the other. Under `mini` V, which alone is right, turns the answer of the first clip to the
-# ground truth; T and A leave it Neu, as both their labels say. Set the preference to *share*, and V overshoots
-# to N: without the softmax the bias is not bounded (notebook 10, section 8). Then search for `q0GAH5Pv6pn/6`,
-# in which video alone is wrong: trust in T or A turns a wrong answer to the ground truth, trust in V to the
-# other side. And for `aqgy1_0040/0010`, where trust in T spoils a right answer although its label is right: its
-# words show another class than its label, and no gate can know that.
+# **3. Whom to trust, by hand.** Start from *+ sharpened gate*, choose the gate *by hand*, and give all trust to one
+# modality after the other. Under `mini` V, which alone is right, turns the answer of the first clip to the ground
+# truth; T and A leave it Neu, as both their labels say. Set the preference to *share*, and V overshoots to N: without
+# the softmax the bias is not bounded (notebook 10, section 8).
 #
 # The first clip's states in numbers:
 
@@ -156,10 +153,10 @@ by_control.round(0).astype(int)
 # %% [markdown]
 # That is Python's part; the browser adds the time to draw one vector picture.
 #
-# **What came out, under `mini`.** In the first clip the published values leave the answer where it was; at the
-# end of γ the ground truth's class comes level with it. Those of *+ sharpened gate* turn it, and trust in V
-# alone does so clearly. How often steering does such a thing, and how often the opposite, is measured in
-# notebooks 07 and 08.
+# **What came out, under `mini`.** In the first clip the published values leave the answer where it was; at the end of
+# γ the ground truth's class comes level with it or just passes it. Those of *+ sharpened gate* turn it, and trust in
+# V alone does so clearly. How often steering does such a thing, and how often the opposite, is measured in notebooks
+# 07 and 08.
 #
 # **What not to conclude.** One clip is an anecdote, and a slider moved until an answer comes out right is a fit to
 # that clip: what steering gains is measured in notebooks 07 and 08, on clips that chose nothing. Attention that is

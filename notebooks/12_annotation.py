@@ -138,14 +138,15 @@ print(progress[list(NAMES)].to_string())
 #
 # An *item* is one modality of one clip. Five votes are one of 21 patterns, whose mean is a score on the 0.2 grid;
 # CMU-MOSI's mapping turns that into a class (the paper does not say which of its two mappings did). A weak class
-# cannot be unanimous: -0.2 and -0.4 are means of votes that differ. Strong and neutral ones can be. (People
-# would sooner vote neutral than opposite; simulated annotators, which now and then vote at random, do not know that.)
+# cannot be unanimous: -0.2 and -0.4 are means of votes that differ. Strong and neutral ones can be. (People would
+# sooner vote neutral than opposite; of simulated annotators' votes a few are drawn at random, so that opposite ones
+# occur, too.)
 
 # %%
 run.publish(
     figures.vote_patterns(agreement.patterns(votes), who), "annotation_votes", "Appendix A.2",
     "Items by their five votes (how many -1, 0, +1), from the most negative mean to the most "
-    "positive, with the class of the mean; hatched where both -1 and +1 were voted",
+    "positive, with the class of the mean; shaded where both -1 and +1 were voted",
 )
 
 # %% [markdown]
@@ -267,6 +268,7 @@ released.head(6)
 # ## Beside the paper
 
 # %%
+pd.set_option("display.max_colwidth", None)
 pooled = kappas.set_index("modality").loc[agreement.POOLED]
 reproduced = pd.DataFrame(
     [

@@ -104,9 +104,9 @@ print(f"{len(asked)} predictions; {len(ARMS)} arms, of which {len(FOUR)} with up
 # ## Two by two
 #
 # Does every arm read? Accuracy on held-out clips of the kind that arms are trained on (agreeing labels), then on
-# conflicts. The *ideal observer* knows how clips are drawn and reads without error: nobody can do better on the
-# first kind. On conflicts it stands for one that was taught agreeing clips alone, as the arms were. Percent,
-# 95% intervals over clips.
+# conflicts. The *ideal observer* knows how clips are drawn and reads without error: nobody can do better on the first
+# kind, but for the luck of the sample. On conflicts it stands for one that was taught agreeing clips alone, as the
+# arms were. Percent, 95% intervals over clips.
 
 # %%
 PLACES = [OBSERVER, *FOUR]
@@ -141,7 +141,7 @@ gain = of_measure(family, "gain of video").query("arm == @OBSERVER")["value"]
 run.publish(
     redundancy_figure(by_dose(family), *gain.head(1), arms=list(ARMS)), "organism_redundancy",
     "Gain of video by redundancy",
-    "Accuracy with video less that without, on conflicts, by how many moments the video has, two of "
+    "Accuracy with video less that without, on conflicts, by how many moments the video has, at most two of "
     "which are its own: further ones repeat these, or show another's room; 95% intervals over clips", note=note,
 )
 
@@ -201,7 +201,7 @@ for coalition in ("TAV", "T[AV]|AV"):
 
 # %% [markdown]
 # Above with all three modalities, below with the two of the pair alone. *nMAS is not influence.* It is attention a
-# token, so a modality of many tokens has little of it, whatever it does to the answer. Where the modality
+# token, so a modality of many tokens tends to have little of it, whatever it does to the answer. Where the modality
 # that is lowest in nMAS is not lowest in GTAR, the two come apart. Counted over the arms and seeds that are there:
 
 # %%
@@ -323,8 +323,9 @@ table.sort_index(level=["arm", "answer"], sort_remaining=False, kind="stable")
 # ## Prediction, outcome, verdict
 #
 # A row a prediction and an arm that it speaks of. `outcome` is the mean over the seeds so far, in brackets the least
-# and the most of them, in the measure's own unit (shares in 0 to 1). `open` where fewer seeds are there than could
-# decide it.
+# and the most of them, in the measure's own unit (shares in 0 to 1; of 5a the number of steps between the highest and
+# the lowest sign of the gain, loss, neither or gain: 2 is a gain that became a loss). `open` where fewer seeds are
+# there than could decide it.
 
 # %%
 judged = verdicts(family)
@@ -349,13 +350,14 @@ run.claims()
 # %% [markdown]
 # **What came out so far, under `mini`.** Arms that are not measured leave verdicts open.
 #
-# - *Depth matters, and is not enough.* The late arm hangs on what is read from the published $l_r$ on, the
-#   early one less; even an oracle's gate gains little as published, far more as a share or with all heads
-#   from layer 1 on.
+# - *Depth matters, and is not enough.* The late arm hangs on what is read from the published $l_r$ on, the early one
+#   less; even an oracle's gate gains little as published, more with all heads from layer 1 on, and far more as a
+#   share.
 # - *Text first leaves no stable preference for text.*
-# - *Redundancy hurts by distraction, if at all.* Repeated moments change little; another room's tokens turn video's
-#   gain into a loss in arms with text first.
-# - *No collapse beyond the ideal observer's*, in either arm.
+# - *Redundancy hurts by distraction, if at all.* Repeated moments change the gain little, though video is followed
+#   more; another room's tokens turn video's gain into a loss in most seeds of the early arm with text first; in the
+#   late one there is no sure gain to turn, though they make a loss.
+# - *No collapse beyond the ideal observer's*, in either arm with text first; the others are open.
 # - *Attention mass carries the effect*: video's, given alone, brings most of the steered answers.
 #
 # **What not to conclude.** Depth was designed in: that late reading suffices for steering is no proof that

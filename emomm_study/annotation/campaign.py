@@ -444,7 +444,7 @@ class Campaign:
             left = standing.assigned[k] & (settled[k] >= i)
             raise CampaignError(
                 f"{where}: expected after every {PASSES[k][1]} of the {PASSES[k][0]}; "
-                f"{left.sum()} are open, seq {np.flatnonzero(left)[0]} among them"
+                f"{left.sum()} still open, seq {np.flatnonzero(left)[0]} among them"
             )
         if same_clip[i] >= i:
             earlier = PASSES[place[i] - 1][1]

@@ -289,12 +289,13 @@ def case_name(case: Case | NoCase) -> str:
 class NoCard:
     """Stands where a card would, when no instance satisfies its rule."""
 
+    title: str
     sentence: str
     profile: str
 
     def figure(self) -> Figure:
         """The sentence as a figure."""
-        return unshown("Case study", "no case", self.sentence)
+        return unshown(f"Case study: {self.title}", "no case", self.sentence)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -369,7 +370,7 @@ def make_card(
     ``usual`` is by :func:`usual_cues`. Raises ``MediaError`` for files that cannot be read.
     """
     if isinstance(case, NoCase):
-        return NoCard(case.sentence, profile)
+        return NoCard(case.rule.title, case.sentence, profile)
     clip = case.clip
     root = bench.roots[clip["corpus"]]
     frames = sound = None

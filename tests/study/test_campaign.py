@@ -178,7 +178,7 @@ def test_five_processes_write_at_once_and_all_is_there(make):
     "answers, expected",
     [
         ([Answer("A1", "A", 1, 0)], "A1, annotation, A of seq 1: expected after every T"),
-        ([Answer("A1", "T", 1, 0), Answer("A1", "A", 1, 0)], "2 are open, seq 2 among them"),
+        ([Answer("A1", "T", 1, 0), Answer("A1", "A", 1, 0)], "2 still open, seq 2 among them"),
         ([*full("A1", 3)[:5], Answer("A1", "V", 2, 0)], "after every A of the annotation; 1 are"),
         ([*full("A1", 3)[:4], Answer("A1", "T", 3, 1)], "T of seq 3: expected no change"),
         ([Answer("A7", "T", 1, 0)], "'A7' is not an annotator .* they are A1, A2"),

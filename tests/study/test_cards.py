@@ -407,7 +407,7 @@ def test_a_path_that_leads_out_of_its_corpus_is_not_linked(tmp_path):
 
 def test_a_page_says_why_there_is_no_case(tmp_path):
     page = write_card_page(
-        tmp_path / "cards.html", [cards.NoCard("None of <these> does.", "mini")],
+        tmp_path / "cards.html", [cards.NoCard("conflict, harmed", "None of <these> does.", "mini")],
         [SimpleNamespace(paths=(tmp_path / "a.png",))], {}, play=True,
     )  # fmt: skip
     assert "None of &lt;these&gt; does." in page.read_text(encoding="utf-8")

@@ -84,7 +84,7 @@ def kinds_figure(ranges: pd.DataFrame, committed: Mapping[Corpus, NDArray[np.int
         row_axis(axes[0], kinds)
         handles = [
             Patch(color=_WIDE, label="allowed by Tables 3 and 4"),
-            Patch(color=_NARROW, label="and by CH-SIMS's quotas"),
+            Patch(color=_NARROW, label="and by CH-SIMS's quotas (in brackets)"),
             line_entry("published quota", PUBLISHED, lw=2),
             Line2D([], [], marker="D", label="surrogates", **_MARK),
         ]
@@ -106,7 +106,10 @@ def _allowed(ax: Axes, ranges: pd.DataFrame, which: str, colour: str, height: fl
         if which == "tables":
             ax.text(max(row.high, 0) + 25, place, words, va="center", fontsize=7)
         elif row.low < row.high:
-            ax.text(middle, place + 0.17, words, ha="center", va="top", fontsize=7)
+            # Beneath what the tables allow, which is wider and says so at its end.
+            outer = ranges[(ranges["kind"] == row.kind) & (ranges["constraints"] == "tables")]
+            at = outer["high"].max() + 25
+            ax.text(at, place + 0.28, f"({words})", va="center", fontsize=7)
 
 
 def outlines_figure(outlines: pd.DataFrame, committed: pd.DataFrame) -> Figure:

@@ -145,7 +145,7 @@ def sizes_figure(rows: pd.DataFrame, window: Windows) -> Figure:
             line_entry("implied by the mix and the split", INK, "--", lw=1),
         ]
         if window.starts:
-            name = f"a run of {window.width} in which every row finds one"
+            name = f"runs of {window.width} in each of which every row finds one"
             handles.append(Patch(color=_WINDOW, lw=0, label=name))
         fig.legend(handles=handles, loc="outside lower center", ncols=len(handles))
         below = "accuracies of published Tables 1 and 2 as shares of n clips"
