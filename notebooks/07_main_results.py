@@ -418,13 +418,12 @@ run.claims()
 
 # %% [markdown]
 # **What came out, under `mini`.** CHASE as printed changes few answers. With the preference as a *share* it changes
-# many more, on whole clips as often to the wrong side as to the right one, on Missing more often to the wrong;
-# validation takes the printed reading. Steering from the published layer is not too late: an *oracle* that steers
-# from there, at strengths of its own, gains far more; at the published strengths it gains little (notebook 08). With
-# strengths of its own the published router (*CHASE, tuned*) gains little, too, so that a better gate is missing as
-# well: the embedded one, which sees modalities before they mix, gains at the published layer and number of heads,
-# without harm to Align. (Align can gain, since it asks for equal polarity, not for equal class.) What of these gains
-# is the clip's own, what needs the cue, and what late fusion would give, is in notebook 08.
+# many more, on whole clips as often to the wrong side as to the right, on Missing more often to the wrong; validation
+# takes the printed reading. From the published layer an *oracle* gains little at the published strengths (notebook
+# 08), and far more at strengths of its own; the published router gains little at either (*CHASE, tuned*). So strength
+# and gate are both wanting. The embedded gate, which sees modalities before they mix, gains at the published layer
+# and number of heads, without harm to Align. What of these gains is the clip's own, what needs the cue, and what late
+# fusion would give, is in notebook 08.
 #
 # **What not to conclude.** Anything about Qwen2.5-Omni-7B or VITA-1.5: each small model shares an
 # architecture with one of them, neither weights nor data.

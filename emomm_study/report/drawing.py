@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import copyreg
 import hashlib
 import io
@@ -10,7 +9,6 @@ import pickle
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from types import CodeType, FunctionType
 
@@ -43,8 +41,8 @@ _DRAWS = ("emomm_study/report",)
 class Picture:
     """A published figure as a notebook shows it, without drawing it again, and its files.
 
-    ``alt`` says in words what is in it, for readers who do not see it. The picture is shown as HTML,
-    since pages made of notebooks leave out what words a PNG output has.
+    ``alt`` says in words what is in it, for readers who do not see it; it goes beside the picture as
+    its metadata, where pages that are made of notebooks look for it.
     """
 
     figure: Figure
@@ -52,9 +50,8 @@ class Picture:
     paths: tuple[Path, ...]
     alt: str
 
-    def _repr_html_(self) -> str:
-        data = base64.b64encode(self.png).decode()
-        return f'<img src="data:image/png;base64,{data}" alt="{escape(self.alt)}">'
+    def _repr_png_(self) -> tuple[bytes, dict[str, str]]:
+        return self.png, {"alt": self.alt}
 
     def __repr__(self) -> str:
         return repr(self.figure)

@@ -81,7 +81,8 @@ def test_a_picture_says_its_profile_in_the_picture_itself():
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
 def test_no_picture_in_a_notebooks_page_lacks_words_for_those_who_do_not_see_it(source):
-    page, _ = HTMLExporter(template_name="lab").from_filename(str(source.with_suffix(".ipynb")))
+    # nbconvert's newer template prints no words of any picture; the book and this one print them.
+    page, _ = HTMLExporter(template_name="classic").from_filename(str(source.with_suffix(".ipynb")))
     pictures = Pictures()
     pictures.feed(page)
     shown = [path for path, entry in ENTRIES.items() if entry["notebook"] == source.stem]
