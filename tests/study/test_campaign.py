@@ -179,7 +179,7 @@ def test_five_processes_write_at_once_and_all_is_there(make):
     [
         ([Answer("A1", "A", 1, 0)], "A1, annotation, A of seq 1: expected after every T"),
         ([Answer("A1", "T", 1, 0), Answer("A1", "A", 1, 0)], "2 still open, seq 2 among them"),
-        ([*full("A1", 3)[:5], Answer("A1", "V", 2, 0)], "after every A of the annotation; 1 are"),
+        ([*full("A1", 3)[:5], Answer("A1", "V", 2, 0)], "after every A of the annotation; 1 still open"),
         ([*full("A1", 3)[:4], Answer("A1", "T", 3, 1)], "T of seq 3: expected no change"),
         ([Answer("A7", "T", 1, 0)], "'A7' is not an annotator .* they are A1, A2"),
         ([Answer("A1", "T", 4, 0)], "A1, seq 4: expected a seq of the annotation's, 1 to 3"),
@@ -201,7 +201,9 @@ def test_an_answer_out_of_place_is_refused_by_name_and_nothing_is_written(make, 
 
 def test_no_clip_that_counts_is_answered_before_the_calibration_is_done(make):
     campaign = make(2, 2)
-    with pytest.raises(CampaignError, match="expected after every T of the calibration; 2 are"):
+    with pytest.raises(
+        CampaignError, match="expected after every T of the calibration; 2 still open"
+    ):
         campaign.record([Answer("A1", "T", 1, 0)])
     campaign.record(full("A1", 2, 2)[:6])
     campaign.record([Answer("A1", "T", 1, 0)])

@@ -33,14 +33,15 @@ def test_the_committed_page_readme_and_picture_say_what_the_committed_values_do(
 
 
 def test_a_value_that_changes_changes_the_findings_sentence_and_the_page(tmp_path):
-    other = changed(tmp_path, "07", "cross-fitted gains/oracle/conflict/acc5", value=0.2345)
-    assert "the same steering gains 23.4 [" in findings(other)
+    other = changed(tmp_path / "08", "08", "gains/oracle/conflict", value=0.2345)
+    assert "the oracle's gate gains 23.4 [" in findings(other)
+    other = changed(tmp_path / "07", "07", "cross-fitted gains/oracle/conflict/acc5", value=0.2345)
     assert "23.4 [" in page([other]) and page([other]) != page([MINI])
 
 
 def test_a_finding_that_its_values_no_longer_bear_is_refused_by_number(tmp_path):
-    name = "cross-fitted gains/oracle/conflict/acc5"
-    other = changed(tmp_path, "07", name, value=-0.1, low=-0.11, high=-0.09)
+    name = "gains/oracle/conflict"
+    other = changed(tmp_path, "08", name, value=-0.1, low=-0.11, high=-0.09)
     with pytest.raises(Outdated, match="finding 3 rests on .* of which the values say 'fails'"):
         findings(other)
 
