@@ -111,7 +111,10 @@ def test_the_figure_shows_each_system_once_and_the_published_beside():
     acc = both[both["metric"].isna() | both["metric"].eq("acc5")]
     fig = accuracy_by_system(acc, printed)
     axes = fig.axes
-    assert [ax.get_title() for ax in axes] == ["Overall", "Align", "Conflict", "Missing"]
+    titles = [ax.get_title().split(", n = ") for ax in axes]
+    assert [name for name, _ in titles] == ["Overall", "Align", "Conflict", "Missing"]
+    whole, *parts = (int(many) for _, many in titles)
+    assert whole == sum(parts) == acc.loc[acc["subset"] == "overall", "asked"].max()
     assert [t.get_text() for t in axes[0].get_yticklabels()] == ["other", "lossy", "broken"]
     assert axes[1].lines[1].get_xdata().tolist() == [40.0, 50.0]
     with pytest.raises(ValueError, match="columns .* are missing"):
