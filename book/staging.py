@@ -24,6 +24,10 @@ FOLDERS = ("docs", "data", "benchmarks")
 """Whose Markdown becomes pages."""
 LINK = re.compile(r"\]\(([^)#\s:]+)(#[^)\s]*)?\)")
 THUMBNAIL = re.compile(r'<a href="[^"]+"><img src="([^"]+)" width="(\d+)" alt="([^"]*)"></a>')
+PICTURE = re.compile(
+    r'<picture>\n<source media="[^"]+" srcset="([^"]+)">\n<img src="([^"]+)" alt="([^"]*)" '
+    r'width="(\d+)">\n</picture>'
+)
 NAMED = re.compile(r"`(emomm_lib(?:\.\w+)+)`")
 EQUATION = re.compile(r"^\$\$ \(eq-(\d+)\)$", re.M)
 LIVE = (
@@ -72,6 +76,7 @@ def _page(path: Path, folder: Path) -> str:
     text = path.read_text(encoding="utf-8")
     _bring(text, path, folder)
     text = THUMBNAIL.sub(lambda m: _thumbnail(*m.groups(), path, folder), text)
+    text = PICTURE.sub(lambda m: _picture(*m.groups(), path, folder), text)
     text = NAMED.sub(lambda m: api.linked(m[1]), text) if path.parent.name == "docs" else text
     if path.name == "glossary.md":
         text = re.sub(r"^\| (\d+) \|", r"| {eq}`eq-\1` |", text, flags=re.M)
@@ -82,6 +87,16 @@ def _thumbnail(source: str, wide: str, alt: str, path: Path, folder: Path) -> st
     _copy(path.parent / source, folder)
     # The row has a link to the same place in words.
     return f"![{alt}]({source}){{width={wide}px}}"
+
+
+def _picture(dark: str, light: str, alt: str, wide: str, path: Path, folder: Path) -> str:
+    """A figure in both its forms, of which the theme shows the one that its ground asks for."""
+    for source in (light, dark):
+        _copy(path.parent / source, folder)
+    return "\n".join(
+        f"![{alt}]({source}){{.only-{ground} width={wide}px}}"
+        for source, ground in ((light, "light"), (dark, "dark"))
+    )
 
 
 def _bring(text: str, path: Path, folder: Path) -> None:

@@ -171,6 +171,7 @@ MER6 = LabelSet(
 )
 """The emotions of MER2023 and MER2024."""
 LABEL_SETS = {one.name: one for one in (SENTIMENT5, SENTIMENT3, SENTIMENT2, MELD7, IEMOCAP4, MER6)}
+"""The sets above by name."""
 
 
 def coalition_name(modalities: Iterable[str]) -> str:

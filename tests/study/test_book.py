@@ -46,6 +46,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_no_page_shows_a_picture_that_is_not_in_the_book(site):
+    for page in sorted(site.rglob("*.html")):
+        sources = re.findall(r'(?:src|srcset)="([^":]+\.(?:png|svg))', page.read_text("utf-8"))
+        assert not [source for source in sources if not (page.parent / source).is_file()], page.name
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as play:
