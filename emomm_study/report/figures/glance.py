@@ -88,5 +88,5 @@ def _gains(ax: Axes, values: pd.DataFrame) -> None:
     ax.set_yticks(range(len(_GAINS)), _GAINS)
     ax.set(xlim=(-3, 40), ylim=(len(_GAINS) - 0.5, -0.5), xticks=(0, 10, 20))
     ax.set_xlabel("gain in accuracy on Conflict (points)")
-    ax.set_title("What steering gains, by gate and strength", loc="left")
+    ax.set_title("Gain by gate and strength", loc="left")
     ax.tick_params(left=False)
