@@ -15,8 +15,7 @@ import nbformat
 from nbformat import NotebookNode
 
 from book import api, launch
-from emomm_study.paths import COMMITTED_FIGURES, ROOT
-from emomm_study.report import manifest
+from emomm_study.paths import ROOT
 
 PAGES = Path(__file__).resolve().parent / "pages"
 SINGLE = ("README.md", "RESULTS.md", "CHANGELOG.md", "CONTRIBUTING.md")
@@ -50,9 +49,8 @@ def stage(folder: Path, repository: str = "") -> Path:
     _write(equations, _with_code(equations.read_text(encoding="utf-8")))
     for name, text in api.pages().items():
         _write(folder / "api" / name, text)
-    captions = _captions()
     for path in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb")):
-        staged = _notebook(nbformat.read(path, as_version=4), path, folder, captions, repository)
+        staged = _notebook(nbformat.read(path, as_version=4), path, folder, repository)
         _write(folder / "notebooks" / path.name, nbformat.writes(staged))
     return folder
 
@@ -127,15 +125,7 @@ def _glossary() -> str:
 # Notebooks
 
 
-def _captions() -> dict[str, str]:
-    """What the manifest says of every published figure, by the name that a cell gives it."""
-    entries = manifest.read("mini", COMMITTED_FIGURES)
-    return {Path(name).stem: entry["caption"] for name, entry in entries.items()}
-
-
-def _notebook(
-    notebook: NotebookNode, path: Path, folder: Path, captions: dict[str, str], repository: str
-) -> NotebookNode:
+def _notebook(notebook: NotebookNode, path: Path, folder: Path, repository: str) -> NotebookNode:
     cells, headings = [], []
     for cell in notebook.cells:
         cells.append(cell)
@@ -144,7 +134,7 @@ def _notebook(
             headings += re.findall(r"^#+ (.+)$", cell.source, re.M)
         else:
             _hide(cell)
-            _describe(cell, captions, headings)
+            _describe(cell, headings)
             if "nbval-ignore-output" in cell.metadata.get("tags", []) and not cell.outputs:
                 words = LIVE if path.stem.startswith("11") else ALONE
                 cells.append(nbformat.v4.new_markdown_cell(words))
@@ -160,10 +150,10 @@ def _hide(cell: NotebookNode) -> None:
         cell.metadata.tags = [*cell.metadata.get("tags", []), "hide-input"]
 
 
-def _describe(cell: NotebookNode, captions: dict[str, str], headings: list[str]) -> None:
-    """The caption of a cell's figure as its alternative text, or what it stands under."""
+def _describe(cell: NotebookNode, headings: list[str]) -> None:
+    """The words beside a cell's figure as its alternative text, or what it stands under."""
     shown = [output for output in cell.outputs if "image/png" in output.get("data", {})]
-    named = [name for name in re.findall(r'"(\w+)"', cell.source) if name in captions]
     if shown:
+        words = shown[0].metadata.get("image/png", {}).get("alt")
         under = ": ".join(dict.fromkeys([headings[0], headings[-1]]))
-        cell.metadata.mystnb = {"image": {"alt": captions[named[0]] if named else under}}
+        cell.metadata.mystnb = {"image": {"alt": words or under}}

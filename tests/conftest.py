@@ -1,7 +1,8 @@
-"""Tiny media files, and a copy of the published tables."""
+"""Tiny media files, a copy of the published tables, and command lines carried out."""
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import soundfile
 from hypothesis import settings
 from tiny_media import grey_frames, tone, write_mp4
 
+from emomm_study.command.main import main
 from emomm_study.paths import PAPER_DATA
 
 # The same generated inputs on every machine, however busy; --hypothesis-profile=search draws others.
@@ -55,3 +57,28 @@ def put(mp4_bytes: dict[str, bytes]) -> Callable[..., Path]:
 def copy(tmp_path: Path) -> Path:
     """The published tables in a folder of their own, to be altered."""
     return shutil.copytree(PAPER_DATA, tmp_path / "paper")
+
+
+@pytest.fixture
+def found(capsys):
+    """Carries out a command line with ``--json``, and gives the object that it printed."""
+
+    def run(*argv: str, status: int = 0) -> dict:
+        capsys.readouterr()
+        assert main([*argv, "--json"]) == status
+        return json.loads(capsys.readouterr().out)
+
+    return run
+
+
+@pytest.fixture
+def refused(capsys):
+    """Carries out a command line that is refused, and gives the sentence."""
+
+    def run(*argv: str) -> str:
+        assert main(list(argv)) == 2
+        out, err = capsys.readouterr()
+        assert out == "" and "Traceback" not in err
+        return err
+
+    return run

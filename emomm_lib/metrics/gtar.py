@@ -69,9 +69,10 @@ def gtar_frame(
 ) -> pd.DataFrame:
     """GTAR of each modality with 95% intervals (Eq. 4, Figure 9(a)).
 
-    Reads ``sample_id, coalition``, the four labels and ``right_polarity`` (c_x in [0, 1]; of labels without
-    a polarity, whether the class is right) of the rows with two or three modalities. ``by`` may name ``setting`` (``conflict``: TAV;
-    ``missing_conflict``: TA, TV and AV pooled), ``coalition`` and any column. Returns ``*by,
+    Reads ``sample_id, coalition``, the four labels and ``right_polarity`` (c_x in [0, 1]; of labels
+    without a polarity, whether the class is right) of the rows with two or three modalities. ``by``
+    may name ``setting`` (``conflict``: TAV; ``missing_conflict``: TA, TV and AV pooled),
+    ``coalition`` and any column. Returns ``*by,
     modality, value, low, high, n``: rates in [0, 1], ``n`` the denominator of Eq. 4, for modalities
     available in the group; a value is NaN where ``n`` is 0. The bootstrap draws whole clips.
     Published: 0.857 for T, 0.706 for V in ``conflict``. Raises ``ValueError`` for missing columns,

@@ -137,22 +137,23 @@ def _confusion(labels: LabelSet, truth: ArrayLike, prediction: ArrayLike) -> NDA
     return np.eye(len(labels) ** 2)[truth * len(labels) + prediction]
 
 
-def _f1_of_confusion(k: int, sums: NDArray[np.float64]) -> NDArray[np.float64]:
+def _class_f1(k: int, sums: NDArray[np.float64]) -> tuple[NDArray, NDArray]:
+    """How often each class is the truth, and its F1: NaN where it is neither truth nor prediction."""
     table = sums.reshape(*sums.shape[:-1], k, k)
-    occurrences = table.sum(axis=-1) + table.sum(axis=-2)
+    true = table.sum(axis=-1)
     hits = np.diagonal(table, axis1=-2, axis2=-1)
     with np.errstate(invalid="ignore"):
-        return np.nanmean(2 * hits / occurrences, axis=-1)
+        return true, 2 * hits / (true + table.sum(axis=-2))
+
+
+def _f1_of_confusion(k: int, sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.nanmean(_class_f1(k, sums)[1], axis=-1)
 
 
 def _weighted_f1_of_confusion(k: int, sums: NDArray[np.float64]) -> NDArray[np.float64]:
-    table = sums.reshape(*sums.shape[:-1], k, k)
-    true = table.sum(axis=-1)
-    occurrences = true + table.sum(axis=-2)
-    hits = np.diagonal(table, axis1=-2, axis2=-1)
+    true, each = _class_f1(k, sums)
     with np.errstate(invalid="ignore"):
-        each = np.where(occurrences > 0, 2 * hits / occurrences, 0.0)
-        return (true * each).sum(axis=-1) / true.sum(axis=-1)
+        return np.nansum(true * each, axis=-1) / true.sum(axis=-1)
 
 
 @cache

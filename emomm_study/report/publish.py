@@ -131,13 +131,13 @@ def write_table(
 
 def _latex(table: pd.DataFrame, caption: str, label: str) -> str:
     """A float with the table's parts, each scaled to the line where it is wide."""
+    parts = _parts(table)
     first, *others = (
-        part.to_latex(escape=True, caption=caption, label=label, position="t")
-        for part in _parts(table)
+        part.to_latex(escape=True, caption=caption, label=label, position="t") for part in parts
     )
     body = re.compile(r"\\begin\{tabular\}.*\\end\{tabular\}", re.DOTALL)
     bodies = [body.search(part)[0] for part in (first, *others)]
-    if table.index.nlevels + _parts(table)[0].shape[1] > WIDE:
+    if table.index.nlevels + parts[0].shape[1] > WIDE:
         bodies = [f"\\resizebox{{\\linewidth}}{{!}}{{%\n{text}}}" for text in bodies]
     return body.sub(lambda _: "\n\n\\medskip\n".join(bodies), first)
 

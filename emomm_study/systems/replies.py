@@ -16,7 +16,6 @@ from typing import Literal
 REPLY_VERSION = 2
 """Raised whenever a change to :func:`read` can change what is read; part of fingerprints."""
 
-LETTERS = "ABCDE"
 MOST = 8
 """Most letters that can be told from words: the ninth is I."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import shlex
 import subprocess
@@ -74,31 +73,6 @@ def phone(tmp_path_factory) -> str:
 @pytest.fixture(scope="module")
 def silent(tmp_path_factory) -> str:
     return str(write_mp4(tmp_path_factory.mktemp("silent") / "s.mp4", frames=grey_frames(size=64)))
-
-
-@pytest.fixture
-def found(capsys):
-    """Carries out a command line with ``--json``, and gives the object that it printed."""
-
-    def run(*argv: str, status: int = 0) -> dict:
-        capsys.readouterr()
-        assert main([*argv, "--json"]) == status
-        return json.loads(capsys.readouterr().out)
-
-    return run
-
-
-@pytest.fixture
-def refused(capsys):
-    """Carries out a command line that is refused, and gives the sentence."""
-
-    def run(*argv: str) -> str:
-        assert main(list(argv)) == 2
-        out, err = capsys.readouterr()
-        assert out == "" and "Traceback" not in err
-        return err
-
-    return run
 
 
 # The parser

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -24,31 +23,6 @@ from emomm_study.systems.interface import Encoded
 from emomm_study.systems.prompts import instruction
 
 ECHO = ["--system", "driver:echo"]
-
-
-@pytest.fixture
-def found(capsys):
-    """Carries out a command line with ``--json``, and gives the object that it printed."""
-
-    def run(*argv: str) -> dict:
-        capsys.readouterr()
-        assert main([*argv, "--json"]) == 0, capsys.readouterr().err
-        return json.loads(capsys.readouterr().out)
-
-    return run
-
-
-@pytest.fixture
-def refused(capsys):
-    """Carries out a command line that is refused, and gives the sentence."""
-
-    def run(*argv: str) -> str:
-        assert main(list(argv)) == 2
-        out, err = capsys.readouterr()
-        assert out == "" and "Traceback" not in err
-        return err
-
-    return run
 
 
 @pytest.fixture(autouse=True)
